@@ -1,0 +1,33 @@
+# Everything runs in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: demo test lint types check other-pythons clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/ns-prune demo
+
+test: $(VENV)/installed
+	$(RUN) pytest
+
+lint: $(VENV)/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(VENV)/installed
+	$(RUN) pyright --pythonpath $(VENV)/bin/python
+
+check: test lint types
+
+# The parts that need no Nerfstudio, on the other Python versions that are claimed.
+other-pythons:
+	.ci/other_pythons 3.10 3.12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

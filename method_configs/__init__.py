@@ -1,0 +1,1 @@
+"""Methods that `ns-train` offers; reached through the entry points."""

@@ -1,0 +1,77 @@
+"""The methods `nerf-prune`, `nerf-prune-demo` and `nerf-prune-real`."""
+
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import RAdamOptimizerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from nerfstudio_prune.method.config import PruneConfig
+from nerfstudio_prune.method.machine import default_machine
+from nerfstudio_prune.method.model import PruneModelConfig
+from nerfstudio_prune.method.pipeline import PrunePipelineConfig
+from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
+
+nerf_prune = MethodSpecification(
+    config=TrainerConfig(
+        method_name="nerf-prune",
+        machine=default_machine(),
+        max_num_iterations=100_000,
+        vis="viewer+tensorboard",
+        pipeline=PrunePipelineConfig(
+            datamanager=VanillaDataManagerConfig(dataparser=BlenderDataParserConfig()),
+            model=PruneModelConfig(),
+        ),
+        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}},
+    ),
+    description="Vanilla NeRF that is pruned while it trains.",
+)
+
+nerf_prune_demo = MethodSpecification(
+    config=TrainerConfig(
+        method_name="nerf-prune-demo",
+        machine=default_machine(),
+        max_num_iterations=800,
+        steps_per_save=400,
+        steps_per_eval_batch=100,
+        steps_per_eval_image=400,
+        vis="tensorboard",
+        pipeline=PrunePipelineConfig(
+            datamanager=VanillaDataManagerConfig(
+                dataparser=DemoDataParserConfig(), train_num_rays_per_batch=256, eval_num_rays_per_batch=256
+            ),
+            model=PruneModelConfig(
+                base_mlp_num_layers=6,
+                base_mlp_layer_width=128,
+                head_mlp_layer_width=64,
+                skip_connections=(3,),
+                num_coarse_samples=32,
+                num_importance_samples=32,
+            ),
+            prune=PruneConfig(start_step=400),
+        ),
+        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=1e-3, eps=1e-8), "scheduler": None}},
+    ),
+    description="Small nerf-prune on the built-in scene, for CPUs and for seeing pruning happen.",
+)
+
+nerf_prune_real = MethodSpecification(
+    config=TrainerConfig(
+        method_name="nerf-prune-real",
+        machine=default_machine(),
+        max_num_iterations=100_000,
+        vis="viewer+tensorboard",
+        pipeline=PrunePipelineConfig(
+            datamanager=VanillaDataManagerConfig(dataparser=NerfstudioDataParserConfig()),
+            model=PruneModelConfig(
+                use_scene_contraction=True,
+                coarse_sampler="piecewise",
+                collider_params={"near_plane": 0.05, "far_plane": 1000.0},
+                background_color="last_sample",
+            ),
+        ),
+        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}},
+    ),
+    description="nerf-prune for photographs taken by hand: unbounded scenes.",
+)

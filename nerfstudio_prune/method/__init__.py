@@ -1,0 +1,1 @@
+"""The Nerfstudio side: configuration, model, pipeline, controller and checkpoints."""

@@ -1,0 +1,87 @@
+"""Fits a network to the widths of a checkpoint: check everything, then resize with the parameters' identity kept."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.neurons.groups import expected_shapes
+
+if TYPE_CHECKING:
+    from nerfstudio_prune.method.model import PruneModel
+
+EXTRA_STATE = "_extra_state"
+IGNORED_PREFIX = "lpips."
+"""Stock checkpoints carry the metric network; it is not part of the model."""
+
+
+def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Resizes the model's parameters to those of a checkpoint.
+
+    Parameters keep their identity (only `.data` changes), so that optimizers built before still hold them. That is
+    safe at load time because no autograd graph lives yet.
+
+    Args:
+        model: Model of the right number of layers, of any widths.
+        state_dict: Entries of the checkpoint, without the pipeline's prefix.
+
+    Returns:
+        Exactly the entries that the model expects. A missing pruning state (stock `vanilla-nerf`) becomes an empty
+        one, so that the checkpoint's widths are the initial ones.
+
+    Raises:
+        ValueError: If keys are missing or unknown, the shapes do not form a network, or the pruning state does not
+            fit. The model is then as it was.
+    """
+    own = {key: value for key, value in model.state_dict().items() if key != EXTRA_STATE}
+    state = {key: value for key, value in state_dict.items() if not key.startswith(IGNORED_PREFIX)}
+    extra = state.pop(EXTRA_STATE, None)
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        raise ValueError(
+            "the checkpoint is not one of this network: "
+            + "; ".join(
+                f"{len(keys)} {label} entries ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+                for label, keys in (("missing", missing), ("unknown", unknown))
+                if keys
+            )
+            + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
+            "(model.base_mlp_num_layers, model.head_mlp_num_layers)"
+        )
+    shapes = _network_shapes(model, state)
+    for key, value in own.items():
+        expected = shapes.get(key, tuple(value.shape))
+        if tuple(state[key].shape) != expected:
+            raise ValueError(
+                f"the shapes in the checkpoint do not form a network: {key} has shape {tuple(state[key].shape)}, "
+                f"expected {expected}"
+            )
+    prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
+    for label, tensors in (("edge mask", prune_state.edge_masks), ("rewind snapshot", prune_state.rewind_snapshot)):
+        for key, tensor in tensors.items():
+            if key not in shapes or tuple(tensor.shape) != shapes[key]:
+                raise ValueError(
+                    f"the checkpoint's {label} of {key} has shape {tuple(tensor.shape)}, expected {shapes.get(key)}"
+                )
+    parameters = dict(model.named_parameters())
+    for key, shape in shapes.items():
+        if parameters[key].shape != shape:
+            parameters[key].data = parameters[key].data.new_empty(shape)
+            parameters[key].grad = None
+    return {**state, EXTRA_STATE: prune_state.to_dict()}
+
+
+def _network_shapes(model: "PruneModel", state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes that every layer must have, given the rows of the producers in the checkpoint."""
+    groups = model.neuron_groups()
+    widths = {}
+    for group in groups:
+        weight = state[f"{group.name}.weight"]
+        if not torch.is_tensor(weight) or weight.dim() != 2 or weight.shape[0] < 1:
+            found = tuple(weight.shape) if torch.is_tensor(weight) else type(weight).__name__
+            raise ValueError(
+                f"the shapes in the checkpoint do not form a network: {group.name}.weight is {found}, expected a matrix"
+            )
+        widths[group.name] = weight.shape[0]
+    return expected_shapes(groups, widths)

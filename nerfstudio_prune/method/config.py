@@ -1,0 +1,193 @@
+"""Options of pruning, under `--pipeline.prune`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Literal, Optional
+
+from nerfstudio.configs.base_config import PrintableConfig
+
+from nerfstudio_prune.core.schedule import ScheduleKind
+from nerfstudio_prune.neurons.edges import EdgeScope
+from nerfstudio_prune.neurons.pruner import RecoveryMode
+from nerfstudio_prune.neurons.scores import Score, score_by_name
+from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
+
+
+@dataclass
+class FieldTargetConfig(PrintableConfig):
+    """Target of one field; replaces the common one for it."""
+
+    width: Optional[int] = None
+    """Neurons that stay in each trunk layer; the head shrinks in proportion unless head_width is given."""
+    head_width: Optional[int] = None
+    """Neurons that stay in each head layer."""
+    pruning_ratio: Optional[float] = None
+    """Fraction of the initial neurons to remove from every layer, in [0, 1); 0 leaves this field whole."""
+
+    @property
+    def given(self) -> bool:
+        """Whether any of the options is set."""
+        return any(value is not None for value in (self.width, self.head_width, self.pruning_ratio))
+
+
+@dataclass
+class PruneConfig(PrintableConfig):
+    """What to prune, when, how far, and how to go on.
+
+    Without any target option every layer loses half of its neurons.
+    """
+
+    strategy: str = "coreset"
+    """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score);
+    edge (single weights, masked and no faster); none (the dense control)."""
+    score: Optional[str] = None
+    """Score of a neuron: w_in, w_out (mean absolute incoming or outgoing weight), w_in_w_out (their product),
+    sensitivity (largest outgoing weight times incoming norm). None: the strategy's own."""
+    width: Optional[int] = None
+    """Neurons that stay in each trunk layer; the head shrinks in proportion unless head_width is given."""
+    head_width: Optional[int] = None
+    """Neurons that stay in each head layer."""
+    pruning_ratio: Optional[float] = None
+    """Fraction of the initial neurons to remove from every layer, in [0, 1)."""
+    group_widths: Optional[dict[str, int]] = None
+    """Name pattern -> neurons that stay, e.g. `field_fine.mlp_base.layers.[0-3] 64`; other layers stay whole."""
+    coarse: FieldTargetConfig = field(default_factory=FieldTargetConfig)
+    """Target of the coarse field, instead of the common one."""
+    fine: FieldTargetConfig = field(default_factory=FieldTargetConfig)
+    """Target of the fine field, instead of the common one."""
+    groups: tuple[str, ...] = ("*",)
+    """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper."""
+    start_step: Optional[int] = None
+    """Training step at whose end the first event happens. None: 15 % of max_num_iterations."""
+    stop_step: Optional[int] = None
+    """Training step at whose end the last event happens. None: half of max_num_iterations, not before start_step."""
+    num_events: Optional[int] = None
+    """Number of events. None: 1 for one-shot, else 4."""
+    schedule: ScheduleKind = "one-shot"
+    """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
+    recovery: RecoveryMode = "continue"
+    """How to go on: continue (inherit weights and moments), retrain (inherit weights, clear moments, restart the
+    scheduler), rewind (kept neurons take the weights of rewind_step), scratch (new initialisation)."""
+    rewind_step: int = 0
+    """Training step at whose end the weights for recovery rewind are kept."""
+    recovery_lr: Optional[float] = None
+    """Learning rate after an event, > 0. None: as it was."""
+    round_to: int = 1
+    """Widths that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
+    min_width: int = 8
+    """Fewest neurons of a layer; an explicit width below it is an error."""
+    seed: Optional[int] = None
+    """Seed of random choices. None: the run's machine seed."""
+    coreset_variant: Literal["paper", "mussay"] = "paper"
+    """paper: Algorithm 1 of Ding et al. 2025; mussay: its source, which also re-weights what stays."""
+    edge_threshold: Optional[float] = None
+    """Strategy edge: keep weights with an absolute value of at least this, >= 0."""
+    edge_keep_fraction: Optional[float] = None
+    """Strategy edge: keep this share of the weights, in (0, 1]. None, and no threshold: a half."""
+    edge_scope: EdgeScope = "layer"
+    """Strategy edge: whether edge_keep_fraction counts within each layer or over all layers together."""
+    on_error: Literal["stop", "continue"] = "stop"
+    """When an event fails (the network is then as before): stop the training, or go on without that event."""
+    num_eval_rays: int = 2048
+    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+
+    @property
+    def has_neuron_target(self) -> bool:
+        """Whether a common target for neurons is given."""
+        targets = (self.width, self.head_width, self.pruning_ratio, self.group_widths)
+        return any(value is not None for value in targets)
+
+    def validate(self) -> None:
+        """Checks everything that does not depend on the network or the run.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        for name in ("num_events", "round_to", "min_width"):
+            _check(name, getattr(self, name), lambda value: value >= 1, "at least 1")
+        for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold"):
+            _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
+        _check("recovery_lr", self.recovery_lr, lambda value: value > 0, "above 0")
+        _check("edge_keep_fraction", self.edge_keep_fraction, lambda value: 0 < value <= 1, "in (0, 1]")
+        self._validate_targets()
+        if self.strategy == "none":
+            return
+        if self.strategy == "edge":
+            if self.has_neuron_target or self.coarse.given or self.fine.given:
+                raise ValueError(
+                    "prune.strategy edge masks single weights and takes edge_threshold or edge_keep_fraction; "
+                    "width, head_width, pruning_ratio, group_widths, coarse and fine are targets for neurons"
+                )
+            if self.edge_threshold is not None and self.edge_keep_fraction is not None:
+                raise ValueError("prune.edge_threshold and prune.edge_keep_fraction exclude each other; give one")
+            return
+        if self.edge_threshold is not None or self.edge_keep_fraction is not None:
+            raise ValueError(
+                f"prune.edge_threshold and prune.edge_keep_fraction go with strategy edge, not {self.strategy}"
+            )
+        strategy = self.make_strategy()
+        if strategy.reweights and self.recovery == "rewind":
+            raise ValueError(
+                "prune.recovery rewind takes weights of an earlier step, which a strategy that re-weights "
+                f"({self.strategy}) does not fit; use continue or retrain"
+            )
+        self.make_score()
+
+    def _validate_targets(self) -> None:
+        kinds = [
+            name
+            for name, given in (
+                ("width/head_width", self.width is not None or self.head_width is not None),
+                ("pruning_ratio", self.pruning_ratio is not None),
+                ("group_widths", self.group_widths is not None),
+            )
+            if given
+        ]
+        if len(kinds) > 1:
+            raise ValueError(f"prune.{' and prune.'.join(kinds)} are contradictory targets; give exactly one of them")
+        if self.group_widths is not None and (self.coarse.given or self.fine.given or tuple(self.groups) != ("*",)):
+            raise ValueError(
+                "prune.group_widths already names layers of both fields; it goes neither with coarse, fine nor groups"
+            )
+        for prefix, target in (("", self), ("coarse.", self.coarse), ("fine.", self.fine)):
+            if target.pruning_ratio is not None and (target.width is not None or target.head_width is not None):
+                raise ValueError(
+                    f"prune.{prefix}width and prune.{prefix}pruning_ratio are contradictory targets; give one of them"
+                )
+            _check(f"{prefix}pruning_ratio", target.pruning_ratio, lambda value: 0 <= value < 1, "in [0, 1)")
+            for name in ("width", "head_width"):
+                self._check_width(prefix + name, getattr(target, name))
+        for pattern, width in (self.group_widths or {}).items():
+            self._check_width(f"group_widths[{pattern!r}]", width)
+
+    def _check_width(self, name: str, width: Optional[int]) -> None:
+        expected = f"at least min_width = {self.min_width}"
+        _check(name, width, lambda value: value >= self.min_width, expected)
+
+    def make_strategy(self) -> Strategy:
+        """Builds the strategy with its options.
+
+        Raises:
+            ValueError: If there is no strategy of that name; lists the names.
+        """
+        if self.strategy not in STRATEGIES:
+            names = ", ".join([*sorted(STRATEGIES), "edge", "none"])
+            raise ValueError(f"prune.strategy must be one of {names}, got {self.strategy!r}")
+        cls = STRATEGIES[self.strategy]
+        names = [f.name for f in fields(cls) if f.init] if is_dataclass(cls) else []
+        own = {name: f"{self.strategy}_{name}" for name in names}
+        return cls(**{name: getattr(self, option) for name, option in own.items() if hasattr(self, option)})
+
+    def make_score(self) -> Optional[Score]:
+        """Looks up the chosen score, or the strategy's own; None for a strategy without one.
+
+        Raises:
+            ValueError: If there is no score of that name; lists the names.
+        """
+        name = self.score or self.make_strategy().default_score
+        return None if name is None else score_by_name(name)
+
+
+def _check(name: str, value: Optional[float], ok: Callable[[float], bool], expected: str) -> None:
+    if value is not None and not ok(value):
+        raise ValueError(f"prune.{name} must be {expected}, got {value}")

@@ -1,0 +1,50 @@
+"""LPIPS without surprises: built on first use, never part of a checkpoint, and optional where it cannot be had."""
+
+from pathlib import Path
+from typing import Optional
+from urllib.parse import urlparse
+
+import torch
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision.models import AlexNet_Weights
+
+MIN_IMAGE_SIZE = 32
+"""AlexNet's pooling needs images of at least about this many pixels a side."""
+
+
+class LazyLpips:
+    """LPIPS with AlexNet (Zhang et al. 2018, arXiv 1801.03924). No `nn.Module`, so that it is never saved."""
+
+    def __init__(self) -> None:
+        self.may_download = True
+        """Whether the network's weights may be fetched; a training run sets it to False."""
+        self._network: Optional[LearnedPerceptualImagePatchSimilarity] = None
+        self._unavailable = False
+
+    def __call__(self, image: Float[Tensor, "1 3 H W"], prediction: Float[Tensor, "1 3 H W"]) -> Optional[float]:
+        """Distance between two images with values in [0, 1]; None, with one line on the console, if not available."""
+        if self._unavailable:
+            return None
+        if min(image.shape[-2:]) < MIN_IMAGE_SIZE:
+            return self._skip(f"it needs images of at least {MIN_IMAGE_SIZE} pixels, got {tuple(image.shape[-2:])}")
+        if self._network is None:
+            if not self.may_download and not weights_file().exists():
+                return self._skip("its weights are not on this machine and are not downloaded in training")
+            try:
+                self._network = LearnedPerceptualImagePatchSimilarity(normalize=True)
+            except (OSError, RuntimeError) as error:  # no network, or a damaged file
+                return self._skip(f"its weights could not be loaded ({error})")
+        network = self._network.to(image.device)
+        return float(network(image, prediction.clamp(0, 1)))
+
+    def _skip(self, reason: str) -> None:
+        self._unavailable = True
+        CONSOLE.print(f"[yellow]LPIPS is left out: {reason}. The other metrics are not affected.")
+
+
+def weights_file() -> Path:
+    """Where the host's libraries keep the AlexNet weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(AlexNet_Weights.IMAGENET1K_V1.url).path).name

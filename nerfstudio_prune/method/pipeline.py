@@ -1,0 +1,87 @@
+"""The pipeline: thin, hands over to the controller."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Optional
+
+import numpy as np
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from nerfstudio_prune.method.config import PruneConfig
+from nerfstudio_prune.method.controller import PruneController
+from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
+from nerfstudio_prune.method.quality import FixedRays
+
+# The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
+torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType])
+
+
+@dataclass
+class PrunePipelineConfig(VanillaPipelineConfig):
+    """Stock pipeline with pruning."""
+
+    _target: type = field(default_factory=lambda: PrunePipeline)
+    model: PruneModelConfig = field(default_factory=PruneModelConfig)
+    """Model configuration."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """What to prune, when, how far, and how to go on."""
+
+
+class PrunePipeline(VanillaPipeline):
+    """Trains a model and lets a controller prune it.
+
+    Args:
+        config: Configuration of data, model and pruning.
+        device: Where model and data live.
+        test_mode: 'val' and 'test' evaluate on those views; 'inference' loads no evaluation images.
+        world_size: Number of processes; only 1 is supported.
+        local_rank: Rank of this process.
+        grad_scaler: Gradient scaler of the trainer.
+
+    Raises:
+        ValueError: If the options contradict each other, or there is more than one process.
+    """
+
+    config: PrunePipelineConfig
+    model: PruneModel
+
+    def __init__(
+        self,
+        config: PrunePipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Optional[Any] = None,
+    ) -> None:
+        if world_size > 1:
+            raise ValueError(
+                f"nerf-prune trains on one device: machine.num_devices x machine.num_machines must be 1, got "
+                f"{world_size}. DistributedDataParallel builds its buckets for the widths before pruning"
+            )
+        config.prune.validate()
+        if torch.device(device).type == "cpu":
+            # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
+            torch.set_flush_denormal(True)
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.controller: Optional[PruneController] = None
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Starts the controller; the host has loaded the checkpoint by now."""
+        trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
+        assert trainer is not None and optimizers is not None
+        self.model.lpips.may_download = False
+        seed = trainer.config.machine.seed
+        self.controller = PruneController(
+            self.config.prune,
+            self.model,
+            optimizers,
+            seed,
+            self.datamanager.get_train_rays_per_batch,
+            FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, seed),  # type: ignore[arg-type]
+        )
+        self.controller.start(trainer._start_step, trainer.config.max_num_iterations)
+        return super().get_training_callbacks(training_callback_attributes) + self.controller.callbacks()

@@ -1,0 +1,67 @@
+"""PSNR on a fixed batch of evaluation rays, without touching the run's random state or data order."""
+
+from typing import Any, Optional
+
+import torch
+from jaxtyping import Int64
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.model_components.ray_generators import RayGenerator
+from torch import Tensor
+
+from nerfstudio_prune.method.model import PruneModel
+
+
+class FixedRays:
+    """A batch of rays spread over all evaluation views, the same for every call.
+
+    Args:
+        dataset: Evaluation views.
+        num_rays: Size of the batch, >= 1.
+        seed: Seed of the choice of pixels.
+    """
+
+    def __init__(self, dataset: InputDataset, num_rays: int, seed: int) -> None:
+        self.dataset = dataset
+        self.num_rays = num_rays
+        self.seed = seed
+        self._pixels: Optional[tuple[Int64[Tensor, "rays 3"], Tensor]] = None
+
+    def _load(self) -> tuple[Int64[Tensor, "rays 3"], Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        indices, colours = [], []
+        views = len(self.dataset)
+        for view in range(views):
+            count = self.num_rays * (view + 1) // views - self.num_rays * view // views
+            if count == 0:
+                continue
+            data = self.dataset[view]
+            image = data["image"]
+            usable = data["mask"][..., 0].bool() if "mask" in data else torch.ones(image.shape[:2], dtype=torch.bool)
+            pixels = usable.nonzero()
+            pixels = pixels[torch.randint(len(pixels), (count,), generator=generator)]
+            indices.append(torch.cat([torch.full((count, 1), view), pixels], dim=1))
+            colours.append(image[pixels[:, 0], pixels[:, 1]])
+        return torch.cat(indices), torch.cat(colours)
+
+    @torch.no_grad()
+    def __call__(self, model: PruneModel) -> dict[str, float]:
+        """Measures the fine field.
+
+        Returns:
+            {"psnr": decibels}.
+        """
+        if self._pixels is None:
+            self._pixels = self._load()
+        indices, colours = self._pixels
+        rays = RayGenerator(self.dataset.cameras.to(model.device))(indices.to(model.device))
+        was_training = model.training
+        devices: list[Any] = [model.device] if model.device.type == "cuda" else []
+        model.eval()
+        try:
+            with torch.random.fork_rng(devices=devices):
+                outputs: Any = model(rays)
+                truth = model.renderer_rgb.blend_background(colours.to(model.device))
+                mse = torch.mean((outputs["rgb"].float().clamp(0, 1) - truth) ** 2)
+        finally:
+            model.train(was_training)
+        return {"psnr": float(-10 * torch.log10(mse.clamp_min(1e-12)))}

@@ -1,0 +1,1 @@
+"""Structured (neuron) and unstructured (edge) pruning of multilayer perceptrons in pure PyTorch."""

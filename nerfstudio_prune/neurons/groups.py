@@ -1,0 +1,138 @@
+"""Which tensors share a neuron axis.
+
+`nn.Linear.weight` is [out, in]: a neuron is one row of the layer that produces it (and one bias entry) and one column
+in every layer that consumes it.
+"""
+
+import fnmatch
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A layer that reads the neurons of a group."""
+
+    name: str
+    """Module path of the layer."""
+    linear: nn.Linear
+    """The layer."""
+    column_offset: int
+    """Column of its weight that reads the group's first neuron."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronGroup:
+    """The neurons of one hidden layer with everything that has to shrink together."""
+
+    name: str
+    """Module path of the producer."""
+    producer: nn.Linear
+    """Layer whose rows (and bias entries) are the neurons."""
+    consumers: tuple[Consumer, ...]
+    """Layers that read the neurons."""
+
+    @property
+    def width(self) -> int:
+        """Number of neurons, read off the tensor."""
+        return self.producer.weight.shape[0]
+
+    @property
+    def incoming(self) -> Float[Tensor, "neurons fan_in"]:
+        """Incoming weights, without bias."""
+        return self.producer.weight.detach()
+
+    @property
+    def outgoing(self) -> Float[Tensor, "outputs neurons"]:
+        """Outgoing weights, the rows of all consumers stacked."""
+        columns = [c.linear.weight.detach()[:, c.column_offset : c.column_offset + self.width] for c in self.consumers]
+        return torch.cat(columns)
+
+
+def mlp_groups(
+    prefix: str,
+    layers: Sequence[nn.Linear],
+    readers: Sequence[Consumer],
+    skip_layers: Collection[int] = (),
+    skip_width: int = 0,
+) -> list[NeuronGroup]:
+    """Groups of a multilayer perceptron whose every layer is hidden.
+
+    Args:
+        prefix: Module path of the layer list; layer i is called `prefix.i`.
+        layers: The layers in forward order.
+        readers: Layers outside that read the last layer's neurons.
+        skip_layers: Indices of layers whose input is the network's input followed by the previous layer's neurons.
+        skip_width: Size of the network's input, the column offset at those layers.
+
+    Returns:
+        One group per layer in forward order.
+    """
+    groups = []
+    for i, layer in enumerate(layers):
+        consumers = tuple(readers)
+        if i + 1 < len(layers):
+            offset = skip_width if i + 1 in skip_layers else 0
+            consumers = (Consumer(f"{prefix}.{i + 1}", layers[i + 1], offset),)
+        groups.append(NeuronGroup(f"{prefix}.{i}", layer, consumers))
+    return groups
+
+
+def match_groups(groups: Iterable[NeuronGroup], patterns: Iterable[str], option: str = "groups") -> list[NeuronGroup]:
+    """Groups whose name matches at least one pattern.
+
+    Args:
+        groups: All groups.
+        patterns: `fnmatch` patterns such as `field_fine.mlp_base.layers.[1-7]`.
+        option: Name of the option for the error message.
+
+    Raises:
+        ValueError: If a pattern matches no group; lists the groups.
+    """
+    groups = list(groups)
+    matched = set()
+    for pattern in patterns:
+        names = fnmatch.filter([group.name for group in groups], pattern)
+        if not names:
+            listing = "\n  ".join(group.name for group in groups)
+            raise ValueError(f"{option}: pattern {pattern!r} matches no group of neurons; the groups are\n  {listing}")
+        matched.update(names)
+    return [group for group in groups if group.name in matched]
+
+
+def linears(groups: Iterable[NeuronGroup]) -> dict[str, nn.Linear]:
+    """Every layer that the groups touch, by module path, in forward order."""
+    found: dict[str, nn.Linear] = {}
+    for group in groups:
+        found.setdefault(group.name, group.producer)
+        for consumer in group.consumers:
+            found.setdefault(consumer.name, consumer.linear)
+    return found
+
+
+def expected_shapes(groups: Sequence[NeuronGroup], widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights and biases if the groups had other widths.
+
+    Args:
+        groups: All groups of a network.
+        widths: Name of the group -> width; groups that are not named keep theirs.
+
+    Returns:
+        Name of the parameter -> shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, linear in linears(groups).items():
+        rows, columns = linear.weight.shape
+        for group in groups:
+            new_width = widths.get(group.name, group.width)
+            if group.name == name:
+                rows = new_width
+            columns += (new_width - group.width) * sum(c.name == name for c in group.consumers)
+        shapes[f"{name}.weight"] = (rows, columns)
+        if linear.bias is not None:
+            shapes[f"{name}.bias"] = (rows,)
+    return shapes

@@ -1,0 +1,163 @@
+"""One pruning event on a network and its optimizers: plan, check, apply. All or nothing."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan, clear_state, plan_rebind
+from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.edges import apply_masks
+from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes, linears
+from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values
+from nerfstudio_prune.neurons.scores import Score
+from nerfstudio_prune.neurons.strategies import Selection, Strategy, select
+
+RecoveryMode = Literal["continue", "retrain", "rewind", "scratch"]
+
+
+class NonFiniteWeightsError(ValueError):
+    """A network with NaN or infinite weights cannot be scored."""
+
+
+def named_parameters(groups: Sequence[NeuronGroup]) -> dict[str, nn.Parameter]:
+    """Weights and biases of every layer that the groups touch, by module path, in forward order."""
+    return {f"{name}.{key}": p for name, layer in linears(groups).items() for key, p in layer.named_parameters()}
+
+
+def check_finite(groups: Sequence[NeuronGroup]) -> None:
+    """Checks every weight and bias that the groups touch.
+
+    Raises:
+        NonFiniteWeightsError: Names the first layer with NaN or infinite values.
+    """
+    for name, parameter in named_parameters(groups).items():
+        bad = int((~torch.isfinite(parameter)).sum())
+        if bad:
+            raise NonFiniteWeightsError(
+                f"{name}: {bad} of {parameter.numel()} values are not finite; nothing was pruned. A lower learning "
+                "rate, or gradient clipping (max_norm), keeps training from diverging"
+            )
+
+
+def select_neurons(
+    groups: Sequence[NeuronGroup], targets: Mapping[str, int], strategy: Strategy, score: Optional[Score], seed: int
+) -> dict[str, Selection]:
+    """Chooses the neurons that stay.
+
+    Args:
+        groups: All groups of the network.
+        targets: Name of the group -> width afterwards. Groups that are not named, or narrower already, stay whole.
+        strategy: Rule that chooses.
+        score: Score for the rule; None for rules without one.
+        seed: Seed of the event. Each group draws from its own generator, so that its draw does not depend on which
+            other groups are pruned.
+
+    Returns:
+        Name of the group -> selection, only for groups that lose neurons.
+    """
+    selections = {}
+    for group in groups:
+        n_keep = targets.get(group.name, group.width)
+        if n_keep >= group.width:
+            continue
+        scores = torch.zeros(group.width) if score is None else score(group)
+        # The CPU generator reads the low 32 bits of a seed only: mix, do not shift.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {group.name}".encode()))
+        try:
+            selections[group.name] = select(strategy, scores, n_keep, generator)
+        except ValueError as error:
+            raise ValueError(f"{group.name}: {error}") from error
+    return selections
+
+
+@dataclass
+class Pruning:
+    """A checked event that is ready to be applied. `apply` only assigns."""
+
+    groups: Sequence[NeuronGroup]
+    """Groups of the networks that the event touches."""
+    recovery: RecoveryMode
+    optimizers: Mapping[str, Optimizer]
+    parameter_lists: Mapping[str, list[nn.Parameter]]
+    selections: dict[str, Selection] = field(default_factory=dict)
+    edits: list[ParameterEdit] = field(default_factory=list)
+    rebind: Optional[RebindPlan] = None
+    values: dict[str, Tensor] = field(default_factory=dict)
+    """Name of the parameter -> value to go on with, where it is not the inherited one."""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Edge masks that hold after the event."""
+    snapshot: dict[str, Tensor] = field(default_factory=dict)
+    """Rewind snapshot, cut down to the neurons that stay."""
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Carries the event out."""
+        apply_compaction(self.edits)
+        if self.rebind is not None:
+            self.rebind.apply()
+        parameters = named_parameters(self.groups)
+        for name, value in self.values.items():
+            parameters[name].copy_(value)
+        apply_masks(parameters, {name: mask for name, mask in self.masks.items() if name in parameters})
+        if self.recovery != "continue":
+            clear_state(self.optimizers, parameters.values())
+
+
+def plan_pruning(
+    groups: Sequence[NeuronGroup],
+    selections: Mapping[str, Selection],
+    recovery: RecoveryMode,
+    optimizers: Mapping[str, Optimizer],
+    parameter_lists: Mapping[str, list[nn.Parameter]],
+    seed: int,
+    masks: Mapping[str, Tensor] | None = None,
+    snapshot: Mapping[str, Tensor] | None = None,
+) -> Pruning:
+    """Prepares and checks an event without changing the network.
+
+    Args:
+        groups: All groups of the networks that the event touches; with `rewind` and `scratch` every layer of them
+            gets new values.
+        selections: Name of the group -> neurons that stay; empty for edge pruning.
+        recovery: `continue` inherits weights and sliced moments, `retrain` inherits weights and clears the moments,
+            `rewind` takes the weights of the snapshot, `scratch` draws new ones; both clear the moments.
+        optimizers: Live optimizers by name.
+        parameter_lists: The host's second list of the same parameters, by optimizer name; edited in place.
+        seed: Seed for `scratch`.
+        masks: Edge masks that hold after the event, shaped like the weights before it.
+        snapshot: Rewind snapshot, shaped like the weights before the event.
+
+    Raises:
+        NonFiniteWeightsError: If a weight is not finite, before or after re-weighting.
+        ValueError: If an optimizer does not know a parameter, or a mask or the snapshot does not fit.
+    """
+    check_finite(groups)
+    edits = plan_compaction(groups, selections)
+    for edit in edits:
+        if not bool(torch.isfinite(edit.new).all()):
+            raise NonFiniteWeightsError(f"{edit.name}: re-weighting gave values that are not finite")
+    by_name = {edit.name: edit for edit in edits}
+    parameters = named_parameters(groups)
+
+    def cut(label: str, tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        for name, tensor in (tensors or {}).items():
+            shape = tuple(parameters[name].shape) if name in parameters else tuple(tensor.shape)
+            if tensor.shape != shape:
+                raise ValueError(f"{label}: parameter {name} must have shape {shape}, found {tuple(tensor.shape)}")
+        return {k: by_name[k].select(t) if k in by_name else t for k, t in (tensors or {}).items()}
+
+    pruning = Pruning(groups, recovery, optimizers, parameter_lists, dict(selections), edits)
+    pruning.rebind = plan_rebind(optimizers, parameter_lists, edits)
+    pruning.masks = cut("edge mask", masks)
+    pruning.snapshot = cut("rewind snapshot", snapshot)
+    shapes = expected_shapes(groups, {name: len(selection.keep) for name, selection in selections.items()})
+    if recovery == "rewind":
+        pruning.values = rewound_values(shapes, pruning.snapshot)
+    elif recovery == "scratch":
+        pruning.values = fresh_values(shapes, seed)
+    return pruning

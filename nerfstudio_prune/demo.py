@@ -160,8 +160,9 @@ class Demo:
         dense, _, last = self.records
         assert dense.rays_per_sec and last.rays_per_sec
         return (
-            f"{dense.parameters / last.parameters:.1f}x fewer parameters, {dense.macs_per_ray / last.macs_per_ray:.1f}x "
-            f"fewer MACs, {last.rays_per_sec / dense.rays_per_sec:.1f}x faster training, "
+            f"{dense.parameters / last.parameters:.1f}x fewer parameters, "
+            f"{dense.macs_per_ray / last.macs_per_ray:.1f}x fewer MACs, "
+            f"{last.rays_per_sec / dense.rays_per_sec:.1f}x faster training, "
             f"{last.psnr - dense.psnr:+.2f} dB against the dense network at the time of pruning "
             "(the pruned one trained on; a dense control is `--pipeline.prune.strategy none`)"
         )

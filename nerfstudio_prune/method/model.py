@@ -191,15 +191,15 @@ class PruneModel(NeRFModel):
         rgb = outputs["rgb_fine"]
         image = self.renderer_rgb.blend_background(batch["image"].to(rgb.device))
         assert self.config.collider_params is not None
-        planes = {key: self.config.collider_params[key] for key in ("near_plane", "far_plane")}
+        near, far = self.config.collider_params["near_plane"], self.config.collider_params["far_plane"]
         if self.config.use_scene_contraction:
-            planes = {}
+            near = far = None  # the far plane says nothing there: take the range of the picture
         pictures = {
             "img": [image, outputs["rgb_coarse"], rgb],
             "accumulation": [colormaps.apply_colormap(outputs[f"accumulation_{name}"]) for name in ("coarse", "fine")],
             "depth": [
                 colormaps.apply_depth_colormap(
-                    outputs[f"depth_{name}"], accumulation=outputs[f"accumulation_{name}"], **planes
+                    outputs[f"depth_{name}"], outputs[f"accumulation_{name}"], near_plane=near, far_plane=far
                 )
                 for name in ("coarse", "fine")
             ],

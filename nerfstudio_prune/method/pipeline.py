@@ -14,7 +14,7 @@ from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.method.quality import FixedRays
 
 # The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
-torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType])
+torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
 
 
 @dataclass

@@ -32,10 +32,10 @@ nerf_prune_demo = MethodSpecification(
     config=TrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=800,
-        steps_per_save=400,
+        max_num_iterations=1500,
+        steps_per_save=500,
         steps_per_eval_batch=100,
-        steps_per_eval_image=400,
+        steps_per_eval_image=500,
         vis="tensorboard",
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(
@@ -49,7 +49,7 @@ nerf_prune_demo = MethodSpecification(
                 num_coarse_samples=32,
                 num_importance_samples=32,
             ),
-            prune=PruneConfig(start_step=400),
+            prune=PruneConfig(start_step=750),
         ),
         optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=1e-3, eps=1e-8), "scheduler": None}},
     ),

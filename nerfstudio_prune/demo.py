@@ -52,6 +52,8 @@ class Demo:
     """Views that PSNR and SSIM are averaged over."""
     view: int = 0
     """Test view that is shown side by side."""
+    description: str = field(default="", init=False)
+    """What quality is measured on."""
     records: list[PhaseRecord] = field(default_factory=list, init=False)
 
     def config(self) -> TrainerConfig:
@@ -83,11 +85,11 @@ class Demo:
         trainer.setup(test_mode="test")
         pipeline: Any = trainer.pipeline
         assert isinstance(pipeline, PrunePipeline) and pipeline.controller is not None
-        pipeline.controller.measure = lambda model: self._measure(trainer)
+        self.description = f"mean of {self.num_test_views} test views"
+        pipeline.controller.measure = self
+        self._trainer = trainer
         trainer.train()
-        if len(self.records) < 2:
-            raise RuntimeError("no pruning event happened")
-        self._measure(trainer)
+        self(pipeline.model)
 
         base_dir = config.get_base_dir()
         picture = base_dir / "side_by_side.png"
@@ -102,10 +104,10 @@ class Demo:
             CONSOLE.print(f"{label + ':':14}{path}", soft_wrap=True)
         CONSOLE.print(f"{'measure it:':14}ns-eval --load-config {base_dir / 'config.yml'}", soft_wrap=True)
 
-    def _measure(self, trainer: Trainer) -> dict[str, float]:
-        """Records the present state; the controller calls it right before and right after the event."""
+    def __call__(self, model: PruneModel) -> dict[str, float]:
+        """Measures and records the present state; the controller calls it right before and right after the event."""
+        trainer = self._trainer
         pipeline: Any = trainer.pipeline
-        model: PruneModel = pipeline.model
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             metrics = pipeline.get_average_eval_image_metrics()
             pipeline.eval()
@@ -131,7 +133,7 @@ class Demo:
         return {"psnr": metrics["psnr"], "ssim": metrics["fine_ssim"]}
 
     def _table(self) -> Table:
-        table = Table(title=f"nerf-prune-demo, mean of {self.num_test_views} test views", title_justify="left")
+        table = Table(title=f"nerf-prune-demo, {self.description}", title_justify="left")
         for column in (
             "",
             "parameters",

@@ -36,6 +36,8 @@ class PruneEvent:
     """Name of the strategy."""
     recovery: str
     """Name of the recovery mode."""
+    score: Optional[str] = None
+    """Name of the score; None for strategies without one."""
     sizes_before: dict[str, int] = field(default_factory=dict)
     """Name of the group -> neurons (or edges) before."""
     sizes_after: dict[str, int] = field(default_factory=dict)

@@ -178,14 +178,20 @@ class PruneConfig(PrintableConfig):
         own = {name: f"{self.strategy}_{name}" for name in names}
         return cls(**{name: getattr(self, option) for name, option in own.items() if hasattr(self, option)})
 
+    @property
+    def score_name(self) -> Optional[str]:
+        """The chosen score, or the strategy's own; None for a strategy without one."""
+        if self.strategy in ("edge", "none"):
+            return None
+        return self.score or self.make_strategy().default_score
+
     def make_score(self) -> Optional[Score]:
-        """Looks up the chosen score, or the strategy's own; None for a strategy without one.
+        """Looks up the score function.
 
         Raises:
             ValueError: If there is no score of that name; lists the names.
         """
-        name = self.score or self.make_strategy().default_score
-        return None if name is None else score_by_name(name)
+        return None if self.score_name is None else score_by_name(self.score_name)
 
 
 def _check(name: str, value: Optional[float], ok: Callable[[float], bool], expected: str) -> None:

@@ -52,14 +52,20 @@ def event_table(
     return table
 
 
-def event_text(event: PruneEvent) -> str:
-    """One line on what an event gained, cost and took."""
+def event_text(event: PruneEvent, measured_on: str) -> str:
+    """What an event gained, cost and took.
+
+    Args:
+        event: What happened.
+        measured_on: What the quality was measured on.
+    """
     ratio = event.parameters_before / max(1, event.parameters_after)
     parts = [f"{ratio:.2f}x fewer {'living edges' if event.strategy == 'edge' else 'parameters'}"]
     for name, before in event.metrics_before.items():
         unit = " dB" if "psnr" in name else ""
         parts.append(f"{name.upper()} {before:.2f} → {event.metrics_after[name]:.2f}{unit}")
-    return ", ".join([*parts, f"{event.seconds:.2f} s"])
+    text = ", ".join([*parts, f"{event.seconds:.2f} s"])
+    return f"{text} ({measured_on})" if event.metrics_before else text
 
 
 def _change(before: int, after: int) -> str:

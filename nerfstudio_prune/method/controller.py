@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from statistics import median
-from typing import Optional
+from typing import Optional, Protocol
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -25,8 +25,18 @@ from nerfstudio_prune.neurons.groups import linears, match_groups
 from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning, select_neurons
 from nerfstudio_prune.neurons.recovery import snapshot
 
-Measure = Callable[[PruneModel], dict[str, float]]
 PHASES = ("dense", "pruning", "recovery")
+
+
+class Measure(Protocol):
+    """Quality of a model as name -> value."""
+
+    description: str
+    """What it is measured on."""
+
+    def __call__(self, model: PruneModel) -> dict[str, float]:
+        """Measures without touching the run's random state or the order of its data."""
+        ...
 
 
 class PruneController:
@@ -153,7 +163,7 @@ class PruneController:
         """
         model, state = self.model, self.model.prune_state
         check_finite(model.neuron_groups())
-        event = PruneEvent(step, scheduled, self.config.strategy, self.config.recovery)
+        event = PruneEvent(step, scheduled, self.config.strategy, self.config.recovery, self.config.score_name)
         event.rays_per_sec_before = self.rays_per_sec
         event.metrics_before = self.measure(model)
         costs_before = model.layer_costs()
@@ -168,9 +178,11 @@ class PruneController:
         event.sizes_after, event.parameters_after, event.macs_per_ray_after = self._sizes(state.edge_masks)
         event.metrics_after = self.measure(model)
         state.history.append(event)
+        if not state.pending:
+            state.rewind_snapshot = {}
         self._step_seconds.clear()
         CONSOLE.print(event_table(event, costs_before, model.layer_costs()))
-        CONSOLE.print(event_text(event))
+        CONSOLE.print(event_text(event, self.measure.description))
         self._write_scalars(step, event)
         return event
 
@@ -241,8 +253,9 @@ class PruneController:
         writer.put_scalar("Prune/parameters", parameters, step)
         writer.put_scalar("Prune/macs_per_ray", macs, step)
         writer.put_scalar("Prune/phase", PHASES.index(self.model.prune_state.phase), step)
+        kind = "edges" if self.config.strategy == "edge" else "width"
         for name, size in sizes.items():
-            writer.put_scalar(f"Prune/width/{name}", size, step)
+            writer.put_scalar(f"Prune/{kind}/{name}", size, step)
         if event is not None:
             for label, metrics in (("before", event.metrics_before), ("after", event.metrics_after)):
                 for name, value in metrics.items():

@@ -16,14 +16,15 @@ class FixedRays:
 
     Args:
         dataset: Evaluation views.
-        num_rays: Size of the batch, >= 1.
+        num_rays: Size of the batch; 0 measures nothing.
         seed: Seed of the choice of pixels.
     """
 
     def __init__(self, dataset: InputDataset, num_rays: int, seed: int) -> None:
         self.dataset = dataset
-        self.num_rays = num_rays
+        self.num_rays = num_rays if len(dataset) else 0
         self.seed = seed
+        self.description = f"fixed batch of {self.num_rays} rays from {len(dataset)} evaluation views"
         self._pixels: Optional[tuple[Int64[Tensor, "rays 3"], Tensor]] = None
 
     def _load(self) -> tuple[Int64[Tensor, "rays 3"], Tensor]:
@@ -48,8 +49,10 @@ class FixedRays:
         """Measures the fine field.
 
         Returns:
-            {"psnr": decibels}.
+            {"psnr": decibels}, or nothing if the batch is empty.
         """
+        if self.num_rays == 0:
+            return {}
         if self._pixels is None:
             self._pixels = self._load()
         indices, colours = self._pixels

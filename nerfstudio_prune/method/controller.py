@@ -133,11 +133,12 @@ class PruneController:
             self._write_scalars(step)
 
     def _handle(self, due: ScheduledEvent, step: int) -> None:
-        """Carries a due event out; an event that would remove nothing leaves the plan without a trace."""
+        """Carries a due event out; an event that would remove nothing only leaves the plan."""
         if self.config.strategy != "edge":
             groups = self.model.neuron_groups()
             if all(due.targets.get(group.name, group.width) >= group.width for group in groups):
                 self.model.prune_state.plan.remove(due)
+                CONSOLE.print(f"Pruning at step {step} skipped: every group is at its target width already")
                 return
         try:
             self.run_event(due, step)
@@ -167,20 +168,21 @@ class PruneController:
         event.rays_per_sec_before = self.rays_per_sec
         event.metrics_before = self.measure(model)
         costs_before = model.layer_costs()
+        event.sizes_before, event.parameters_before, event.macs_per_ray_before = self._sizes(state.edge_masks)
         start = self._now()
         pruning = self._plan(scheduled, step)
-        event.sizes_before, event.parameters_before, event.macs_per_ray_before = self._sizes(state.edge_masks)
+        # Nothing has changed so far; from here on nothing can fail.
         pruning.apply()
         model.sync_widths()
-        state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
         self._set_learning_rates()
         event.seconds = self._now() - start
+        state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
         event.sizes_after, event.parameters_after, event.macs_per_ray_after = self._sizes(state.edge_masks)
-        event.metrics_after = self.measure(model)
         state.history.append(event)
         if not state.pending:
             state.rewind_snapshot = {}
         self._step_seconds.clear()
+        event.metrics_after = self.measure(model)
         CONSOLE.print(event_table(event, costs_before, model.layer_costs()))
         CONSOLE.print(event_text(event, self.measure.description))
         self._write_scalars(step, event)

@@ -1,0 +1,69 @@
+"""Learning rates after an event."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler
+
+from nerfstudio_prune.core.learning_rate import restart_scheduler, set_learning_rate
+
+Build = Callable[[Optimizer, float], LRScheduler]
+BUILDERS: dict[str, Build] = {
+    "lambda": lambda optimizer, lr: LambdaLR(optimizer, lambda epoch: 0.5**epoch),
+    "exponential": lambda optimizer, lr: ExponentialLR(optimizer, gamma=0.5),
+}
+every_scheduler = pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in BUILDERS.items()])
+
+
+def make(build: Build, rates: tuple[float, ...] = (0.8,)) -> tuple[Optimizer, LRScheduler]:
+    optimizer = SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in rates], lr=1.0)
+    return optimizer, build(optimizer, rates[0])
+
+
+def rates_of(optimizer: Optimizer, scheduler: LRScheduler, steps: int) -> list[float]:
+    """The first group's rate now and after each of some steps."""
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def test_rate_without_scheduler() -> None:
+    """Stock vanilla-nerf has no scheduler; the rate is then just the number asked for, in every group."""
+    optimizer, _ = make(BUILDERS["lambda"], (0.8, 0.2))
+    set_learning_rate(optimizer, None, 0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05]
+
+
+@every_scheduler
+def test_scheduler_goes_on_from_the_new_rate(build: Build) -> None:
+    """A scheduler that computes from its base rate would undo the new rate at its very next step, one that multiplies
+    would not: both must go on from the new rate with the same relative decay."""
+    optimizer, scheduler = make(build)
+    assert rates_of(optimizer, scheduler, 2) == pytest.approx([0.8, 0.4, 0.2])
+    set_learning_rate(optimizer, scheduler, 0.6)
+    assert rates_of(optimizer, scheduler, 3) == pytest.approx([0.6, 0.3, 0.15, 0.075])
+
+
+@every_scheduler
+def test_restarted_scheduler_repeats_its_curve(build: Build) -> None:
+    """Retraining promises the schedule from its beginning: the same scheduler object (the host holds it) must give the
+    same curve once more, and the rate must be back before the first step that follows."""
+    optimizer, scheduler = make(build)
+    first = rates_of(optimizer, scheduler, 4)
+    restart_scheduler(optimizer, scheduler, build)
+    assert rates_of(optimizer, scheduler, 4) == pytest.approx(first)
+
+
+@every_scheduler
+def test_restart_leaves_every_group_at_its_own_rate(build: Build) -> None:
+    """Groups with rates of their own must come back to their own beginnings, not to the first group's."""
+    optimizer, scheduler = make(build, (0.8, 0.1))
+    rates_of(optimizer, scheduler, 3)
+    restart_scheduler(optimizer, scheduler, build)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.8, 0.1])

@@ -23,7 +23,10 @@ nerf_prune = MethodSpecification(
             datamanager=VanillaDataManagerConfig(dataparser=BlenderDataParserConfig()),
             model=PruneModelConfig(),
         ),
-        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}},
+        optimizers={
+            name: {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}
+            for name in ("fields", "temporal_distortion")
+        },
     ),
     description="Vanilla NeRF that is pruned while it trains.",
 )

@@ -2,6 +2,7 @@
 
 import io
 import random
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,16 @@ class Demo:
         return config
 
     def main(self) -> None:
-        """Runs the demo."""
+        """Runs the demo.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        if not 0 <= self.view < self.num_test_views:
+            raise ValueError(f"view must be in [0, {self.num_test_views - 1}], got {self.view}")
+        if self.max_num_iterations is not None and self.max_num_iterations < 4:
+            raise ValueError(f"max_num_iterations must be at least 4, got {self.max_num_iterations}")
+        warnings.filterwarnings("ignore", module="nerfstudio|torchmetrics|torch")
         config = self.config()
         config.save_config()
         seed = config.machine.seed

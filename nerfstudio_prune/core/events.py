@@ -36,8 +36,8 @@ class PruneEvent:
     """Name of the strategy."""
     recovery: str
     """Name of the recovery mode."""
-    score: Optional[str] = None
-    """Name of the score; None for strategies without one."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """All options in force, as plain values, with the seed and the score that were used."""
     sizes_before: dict[str, int] = field(default_factory=dict)
     """Name of the group -> neurons (or edges) before."""
     sizes_after: dict[str, int] = field(default_factory=dict)
@@ -125,10 +125,10 @@ class PruneState:
             ValueError: If the content was written by a newer version, or is not a pruning state.
         """
         version = values.get("format_version") if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
                 f"pruning state in the checkpoint has format version {version!r}, this version of nerfstudio-prune "
-                f"reads {FORMAT_VERSION}"
+                f"reads up to {FORMAT_VERSION}"
             )
         try:
             return cls(

@@ -5,11 +5,13 @@ from typing import Optional
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def set_learning_rate(optimizer: Optimizer, scheduler: Optional[LRScheduler], lr: float) -> None:
     """Sets the rate of every parameter group; a scheduler goes on from there with the same relative decay.
+
+    While a `LambdaLR` scheduler still warms up, the warm-up goes on and ends at the new rate instead.
 
     Args:
         optimizer: Live optimizer.
@@ -17,11 +19,18 @@ def set_learning_rate(optimizer: Optimizer, scheduler: Optional[LRScheduler], lr
         lr: New learning rate, > 0.
     """
     for i, group in enumerate(optimizer.param_groups):
-        factor = lr / group["lr"] if group["lr"] else 1.0
+        if isinstance(scheduler, LambdaLR) and _rises(scheduler, i):
+            scheduler.base_lrs[i] = group["initial_lr"] = lr
+            group["lr"] = lr * float(scheduler.lr_lambdas[i](scheduler.last_epoch))
+            continue
+        if scheduler is not None and group["lr"] > 0:
+            scheduler.base_lrs[i] = group["initial_lr"] = float(scheduler.base_lrs[i]) * lr / group["lr"]
         group["lr"] = lr
-        if scheduler is not None:
-            scheduler.base_lrs[i] *= factor
-            group["initial_lr"] = scheduler.base_lrs[i]
+
+
+def _rises(scheduler: LambdaLR, index: int) -> bool:
+    factor = scheduler.lr_lambdas[index]
+    return bool(factor(scheduler.last_epoch + 1) > factor(scheduler.last_epoch))
 
 
 def restart_scheduler(

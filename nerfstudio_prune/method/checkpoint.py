@@ -52,12 +52,18 @@ def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dic
     shapes = _network_shapes(model, state)
     for key, value in own.items():
         expected = shapes.get(key, tuple(value.shape))
-        if tuple(state[key].shape) != expected:
+        found = tuple(state[key].shape) if torch.is_tensor(state[key]) else type(state[key]).__name__
+        if found != expected:
             raise ValueError(
-                f"the shapes in the checkpoint do not form a network: {key} has shape {tuple(state[key].shape)}, "
-                f"expected {expected}"
+                f"the shapes in the checkpoint do not form a network: {key} has shape {found}, expected {expected}"
             )
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
+    groups = {group.name for group in model.neuron_groups()}
+    if prune_state.initial_sizes and prune_state.initial_sizes.keys() != groups:
+        raise ValueError(
+            f"the checkpoint's pruning state names {len(prune_state.initial_sizes)} groups of neurons, among them "
+            f"{min(prune_state.initial_sizes)}; expected the network's {len(groups)}"
+        )
     for label, tensors in (("edge mask", prune_state.edge_masks), ("rewind snapshot", prune_state.rewind_snapshot)):
         for key, tensor in tensors.items():
             if key not in shapes or tuple(tensor.shape) != shapes[key]:

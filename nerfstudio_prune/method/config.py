@@ -34,12 +34,13 @@ class FieldTargetConfig(PrintableConfig):
 class PruneConfig(PrintableConfig):
     """What to prune, when, how far, and how to go on.
 
-    Without any target option every layer loses half of its neurons.
+    Without any target option every layer loses half of its neurons. None means «not given», so that a resumed run can
+    tell what is given again; `filled` puts the defaults in.
     """
 
-    strategy: str = "coreset"
+    strategy: Optional[str] = None
     """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score);
-    edge (single weights, masked and no faster); none (the dense control)."""
+    edge (single weights, masked and no faster); none (the dense control). None: coreset."""
     score: Optional[str] = None
     """Score of a neuron: w_in, w_out (mean absolute incoming or outgoing weight), w_in_w_out (their product),
     sensitivity (largest outgoing weight times incoming norm). None: the strategy's own."""
@@ -55,41 +56,73 @@ class PruneConfig(PrintableConfig):
     """Target of the coarse field, instead of the common one."""
     fine: FieldTargetConfig = field(default_factory=FieldTargetConfig)
     """Target of the fine field, instead of the common one."""
-    groups: tuple[str, ...] = ("*",)
-    """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper."""
+    groups: Optional[tuple[str, ...]] = None
+    """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper. None:
+    all."""
     start_step: Optional[int] = None
     """Training step at whose end the first event happens. None: 15 % of max_num_iterations."""
     stop_step: Optional[int] = None
-    """Training step at whose end the last event happens. None: half of max_num_iterations, not before start_step."""
+    """Training step at whose end the last event happens. None: half of max_num_iterations, or, if the first event lies
+    behind that, half-way between it and the end of the run."""
     num_events: Optional[int] = None
     """Number of events. None: 1 for one-shot, else 4."""
-    schedule: ScheduleKind = "one-shot"
-    """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
-    recovery: RecoveryMode = "continue"
+    schedule: Optional[ScheduleKind] = None
+    """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning).
+    None: one-shot."""
+    recovery: Optional[RecoveryMode] = None
     """How to go on: continue (inherit weights and moments), retrain (inherit weights, clear moments, restart the
-    scheduler), rewind (kept neurons take the weights of rewind_step), scratch (new initialisation)."""
-    rewind_step: int = 0
-    """Training step at whose end the weights for recovery rewind are kept."""
+    scheduler), rewind (kept neurons take the weights of rewind_step), scratch (new initialisation). None: continue."""
+    rewind_step: Optional[int] = None
+    """Training step at whose end the weights for recovery rewind are kept. None: 0."""
     recovery_lr: Optional[float] = None
-    """Learning rate after an event, > 0. None: as it was."""
-    round_to: int = 1
-    """Widths that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
-    min_width: int = 8
-    """Fewest neurons of a layer; an explicit width below it is an error."""
+    """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there. None: as it was."""
+    round_to: Optional[int] = None
+    """Widths that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact.
+    None: 1."""
+    min_width: Optional[int] = None
+    """Fewest neurons of a layer; an explicit width below it is an error. None: 8."""
     seed: Optional[int] = None
     """Seed of random choices. None: the run's machine seed."""
-    coreset_variant: Literal["paper", "mussay"] = "paper"
-    """paper: Algorithm 1 of Ding et al. 2025; mussay: its source, which also re-weights what stays."""
+    coreset_variant: Optional[Literal["paper", "mussay"]] = None
+    """paper: Algorithm 1 of Ding et al. 2025; mussay: its source, which also re-weights what stays. None: paper."""
     edge_threshold: Optional[float] = None
     """Strategy edge: keep weights with an absolute value of at least this, >= 0."""
     edge_keep_fraction: Optional[float] = None
     """Strategy edge: keep this share of the weights, in (0, 1]. None, and no threshold: a half."""
-    edge_scope: EdgeScope = "layer"
-    """Strategy edge: whether edge_keep_fraction counts within each layer or over all layers together."""
+    edge_scope: Optional[EdgeScope] = None
+    """Strategy edge: whether edge_keep_fraction counts within each layer or over all layers together. None: layer."""
     on_error: Literal["stop", "continue"] = "stop"
     """When an event fails (the network is then as before): stop the training, or go on without that event."""
     num_eval_rays: int = 2048
     """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+
+    def filled(self) -> "FilledPruneConfig":
+        """A copy with the defaults in place of what is not given."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return FilledPruneConfig(**{name: value for name, value in given.items() if value is not None})
+
+    def validate(self) -> None:
+        """Checks everything that does not depend on the network or the run.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        self.filled().validate()
+
+
+@dataclass
+class FilledPruneConfig(PruneConfig):
+    """Options with their defaults; what all code below works with."""
+
+    strategy: str = "coreset"
+    groups: tuple[str, ...] = ("*",)
+    schedule: ScheduleKind = "one-shot"
+    recovery: RecoveryMode = "continue"
+    rewind_step: int = 0
+    round_to: int = 1
+    min_width: int = 8
+    coreset_variant: Literal["paper", "mussay"] = "paper"
+    edge_scope: EdgeScope = "layer"
 
     @property
     def has_neuron_target(self) -> bool:
@@ -134,17 +167,12 @@ class PruneConfig(PrintableConfig):
         self.make_score()
 
     def _validate_targets(self) -> None:
-        kinds = [
-            name
-            for name, given in (
-                ("width/head_width", self.width is not None or self.head_width is not None),
-                ("pruning_ratio", self.pruning_ratio is not None),
-                ("group_widths", self.group_widths is not None),
-            )
-            if given
-        ]
-        if len(kinds) > 1:
-            raise ValueError(f"prune.{' and prune.'.join(kinds)} are contradictory targets; give exactly one of them")
+        if self.group_widths is not None:
+            for name in ("width", "head_width", "pruning_ratio"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"prune.{name} and prune.group_widths are contradictory targets; give exactly one of them"
+                    )
         if self.group_widths is not None and (self.coarse.given or self.fine.given or tuple(self.groups) != ("*",)):
             raise ValueError(
                 "prune.group_widths already names layers of both fields; it goes neither with coarse, fine nor groups"
@@ -152,7 +180,8 @@ class PruneConfig(PrintableConfig):
         for prefix, target in (("", self), ("coarse.", self.coarse), ("fine.", self.fine)):
             if target.pruning_ratio is not None and (target.width is not None or target.head_width is not None):
                 raise ValueError(
-                    f"prune.{prefix}width and prune.{prefix}pruning_ratio are contradictory targets; give one of them"
+                    f"prune.{prefix}width/head_width and prune.{prefix}pruning_ratio are contradictory targets; "
+                    "give exactly one of them"
                 )
             _check(f"{prefix}pruning_ratio", target.pruning_ratio, lambda value: 0 <= value < 1, "in [0, 1)")
             for name in ("width", "head_width"):
@@ -175,7 +204,7 @@ class PruneConfig(PrintableConfig):
             raise ValueError(f"prune.strategy must be one of {names}, got {self.strategy!r}")
         cls = STRATEGIES[self.strategy]
         names = [f.name for f in fields(cls) if f.init] if is_dataclass(cls) else []
-        own = {name: f"{self.strategy}_{name}" for name in names}
+        own = {name: f"{self.strategy}_{name}".replace("-", "_") for name in names}
         return cls(**{name: getattr(self, option) for name, option in own.items() if hasattr(self, option)})
 
     @property

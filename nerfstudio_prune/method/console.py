@@ -5,18 +5,20 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState
+from nerfstudio_prune.method.config import FilledPruneConfig
 
 
-def plan_text(state: PruneState) -> str:
-    """One line a planned event."""
+def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
+    """Strategy, recovery and what is planned, in one line."""
+    rule = config.strategy + (f" by {config.score_name}" if config.score_name else "")
     if not state.pending:
-        return "no pruning event is planned"
+        return f"{rule}, no event to come (phase {state.phase})"
     lines = []
     for event in state.pending:
         widths = sorted(set(event.targets.values()), reverse=True)
         aim = f"to widths {', '.join(map(str, widths))}" if widths else f"{event.progress:.0%} of the edges to prune"
         lines.append(f"step {event.step}: {aim}")
-    return "; ".join(lines)
+    return f"{rule}, recovery {config.recovery}, {'; '.join(lines)} (phase {state.phase})"
 
 
 def event_table(

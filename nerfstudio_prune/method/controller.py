@@ -19,8 +19,8 @@ from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method.config import PruneConfig
 from nerfstudio_prune.method.console import event_table, event_text, plan_text
 from nerfstudio_prune.method.model import PruneModel
-from nerfstudio_prune.method.planning import update_plan
-from nerfstudio_prune.neurons.edges import apply_masks, edge_masks
+from nerfstudio_prune.method.planning import plan_options, update_plan
+from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import linears, match_groups
 from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning, select_neurons
 from nerfstudio_prune.neurons.recovery import snapshot
@@ -60,42 +60,55 @@ class PruneController:
         rays_per_batch: Callable[[], int],
         measure: Measure,
     ) -> None:
-        self.config = config
+        self._given = config
+        self.config = config.filled()
         self.model = model
         self.optimizers = optimizers
-        self.seed = config.seed if config.seed is not None else seed
+        self.seed = seed
         self.rays_per_batch = rays_per_batch
         self.measure = measure
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._first_step = 0
+        self._plan_seconds = 0.0
 
-    def start(self, first_step: int, num_iterations: int) -> None:
+    def start(self, first_step: int, num_iterations: int, defaults: Optional[PruneConfig] = None) -> None:
         """Checks what was loaded and makes, or takes up, the plan.
 
         Args:
             first_step: First training step of this run.
             num_iterations: Steps that this run takes.
+            defaults: Options of the method as registered, which count as not given. None: those of the class.
 
         Raises:
             ValueError: If the optimizers do not fit the model, or the options do not give a plan.
         """
         check_optimizers(self.optimizers.optimizers, self.optimizers.parameters, self.model.get_param_groups())
-        state, config = self.model.prune_state, self.config
+        state = self.model.prune_state
         resumed = bool(state.options)
-        changed = update_plan(state, config, self.model.neuron_groups(), first_step, num_iterations)
+        self.config, changed = update_plan(
+            state, self._given, self.model.neuron_groups(), first_step, num_iterations, defaults
+        )
         self._first_step = first_step
+        if self.config.seed is not None:
+            self.seed = self.config.seed
+        state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
+        origin = ""
         if changed:
-            CONSOLE.print(f"[yellow]Pruning plan of the checkpoint replaced; given again: {', '.join(changed)}")
-        label = "Pruning plan taken up from the checkpoint" if resumed and not changed else "Pruning plan"
-        CONSOLE.print(f"{label}: {plan_text(state)} (phase {state.phase})")
-        if config.recovery == "rewind" and state.pending and not state.rewind_snapshot:
+            origin = f" (that of the checkpoint is replaced; given again: {', '.join(changed)})"
+        elif resumed:
+            origin = " (taken up from the checkpoint; options that are given again replace it)"
+        CONSOLE.print(f"Pruning plan{origin}: {plan_text(state, self.config)}")
+        late = [event.step for event in state.pending if event.step >= first_step + num_iterations]
+        if late:
+            CONSOLE.print(f"[yellow]Pruning steps {late} lie past the end of this run; a resumed run does them")
+        if self.config.recovery == "rewind" and state.pending and not state.rewind_snapshot:
             first_event = state.pending[0].step
-            if not first_step <= config.rewind_step < first_event:
+            if not first_step <= self.config.rewind_step < first_event:
                 raise ValueError(
                     f"prune.rewind_step must lie between the first step of the run, {first_step}, and the first "
                     f"event at step {first_event}, and no earlier snapshot is in the checkpoint; "
-                    f"got {config.rewind_step}"
+                    f"got {self.config.rewind_step}"
                 )
 
     def callbacks(self) -> list[TrainingCallback]:
@@ -124,79 +137,72 @@ class PruneController:
         state = self.model.prune_state
         if state.edge_masks:
             apply_masks(named_parameters(self.model.neuron_groups()), state.edge_masks)
-        if self.config.recovery == "rewind" and step == self.config.rewind_step and not state.history:
-            state.rewind_snapshot = snapshot(named_parameters(self.model.neuron_groups()))
         due = state.due(step)
+        if self.config.recovery == "rewind" and step == self.config.rewind_step and state.pending and due is None:
+            state.rewind_snapshot = snapshot(named_parameters(self.model.neuron_groups()))
         if due is not None:
             self._handle(due, step)
+            if not state.pending:
+                state.rewind_snapshot = {}
         if step == self._first_step:
             self._write_scalars(step)
 
     def _handle(self, due: ScheduledEvent, step: int) -> None:
-        """Carries a due event out; an event that would remove nothing only leaves the plan."""
-        if self.config.strategy != "edge":
-            groups = self.model.neuron_groups()
-            if all(due.targets.get(group.name, group.width) >= group.width for group in groups):
-                self.model.prune_state.plan.remove(due)
-                CONSOLE.print(f"Pruning at step {step} skipped: every group is at its target width already")
-                return
+        """Carries a due event out; one that would remove nothing only leaves the plan."""
+        state = self.model.prune_state
         try:
-            self.run_event(due, step)
+            check_finite(self.model.neuron_groups())
+            pruning = self._plan(due, step)
         except ValueError as error:
             if self.config.on_error == "stop":
                 raise
-            failed = PruneEvent(step, due, self.config.strategy, self.config.recovery, error=str(error))
-            self.model.prune_state.history.append(failed)
+            state.history.append(self._new_event(due, step, error=str(error)))
             CONSOLE.print(f"[red]Pruning at step {step} failed, training goes on with the network as it was: {error}")
+            return
+        if not pruning.edits and same_masks(pruning.masks, state.edge_masks):
+            state.plan.remove(due)
+            CONSOLE.print(f"Pruning at step {step} skipped: nothing is left to remove for its target")
+            return
+        self._carry_out(pruning, due, step)
 
-    def run_event(self, scheduled: ScheduledEvent, step: int) -> PruneEvent:
-        """Prunes now.
+    def _new_event(self, scheduled: ScheduledEvent, step: int, error: str = "") -> PruneEvent:
+        options = {**plan_options(self.config), "seed": self.seed, "score": self.config.score_name}
+        return PruneEvent(step, scheduled, self.config.strategy, self.config.recovery, options, error=error)
 
-        Args:
-            scheduled: What to do.
-            step: Training step that has just ended.
-
-        Returns:
-            The record, already part of the history.
-
-        Raises:
-            ValueError: If the network cannot be pruned; model and optimizers are as they were.
-        """
+    def _carry_out(self, pruning: Pruning, scheduled: ScheduledEvent, step: int) -> None:
+        """Measures, prunes, measures again and records; nothing is checked any more."""
         model, state = self.model, self.model.prune_state
-        check_finite(model.neuron_groups())
-        event = PruneEvent(step, scheduled, self.config.strategy, self.config.recovery, self.config.score_name)
+        event = self._new_event(scheduled, step)
         event.rays_per_sec_before = self.rays_per_sec
         event.metrics_before = self.measure(model)
         costs_before = model.layer_costs()
         event.sizes_before, event.parameters_before, event.macs_per_ray_before = self._sizes(state.edge_masks)
         start = self._now()
-        pruning = self._plan(scheduled, step)
-        # Nothing has changed so far; from here on nothing can fail.
         pruning.apply()
         model.sync_widths()
         self._set_learning_rates()
-        event.seconds = self._now() - start
+        event.seconds = self._plan_seconds + self._now() - start
         state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
         event.sizes_after, event.parameters_after, event.macs_per_ray_after = self._sizes(state.edge_masks)
         state.history.append(event)
-        if not state.pending:
-            state.rewind_snapshot = {}
         self._step_seconds.clear()
         event.metrics_after = self.measure(model)
         CONSOLE.print(event_table(event, costs_before, model.layer_costs()))
         CONSOLE.print(event_text(event, self.measure.description))
         self._write_scalars(step, event)
-        return event
 
     def _plan(self, scheduled: ScheduledEvent, step: int) -> Pruning:
+        start = self._now()
         config, state = self.config, self.model.prune_state
         groups = self.model.neuron_groups()
         seed = self.seed * 1_000_003 + step
         masks: dict[str, Tensor] = state.edge_masks
         selections = {}
         if config.strategy == "edge":
-            masks = {**masks, **self._edge_masks(scheduled)}
-            touched = {name.split(".")[0] for name in masks}
+            # An edge that was cut stays cut, whatever the new target.
+            new = self._edge_masks(scheduled)
+            masks = {**masks, **{name: mask & masks[name] if name in masks else mask for name, mask in new.items()}}
+            touched = {name.split(".")[0] for name in new}
         else:
             selections = select_neurons(groups, scheduled.targets, config.make_strategy(), config.make_score(), seed)
             touched = {name.split(".")[0] for name in selections}
@@ -210,6 +216,7 @@ class PruneController:
             masks,
             state.rewind_snapshot,
         )
+        self._plan_seconds = self._now() - start
         return pruning
 
     def _edge_masks(self, scheduled: ScheduledEvent) -> dict[str, Tensor]:
@@ -223,7 +230,10 @@ class PruneController:
         return edge_masks(layers, keep_fraction=keep_now, scope=config.edge_scope)
 
     def _set_learning_rates(self) -> None:
-        for name in self.model.get_param_groups():
+        pruned = {id(p) for p in named_parameters(self.model.neuron_groups()).values()}
+        for name, parameters in self.model.get_param_groups().items():
+            if not any(id(p) in pruned for p in parameters):
+                continue
             optimizer, scheduler = self.optimizers.optimizers[name], self.optimizers.schedulers.get(name)
             if self.config.recovery == "retrain" and scheduler is not None:
                 build = self.optimizers.config[name]["scheduler"].setup().get_scheduler

@@ -1,6 +1,7 @@
 """LPIPS without surprises: built on first use, never part of a checkpoint, and optional where it cannot be had."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Optional
 from urllib.parse import urlparse
 
@@ -35,7 +36,7 @@ class LazyLpips:
                 return self._skip("its weights are not on this machine and are not downloaded in training")
             try:
                 self._network = LearnedPerceptualImagePatchSimilarity(normalize=True)
-            except (OSError, RuntimeError) as error:  # no network, or a damaged file
+            except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network, or a damaged file
                 return self._skip(f"its weights could not be loaded ({error})")
         network = self._network.to(image.device)
         return float(network(image, prediction.clamp(0, 1)))

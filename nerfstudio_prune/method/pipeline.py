@@ -60,7 +60,8 @@ class PrunePipeline(VanillaPipeline):
                 f"nerf-prune trains on one device: machine.num_devices x machine.num_machines must be 1, got "
                 f"{world_size}. DistributedDataParallel builds its buckets for the widths before pruning"
             )
-        config.prune.validate()
+        if grad_scaler is not None:  # only a training run has one; an evaluation needs no strategy
+            config.prune.validate()
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
@@ -83,5 +84,9 @@ class PrunePipeline(VanillaPipeline):
             self.datamanager.get_train_rays_per_batch,
             FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, seed),  # type: ignore[arg-type]
         )
-        self.controller.start(trainer._start_step, trainer.config.max_num_iterations)
+        from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
+
+        method: Any = all_methods.get(trainer.config.method_name)
+        defaults = getattr(method.pipeline, "prune", None) if method is not None else None
+        self.controller.start(trainer._start_step, trainer.config.max_num_iterations, defaults)
         return super().get_training_callbacks(training_callback_attributes) + self.controller.callbacks()

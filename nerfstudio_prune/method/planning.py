@@ -1,21 +1,30 @@
 """Resolves options into a plan: absolute steps and widths. Decides nothing about neurons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Optional
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent
 from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
-from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, match_groups
 
-TARGET_OPTIONS = ("width", "head_width", "pruning_ratio", "group_widths", "coarse", "fine", "groups")
-EDGE_OPTIONS = ("edge_threshold", "edge_keep_fraction", "edge_scope")
-STEP_OPTIONS = ("start_step", "stop_step", "num_events", "schedule")
-OTHER_OPTIONS = ("strategy", "round_to", "min_width")
+RUN_OPTIONS = ("on_error", "num_eval_rays")
+"""Options of the run at hand, which a stored plan says nothing about."""
+REPLACED_TOGETHER = (
+    ("width", "head_width", "pruning_ratio", "group_widths", "coarse", "fine", "groups"),
+    ("edge_threshold", "edge_keep_fraction"),
+)
+"""Options of which one that is given again replaces all."""
+FOLLOWING = {
+    "strategy": (*REPLACED_TOGETHER[0], *REPLACED_TOGETHER[1], "score", "coreset_variant", "edge_scope"),
+    "start_step": ("stop_step",),
+    "schedule": ("num_events",),
+}
+"""Option -> options whose stored values make no sense any more when it is given again."""
 
 
-def resolve_steps(config: PruneConfig, first_step: int, num_iterations: int) -> PruneConfig:
+def resolve_steps(config: FilledPruneConfig, first_step: int, num_iterations: int) -> FilledPruneConfig:
     """Fills in the steps that were left open.
 
     Args:
@@ -27,23 +36,31 @@ def resolve_steps(config: PruneConfig, first_step: int, num_iterations: int) -> 
         A copy with `start_step`, `stop_step` and `num_events` set.
 
     Raises:
-        ValueError: If no event would ever happen.
+        ValueError: If an event would never happen.
     """
     end = first_step + num_iterations
     start = config.start_step if config.start_step is not None else num_iterations * 15 // 100
-    stop = config.stop_step if config.stop_step is not None else max(start, num_iterations // 2)
     events = config.num_events or (1 if config.schedule == "one-shot" else 4)
+    stop = config.stop_step
+    if stop is None:
+        stop = num_iterations // 2 if num_iterations // 2 >= start + events - 1 else (start + end) // 2
+    advice = "Lower it, raise max_num_iterations, or choose prune.strategy none"
     if start >= end:
         raise ValueError(
             f"prune.start_step {start} lies past the end of the run, whose last step is {end - 1}; pruning would "
-            "never happen. Lower it, raise max_num_iterations, or choose prune.strategy none"
+            f"never happen. {advice}"
         )
-    if events > 1 and stop < start:
-        raise ValueError(f"prune.stop_step must be at least prune.start_step = {start}, got {stop}")
+    if events > 1 and stop >= end:
+        raise ValueError(
+            f"prune.stop_step {stop} lies past the end of the run, whose last step is {end - 1}; the last event would "
+            f"never happen. {advice}"
+        )
     return replace(config, start_step=start, stop_step=stop, num_events=events)
 
 
-def resolve_targets(config: PruneConfig, groups: Sequence[NeuronGroup], initial: Mapping[str, int]) -> dict[str, int]:
+def resolve_targets(
+    config: FilledPruneConfig, groups: Sequence[NeuronGroup], initial: Mapping[str, int]
+) -> dict[str, int]:
     """Widths after the last event.
 
     Args:
@@ -83,11 +100,13 @@ def resolve_targets(config: PruneConfig, groups: Sequence[NeuronGroup], initial:
 
 
 def _target_width(
-    config: PruneConfig, target: FieldTargetConfig, prefix: str, group: NeuronGroup, initial: int, trunk: int
+    config: FilledPruneConfig, target: FieldTargetConfig, prefix: str, group: NeuronGroup, initial: int, trunk: int
 ) -> Optional[int]:
     """Width of one group; None if the target says nothing about it."""
 
     def rounded(width: float) -> int:
+        if width >= initial:
+            return initial
         multiple = max(1, int(width / config.round_to + 0.5)) * config.round_to
         return min(initial, max(config.min_width, multiple))
 
@@ -109,7 +128,7 @@ def _check_not_above(option: str, width: int, group: NeuronGroup) -> None:
 
 
 def resolve_plan(
-    config: PruneConfig, groups: Sequence[NeuronGroup], initial: Mapping[str, int]
+    config: FilledPruneConfig, groups: Sequence[NeuronGroup], initial: Mapping[str, int]
 ) -> list[ScheduledEvent]:
     """Lays out all events; the steps of `config` must be resolved.
 
@@ -135,19 +154,35 @@ def resolve_plan(
 
 
 def plan_options(config: PruneConfig) -> dict[str, Any]:
-    """The options a plan follows from, as plain values for a checkpoint."""
+    """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
     values = asdict(config)
-    names = (*TARGET_OPTIONS, *EDGE_OPTIONS, *STEP_OPTIONS, *OTHER_OPTIONS)
+    names = (f.name for f in fields(PruneConfig) if f.name not in RUN_OPTIONS)
     return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in names}
 
 
+def with_plan_options(config: PruneConfig, options: Mapping[str, Any]) -> FilledPruneConfig:
+    """A filled copy with options that `plan_options` gave, of this or an earlier version."""
+    known = {f.name for f in fields(PruneConfig)}
+    own = {name: value for name, value in options.items() if name in known}
+    for name in ("coarse", "fine"):
+        own[name] = FieldTargetConfig(**options.get(name, {}))
+    if own.get("groups") is not None:
+        own["groups"] = tuple(own["groups"])
+    return replace(PruneConfig(), **own, **{name: getattr(config, name) for name in RUN_OPTIONS}).filled()
+
+
 def update_plan(
-    state: PruneState, config: PruneConfig, groups: Sequence[NeuronGroup], first_step: int, num_iterations: int
-) -> list[str]:
+    state: PruneState,
+    config: PruneConfig,
+    groups: Sequence[NeuronGroup],
+    first_step: int,
+    num_iterations: int,
+    defaults: Optional[PruneConfig] = None,
+) -> tuple[FilledPruneConfig, list[str]]:
     """Makes the plan of a run, or takes up the one of a resumed run.
 
-    A stored plan holds unless an option that it follows from is given again, with a value that is neither the
-    default nor the stored one. Targets are replaced together, the other options one by one.
+    A stored plan holds, with all the options it follows from and is carried out with, unless one of them is given
+    again with another value.
 
     Args:
         state: Pruning state, fresh or loaded; changed only if all is well.
@@ -155,43 +190,34 @@ def update_plan(
         groups: All groups of the model, with their current widths.
         first_step: First training step of this run.
         num_iterations: Steps that this run takes.
+        defaults: Options of the method as registered, which count as not given. None: nothing is.
 
     Returns:
-        Names of the options that changed a stored plan; empty for a first start.
+        The options in force, and the names of those that changed a stored plan; none for a first start.
 
     Raises:
         ValueError: If the options do not give a plan.
     """
     initial = state.initial_sizes or {group.name: group.width for group in groups}
-    if config.strategy == "none":
-        changed = ["strategy"] if state.pending else []
-        state.initial_sizes, state.plan, state.options = initial, [], {}
-        return changed
-    given, default, changed = plan_options(config), plan_options(PruneConfig()), []
+    options, changed = plan_options(config.filled()), []
     if state.options:
-        changed = [name for name in given if given[name] != default[name] and given[name] != state.options[name]]
-        if not changed:
-            return []
-        options = dict(state.options)
-        for names in (TARGET_OPTIONS, EDGE_OPTIONS):
-            if "strategy" in changed or any(name in changed for name in names):
-                options.update({name: given[name] for name in names})
-        if "start_step" in changed:
-            options["stop_step"] = None
-        if "schedule" in changed:
-            options["num_events"] = None
-        options.update({name: given[name] for name in changed})
-        config = replace(
-            config,
-            **{
-                **options,
-                "groups": tuple(options["groups"]),
-                "coarse": FieldTargetConfig(**options["coarse"]),
-                "fine": FieldTargetConfig(**options["fine"]),
-            },
-        )
-        config.validate()
-    config = resolve_steps(config, first_step, num_iterations)
-    plan = resolve_plan(config, groups, initial)
-    state.initial_sizes, state.plan, state.options = initial, plan, plan_options(config)
-    return changed
+        own, registered = plan_options(config), plan_options(defaults or PruneConfig())
+        absent = plan_options(PruneConfig())
+        given = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
+        stored = {**plan_options(FilledPruneConfig()), **state.options}
+        changed = [name for name, value in given.items() if value != stored[name]]
+        options = {**stored}
+        dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
+        dropped |= {name for names in REPLACED_TOGETHER if set(names) & set(changed) for name in names}
+        options.update({name: absent[name] for name in dropped})
+        options.update({name: value for name, value in given.items() if name in dropped or name in changed})
+    in_force = with_plan_options(config, options)
+    in_force.validate()
+    if state.options and not changed:
+        return in_force, []
+    plan = []
+    if in_force.strategy != "none":
+        in_force = resolve_steps(in_force, first_step, num_iterations)
+        plan = resolve_plan(in_force, groups, initial)
+    state.initial_sizes, state.plan, state.options = initial, plan, plan_options(in_force)
+    return in_force, changed

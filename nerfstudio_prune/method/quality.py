@@ -3,7 +3,8 @@
 from typing import Any, Optional
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
@@ -25,9 +26,10 @@ class FixedRays:
         self.num_rays = num_rays if len(dataset) else 0
         self.seed = seed
         self.description = f"fixed batch of {self.num_rays} rays from {len(dataset)} evaluation views"
-        self._pixels: Optional[tuple[Int64[Tensor, "rays 3"], Tensor]] = None
+        self._batch: Optional[tuple[RayBundle, Float[Tensor, "rays channels"]]] = None
 
-    def _load(self) -> tuple[Int64[Tensor, "rays 3"], Tensor]:
+    def _load(self) -> tuple[RayBundle, Float[Tensor, "rays channels"]]:
+        """Draws the rays and their true colours, both on the CPU: the host's ray generator needs all on one device."""
         generator = torch.Generator().manual_seed(self.seed)
         indices, colours = [], []
         views = len(self.dataset)
@@ -42,7 +44,7 @@ class FixedRays:
             pixels = pixels[torch.randint(len(pixels), (count,), generator=generator)]
             indices.append(torch.cat([torch.full((count, 1), view), pixels], dim=1))
             colours.append(image[pixels[:, 0], pixels[:, 1]])
-        return torch.cat(indices), torch.cat(colours)
+        return RayGenerator(self.dataset.cameras.to("cpu"))(torch.cat(indices)), torch.cat(colours)
 
     @torch.no_grad()
     def __call__(self, model: PruneModel) -> dict[str, float]:
@@ -53,16 +55,15 @@ class FixedRays:
         """
         if self.num_rays == 0:
             return {}
-        if self._pixels is None:
-            self._pixels = self._load()
-        indices, colours = self._pixels
-        rays = RayGenerator(self.dataset.cameras.to(model.device))(indices.to(model.device))
+        if self._batch is None:
+            self._batch = self._load()
+        rays, colours = self._batch
         was_training = model.training
         devices: list[Any] = [model.device] if model.device.type == "cuda" else []
         model.eval()
         try:
             with torch.random.fork_rng(devices=devices):
-                outputs: Any = model(rays)
+                outputs: Any = model(rays.to(model.device))
                 truth = model.renderer_rgb.blend_background(colours.to(model.device))
                 mse = torch.mean((outputs["rgb"].float().clamp(0, 1) - truth) ** 2)
         finally:

@@ -54,6 +54,18 @@ def _largest(weight: Tensor, keep_fraction: float) -> Tensor:
     return mask.view_as(weight)
 
 
+def same_masks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of masks let the same weights live; a mask that is not there lets all of them live."""
+    for name in first.keys() | second.keys():
+        one, other = (masks.get(name) for masks in (first, second))
+        if one is None or other is None:
+            if not bool((one if other is None else other).all()):  # type: ignore[union-attr]
+                return False
+        elif not torch.equal(one.to(other.device), other):
+            return False
+    return True
+
+
 @torch.no_grad()
 def apply_masks(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
     """Sets masked weights to zero in place; to be called after every optimizer step."""

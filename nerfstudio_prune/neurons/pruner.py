@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Optional
 
 import torch
@@ -81,31 +81,31 @@ class Pruning:
 
     groups: Sequence[NeuronGroup]
     """Groups of the networks that the event touches."""
-    recovery: RecoveryMode
-    optimizers: Mapping[str, Optimizer]
-    parameter_lists: Mapping[str, list[nn.Parameter]]
-    selections: dict[str, Selection] = field(default_factory=dict)
-    edits: list[ParameterEdit] = field(default_factory=list)
-    rebind: Optional[RebindPlan] = None
-    values: dict[str, Tensor] = field(default_factory=dict)
+    edits: list[ParameterEdit]
+    """Parameters that become smaller."""
+    rebind: RebindPlan
+    """What that changes in the optimizers."""
+    clear_moments: bool
+    """Whether the optimizers forget what they know of the touched networks."""
+    values: dict[str, Tensor]
     """Name of the parameter -> value to go on with, where it is not the inherited one."""
-    masks: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor]
     """Edge masks that hold after the event."""
-    snapshot: dict[str, Tensor] = field(default_factory=dict)
+    snapshot: dict[str, Tensor]
     """Rewind snapshot, cut down to the neurons that stay."""
 
     @torch.no_grad()
     def apply(self) -> None:
         """Carries the event out."""
         apply_compaction(self.edits)
-        if self.rebind is not None:
-            self.rebind.apply()
+        self.rebind.apply()
         parameters = named_parameters(self.groups)
         for name, value in self.values.items():
             parameters[name].copy_(value)
+            parameters[name].grad = None  # it belongs to the weights that were replaced
         apply_masks(parameters, {name: mask for name, mask in self.masks.items() if name in parameters})
-        if self.recovery != "continue":
-            clear_state(self.optimizers, parameters.values())
+        if self.clear_moments:
+            clear_state(self.rebind.optimizers, parameters.values())
 
 
 def plan_pruning(
@@ -151,13 +151,12 @@ def plan_pruning(
                 raise ValueError(f"{label}: parameter {name} must have shape {shape}, found {tuple(tensor.shape)}")
         return {k: by_name[k].select(t) if k in by_name else t for k, t in (tensors or {}).items()}
 
-    pruning = Pruning(groups, recovery, optimizers, parameter_lists, dict(selections), edits)
-    pruning.rebind = plan_rebind(optimizers, parameter_lists, edits)
-    pruning.masks = cut("edge mask", masks)
-    pruning.snapshot = cut("rewind snapshot", snapshot)
+    rebind = plan_rebind(optimizers, parameter_lists, edits)
+    masks, snapshot = cut("edge mask", masks), cut("rewind snapshot", snapshot)
     shapes = expected_shapes(groups, {name: len(selection.keep) for name, selection in selections.items()})
+    values = {}
     if recovery == "rewind":
-        pruning.values = rewound_values(shapes, pruning.snapshot)
+        values = rewound_values(shapes, snapshot)
     elif recovery == "scratch":
-        pruning.values = fresh_values(shapes, seed)
-    return pruning
+        values = fresh_values(shapes, seed)
+    return Pruning(groups, edits, rebind, recovery != "continue", values, masks, snapshot)

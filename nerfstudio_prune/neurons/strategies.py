@@ -28,10 +28,15 @@ class Strategy(ABC):
     pruning configuration if there is one.
     """
 
-    default_score: Optional[str] = "w_in_w_out"
-    """Score used when none is chosen; None for rules that use no score."""
-    reweights: bool = False
-    """Whether selections carry a `scale`."""
+    @property
+    def default_score(self) -> Optional[str]:
+        """Score used when none is chosen; None for rules that use no score."""
+        return "w_in_w_out"
+
+    @property
+    def reweights(self) -> bool:
+        """Whether selections carry a `scale`."""
+        return False
 
     @abstractmethod
     def select(self, scores: Float[Tensor, " neurons"], n_keep: int, generator: torch.Generator) -> Selection:
@@ -99,7 +104,10 @@ def select(strategy: Strategy, scores: Float[Tensor, " neurons"], n_keep: int, g
 class UniformStrategy(Strategy):
     """Every subset of `n_keep` neurons is equally likely; the random control of every comparison."""
 
-    default_score: Optional[str] = None
+    @property
+    def default_score(self) -> None:
+        """No score."""
+        return None
 
     def select(self, scores: Float[Tensor, " neurons"], n_keep: int, generator: torch.Generator) -> Selection:
         """Draws without replacement; the scores only tell how many neurons there are."""
@@ -139,8 +147,16 @@ class CoresetStrategy(Strategy):
     def __post_init__(self) -> None:
         if self.variant not in ("paper", "mussay"):
             raise ValueError(f"coreset_variant must be paper or mussay, got {self.variant!r}")
-        self.default_score = "w_in_w_out" if self.variant == "paper" else "sensitivity"
-        self.reweights = self.variant == "mussay"
+
+    @property
+    def default_score(self) -> str:
+        """The variant's own."""
+        return "w_in_w_out" if self.variant == "paper" else "sensitivity"
+
+    @property
+    def reweights(self) -> bool:
+        """Whether the variant re-weights."""
+        return self.variant == "mussay"
 
     def select(self, scores: Float[Tensor, " neurons"], n_keep: int, generator: torch.Generator) -> Selection:
         """Simulates the draws in one pass, so that tiny probabilities cost no time.

@@ -67,3 +67,24 @@ def test_restart_leaves_every_group_at_its_own_rate(build: Build) -> None:
     rates_of(optimizer, scheduler, 3)
     restart_scheduler(optimizer, scheduler, build)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.8, 0.1])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_warm_up_goes_on_to_the_new_rate(steps: int) -> None:
+    """Dividing by the tiny rate of a warm-up would multiply every later rate by thousands; the warm-up must go on and
+    end at the rate that was asked for."""
+    optimizer, scheduler = make(lambda optimizer, lr: LambdaLR(optimizer, lambda epoch: min(1.0, epoch / 4)))
+    rates_of(optimizer, scheduler, steps)
+    set_learning_rate(optimizer, scheduler, 0.1)
+    expected = [0.1 * min(1.0, epoch / 4) for epoch in range(steps, steps + 7)]
+    assert rates_of(optimizer, scheduler, 6) == pytest.approx(expected)
+
+
+def test_restart_into_a_warm_up_ends_at_the_new_rate() -> None:
+    """The same after a restart, which begins with the warm-up's first rate."""
+    build: Build = lambda optimizer, lr: LambdaLR(optimizer, lambda epoch: max(1e-5, min(1.0, epoch / 2)))  # noqa: E731
+    optimizer, scheduler = make(build)
+    rates_of(optimizer, scheduler, 5)
+    restart_scheduler(optimizer, scheduler, build)
+    set_learning_rate(optimizer, scheduler, 0.1)
+    assert rates_of(optimizer, scheduler, 4) == pytest.approx([1e-6, 0.05, 0.1, 0.1, 0.1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nerfstudio_prune.neurons.edges import EdgeScope, apply_masks, edge_masks
+from nerfstudio_prune.neurons.edges import EdgeScope, apply_masks, edge_masks, same_masks
 
 
 def layer(weight: Tensor) -> nn.Linear:
@@ -134,3 +134,20 @@ def test_apply_masks_holds_weights_at_zero_through_training() -> None:
         apply_masks(named, masks)
         assert torch.equal(named["0.weight"] != 0, masks["0.weight"])
     assert [id(p) for p in net.parameters()] == ids
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({}, {}, True),
+        ({"w": [True, True]}, {}, True),
+        ({}, {"w": [True, False]}, False),
+        ({"w": [True, False]}, {"w": [True, False]}, True),
+        ({"w": [True, False]}, {"w": [False, True]}, False),
+        ({"w": [True, False]}, {"w": [True, False], "v": [True]}, True),
+    ],
+)
+def test_same_masks(first: dict[str, list[bool]], second: dict[str, list[bool]], same: bool) -> None:
+    """An event that cuts no further edge is skipped; a missing mask and one that lets all weights live are equal."""
+    tensors = ({name: torch.tensor(mask) for name, mask in masks.items()} for masks in (first, second))
+    assert same_masks(*tensors) is same

@@ -338,3 +338,20 @@ def test_event_with_reweighting_is_the_scaled_cut() -> None:
     expected = before["field.rgb.weight"][:, selection.keep] * selection.scale
     torch.testing.assert_close(training.field.rgb.weight.detach(), expected, rtol=1e-14, atol=0)
     assert torch.equal(training.field.rgb.bias, before["field.rgb.bias"])
+
+
+@pytest.mark.parametrize(
+    ("recovery", "kept"), [("continue", True), ("retrain", True), ("rewind", False), ("scratch", False)]
+)
+def test_gradients_follow_their_weights(recovery: RecoveryMode, kept: bool) -> None:
+    """With gradient accumulation an event may fall between two backward passes: gradients of inherited weights
+    are sliced and stay, those of weights that were replaced must not move the new ones."""
+    training = Training.start().run(1)
+    training.loss(1).backward()
+    groups = training.field.groups()
+    saved = snapshot(training.field.named())
+    selections = select_neurons(groups, HALF, ImportanceStrategy(), w_in_w_out, seed=0)
+    plan_pruning(groups, selections, recovery, training.optimizers, training.lists, 0, None, saved).apply()
+    for parameter in named_parameters(training.field.groups()).values():
+        assert (parameter.grad is not None) is kept
+        assert parameter.grad is None or parameter.grad.shape == parameter.shape

@@ -1,0 +1,60 @@
+"""What the README shows must work as it stands there."""
+
+import importlib.util
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.neurons.strategies import STRATEGIES, select
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The README's module with a strategy of one's own, imported as a user would import it."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    path = tmp_path / "my_prune.py"
+    path.write_text(code)
+    monkeypatch.delitem(STRATEGIES, "soft", raising=False)
+    spec = importlib.util.spec_from_file_location("my_prune", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    STRATEGIES.pop("soft", None)
+
+
+def test_own_strategy_is_registered_and_selects(example) -> None:
+    """A researcher copies this block first; it must register, take its options and keep its contract."""
+    spec = example.my_prune
+    assert spec.config.method_name == "my-prune"
+    spec.config.pipeline.prune.validate()
+    strategy = spec.config.pipeline.prune.filled().make_strategy()
+    assert isinstance(strategy, example.SoftImportance) and strategy.temperature == 0.1
+    scores = torch.tensor([1.0, 1e-6, 2.0, 0.0, 3.0])
+    selection = select(strategy, scores, 3, torch.Generator().manual_seed(0))
+    assert selection.keep.tolist() == [0, 2, 4]
+
+
+def test_stock_method_is_untouched_by_the_example(example) -> None:
+    """The example copies the method; changing the registered one would change every later run of the process."""
+    from nerfstudio_prune.method_configs.nerf_prune import nerf_prune  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    assert nerf_prune.config.pipeline.prune.filled().strategy == "coreset"
+
+
+def test_options_in_the_readme_exist() -> None:
+    """An option that was renamed must not live on in the README."""
+    table = README.split("## Options that matter")[1].split("##")[0]
+    names = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE) for name in re.findall("`(.*?)`", row)
+    }
+    assert len(names) > 15
+    known = {field.name.replace("_", "-") for field in fields(PruneConfig)}
+    nested = {f"{own}.{field.name}" for own in ("coarse", "fine") for field in fields(FieldTargetConfig)}
+    assert names - known - nested == set()

@@ -118,7 +118,7 @@ class PruneState:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "PruneState":
+    def from_dict(cls, values: Any) -> "PruneState":
         """Reads what `to_dict` wrote.
 
         Raises:

@@ -40,7 +40,7 @@ class PrunePipeline(VanillaPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If the options contradict each other, or there is more than one process.
+        ValueError: If there is more than one process.
     """
 
     config: PrunePipelineConfig
@@ -60,8 +60,6 @@ class PrunePipeline(VanillaPipeline):
                 f"nerf-prune trains on one device: machine.num_devices x machine.num_machines must be 1, got "
                 f"{world_size}. DistributedDataParallel builds its buckets for the widths before pruning"
             )
-        if grad_scaler is not None:  # only a training run has one; an evaluation needs no strategy
-            config.prune.validate()
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
@@ -71,7 +69,11 @@ class PrunePipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Starts the controller; the host has loaded the checkpoint by now."""
+        """Starts the controller; the host has loaded the checkpoint by now.
+
+        Raises:
+            ValueError: If the options, with those of a loaded checkpoint, do not give a plan.
+        """
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
         self.model.lpips.may_download = False

@@ -30,6 +30,18 @@ from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears, mlp_
 FIELDS = ("field_coarse", "field_fine")
 
 
+class UnitBallContraction(SceneContraction):
+    """Contracts unbounded space into the unit ball: the map of mip-NeRF 360 (arXiv 2111.12077, equation 10), halved.
+
+    The host's positional encoding starts at a period of 1. In a ball of radius 2 all its frequencies are too high for a
+    scene that fills the unit ball, and training is slow to leave the noise.
+    """
+
+    def forward(self, positions: Any) -> Any:
+        """Positions in the ball of radius 1; the inner half of it is the undistorted unit ball."""
+        return super().forward(positions) / 2
+
+
 @dataclass
 class PruneModelConfig(VanillaModelConfig):
     """Vanilla NeRF whose size is an option."""
@@ -46,7 +58,7 @@ class PruneModelConfig(VanillaModelConfig):
     skip_connections: tuple[int, ...] = (4,)
     """Trunk layers that also read the encoded position; as in the host, indices past the last layer have no effect."""
     use_scene_contraction: bool = False
-    """Contract unbounded space into a ball of radius 2 (mip-NeRF 360), for photographs."""
+    """Contract unbounded space into the unit ball, for photographs."""
     coarse_sampler: Literal["uniform", "piecewise"] = "uniform"
     """Samples of the coarse field: uniform from near to far, or half of them uniform up to distance 1 and the rest
     spread towards infinity."""
@@ -89,7 +101,7 @@ class PruneModel(NeRFModel):
                 head_mlp_num_layers=config.head_mlp_num_layers,
                 head_mlp_layer_width=config.head_mlp_layer_width,
                 skip_connections=config.skip_connections,  # type: ignore[arg-type]
-                spatial_distortion=SceneContraction() if config.use_scene_contraction else None,
+                spatial_distortion=UnitBallContraction() if config.use_scene_contraction else None,
             )
             setattr(self, name, nerf_field)
 

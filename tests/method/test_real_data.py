@@ -37,7 +37,7 @@ def test_real_scene_trains_and_prunes(tmp_path: Path, method: str, folder: str, 
 
 def test_real_method_suits_unbounded_scenes(tmp_path: Path) -> None:
     """Near 2 and far 6 cut a hand-held capture in pieces: its samples must begin close to the camera and reach the
-    background, where half of them are spread in disparity, and positions must stay in the ball of radius 2."""
+    background, where half of them are spread in disparity, and positions must stay in the unit ball."""
     config = make_config(tmp_path, tmp_path, method="nerf-prune-real")
     model = config.pipeline.model.setup(scene_box=None, num_train_data=1)
     origins, directions = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, -1.0]])
@@ -48,5 +48,7 @@ def test_real_method_suits_unbounded_scenes(tmp_path: Path) -> None:
     assert float(starts[0]) == pytest.approx(0.05) and float(ends[-1]) == pytest.approx(1000.0, rel=1e-3)
     assert 3 <= int((ends <= 1.0).sum()) <= 5  # about half of the 8 samples
     positions = model.field_fine.spatial_distortion(samples.frustums.get_positions())
-    assert 1.9 < float(positions.norm(dim=-1).max()) < 2.0
+    assert 0.95 < float(positions.norm(dim=-1).max()) < 1.0
+    near = torch.tensor([[0.2, -0.4, 0.6]])
+    assert torch.allclose(model.field_fine.spatial_distortion(near), near / 2)
     assert model.renderer_rgb.background_color == "last_sample"

@@ -1,22 +1,20 @@
 """Fits a network to the widths of a checkpoint: check everything, then resize with the parameters' identity kept."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.neurons.groups import expected_shapes
-
-if TYPE_CHECKING:
-    from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
 
 EXTRA_STATE = "_extra_state"
 IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
 
-def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Resizes the model's parameters to those of a checkpoint.
 
     Parameters keep their identity (only `.data` changes), so that optimizers built before still hold them. That is
@@ -24,6 +22,7 @@ def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dic
 
     Args:
         model: Model of the right number of layers, of any widths.
+        groups: All its groups of neurons.
         state_dict: Entries of the checkpoint, without the pipeline's prefix.
 
     Returns:
@@ -49,7 +48,7 @@ def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dic
             + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
             "(model.base_mlp_num_layers, model.head_mlp_num_layers)"
         )
-    shapes = _network_shapes(model, state)
+    shapes = _network_shapes(groups, state)
     for key, value in own.items():
         expected = shapes.get(key, tuple(value.shape))
         found = tuple(state[key].shape) if torch.is_tensor(state[key]) else type(state[key]).__name__
@@ -58,8 +57,7 @@ def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dic
                 f"the shapes in the checkpoint do not form a network: {key} has shape {found}, expected {expected}"
             )
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
-    groups = {group.name for group in model.neuron_groups()}
-    if prune_state.initial_sizes and prune_state.initial_sizes.keys() != groups:
+    if prune_state.initial_sizes and prune_state.initial_sizes.keys() != {group.name for group in groups}:
         raise ValueError(
             f"the checkpoint's pruning state names {len(prune_state.initial_sizes)} groups of neurons, among them "
             f"{min(prune_state.initial_sizes)}; expected the network's {len(groups)}"
@@ -78,9 +76,8 @@ def fit_to_checkpoint(model: "PruneModel", state_dict: Mapping[str, Any]) -> dic
     return {**state, EXTRA_STATE: prune_state.to_dict()}
 
 
-def _network_shapes(model: "PruneModel", state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _network_shapes(groups: Sequence[NeuronGroup], state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Shapes that every layer must have, given the rows of the producers in the checkpoint."""
-    groups = model.neuron_groups()
     widths = {}
     for group in groups:
         weight = state[f"{group.name}.weight"]

@@ -39,7 +39,8 @@ class UnitBallContraction(SceneContraction):
 
     def forward(self, positions: Any) -> Any:
         """Positions in the ball of radius 1; the inner half of it is the undistorted unit ball."""
-        return super().forward(positions) / 2
+        contracted: Any = super().forward(positions)
+        return contracted / 2
 
 
 @dataclass
@@ -243,7 +244,9 @@ class PruneModel(NeRFModel):
             ValueError: If the checkpoint does not fit; nothing is changed then. Not a RuntimeError, which the host
                 would swallow.
         """
-        result = super().load_state_dict(fit_to_checkpoint(self, state_dict), strict=True, assign=False)
+        result = super().load_state_dict(
+            fit_to_checkpoint(self, self.neuron_groups(), state_dict), strict=True, assign=False
+        )
         self.sync_widths()
         return result
 

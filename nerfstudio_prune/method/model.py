@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
@@ -206,7 +207,8 @@ class PruneModel(NeRFModel):
         assert self.config.collider_params is not None
         near, far = self.config.collider_params["near_plane"], self.config.collider_params["far_plane"]
         if self.config.use_scene_contraction:
-            near = far = None  # the far plane says nothing there: take the range of the picture
+            # The far plane says nothing there, and single rays that miss all would take up the whole range.
+            near, far = (float(x) for x in np.quantile(outputs["depth_fine"].cpu().numpy(), (0.02, 0.98)))
         pictures = {
             "img": [image, outputs["rgb_coarse"], rgb],
             "accumulation": [colormaps.apply_colormap(outputs[f"accumulation_{name}"]) for name in ("coarse", "fine")],

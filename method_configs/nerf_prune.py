@@ -4,6 +4,7 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConf
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import RAdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -35,7 +36,7 @@ nerf_prune_demo = MethodSpecification(
     config=TrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=1500,
+        max_num_iterations=2000,
         steps_per_save=500,
         steps_per_eval_batch=100,
         steps_per_eval_image=500,
@@ -46,15 +47,20 @@ nerf_prune_demo = MethodSpecification(
             ),
             model=PruneModelConfig(
                 base_mlp_num_layers=6,
-                base_mlp_layer_width=128,
-                head_mlp_layer_width=64,
+                base_mlp_layer_width=96,
+                head_mlp_layer_width=48,
                 skip_connections=(3,),
                 num_coarse_samples=32,
                 num_importance_samples=32,
             ),
-            prune=PruneConfig(start_step=750),
+            prune=PruneConfig(start_step=1000),
         ),
-        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=1e-3, eps=1e-8), "scheduler": None}},
+        optimizers={
+            "fields": {
+                "optimizer": RAdamOptimizerConfig(lr=6e-3, eps=1e-8),
+                "scheduler": ExponentialDecaySchedulerConfig(lr_final=6e-4, max_steps=2000),
+            }
+        },
     ),
     description="Small nerf-prune on the built-in scene, for CPUs and for seeing pruning happen.",
 )

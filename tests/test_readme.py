@@ -58,3 +58,10 @@ def test_options_in_the_readme_exist() -> None:
     known = {field.name.replace("_", "-") for field in fields(PruneConfig)}
     nested = {f"{own}.{field.name}" for own in ("coarse", "fine") for field in fields(FieldTargetConfig)}
     assert names - known - nested == set()
+
+
+def test_no_placeholder_and_no_dead_picture() -> None:
+    """A table that was never filled in, or a picture that is not there, is the first thing a newcomer sees."""
+    assert re.findall(r"^[A-Z_]+$", README, flags=re.MULTILINE) == []
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures and all((Path(__file__).parents[1] / picture).is_file() for picture in pictures)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host_state import reset_host
 from nerfstudio.configs.method_configs import all_methods
-from nerfstudio.utils import profiler, writer
 from PIL import Image
 
 from nerfstudio_prune import demo as demo_module
@@ -36,13 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str, 
             small = Demo(output_dir=folder / "runs", max_num_iterations=12, image_size=16, num_test_views=2)
             small.main()
     yield small, " ".join(capture.get().split()), folder
-    for event_writer in writer.EVENT_WRITERS:
-        if hasattr(event_writer, "tb_writer"):
-            event_writer.tb_writer.close()
-    writer.EVENT_WRITERS.clear()
-    writer.EVENT_STORAGE.clear()
-    writer.GLOBAL_BUFFER.clear()
-    profiler.PROFILER.clear()
+    reset_host()
     torch.set_flush_denormal(False)
 
 

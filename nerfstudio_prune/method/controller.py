@@ -78,7 +78,7 @@ class PruneController:
         Args:
             first_step: First training step of this run.
             num_iterations: Steps that this run takes.
-            defaults: Options of the method as registered, which count as not given. None: those of the class.
+            defaults: Options of the method as registered, which count as not given. None: nothing does.
 
         Raises:
             ValueError: If the optimizers do not fit the model, or the options do not give a plan.

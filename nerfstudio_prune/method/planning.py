@@ -190,7 +190,7 @@ def update_plan(
         groups: All groups of the model, with their current widths.
         first_step: First training step of this run.
         num_iterations: Steps that this run takes.
-        defaults: Options of the method as registered, which count as not given. None: nothing is.
+        defaults: Options of the method as registered, which count as not given. None: nothing does.
 
     Returns:
         The options in force, and the names of those that changed a stored plan; none for a first start.

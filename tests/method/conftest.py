@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from host_state import reset_host
 from nerfstudio.models.vanilla_nerf import VanillaModelConfig
-from tiny_run import SCENE_BOX, make_config, reset_host
+from tiny_run import SCENE_BOX, make_config
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from host_state import reset_host
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
-from nerfstudio.utils import profiler, writer
 
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
@@ -180,14 +180,3 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  the global state, as the host does
     torch.manual_seed(seed)
-
-
-def reset_host() -> None:
-    """Forgets the module-level state that the host's writers and profilers leave behind."""
-    for event_writer in writer.EVENT_WRITERS:
-        if hasattr(event_writer, "tb_writer"):
-            event_writer.tb_writer.close()
-    writer.EVENT_WRITERS.clear()
-    writer.EVENT_STORAGE.clear()
-    writer.GLOBAL_BUFFER.clear()
-    profiler.PROFILER.clear()

@@ -1,0 +1,1 @@
+"""Benchmarks: measure, keep as records, report."""

@@ -1,0 +1,83 @@
+"""Where a measurement is taken, and how much memory it took."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Optional
+
+import torch
+
+from nerfstudio_prune.bench.records import MachineRecord
+
+PACKAGES = ("nerfstudio-prune", "nerfstudio", "torch", "torchvision", "numpy", "nerfacc")
+
+
+def describe_machine(device: torch.device) -> MachineRecord:
+    """The machine, the versions and the commit of a measurement."""
+    return MachineRecord(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        device_type=device.type,
+        threads=torch.get_num_threads(),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        git_commit=git_commit(Path(__file__).parents[1]),
+    )
+
+
+def processor_name() -> str:
+    """Name of the processor, with the number of cores that this process may use."""
+    info = Path("/proc/cpuinfo")
+    name = platform.processor() or platform.machine()
+    if info.exists():
+        lines = info.read_text(errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return name
+
+
+def git_commit(folder: Path) -> Optional[str]:
+    """Commit of the checkout that holds a folder, with `+` when its tracked files were changed; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class MemoryMeter:
+    """Peak memory from its creation, or the last reset, on.
+
+    Args:
+        device: A GPU's own allocations are counted; on a CPU the whole process, where the system tells (Linux).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew from what is in use now."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                pass  # without the right to reset, the peak is that of the whole process so far
+
+    @property
+    def peak_mb(self) -> Optional[float]:
+        """Peak in MB; None where it cannot be told."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e6
+        status = Path("/proc/self/status")
+        if not status.exists():
+            return None
+        kilobytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else None

@@ -1,0 +1,96 @@
+"""Ways to prune besides the method's own controller, carried out once on a live trainer."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.engine.trainer import Trainer
+
+from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
+from nerfstudio_prune.bench.suites import Run
+from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.method.planning import resolve_targets
+from nerfstudio_prune.neurons.pruner import plan_pruning, select_neurons
+
+GRADIENT_BATCHES = 16
+"""Training batches behind the gradients of criterion `taylor`; a single one is mostly noise."""
+
+Procedure = Callable[[Trainer, Run], dict[str, Any]]
+"""Prunes the network of a trainer; gives `seconds` and other notes for the record."""
+
+
+def mask(trainer: Trainer, run: Run) -> dict[str, Any]:
+    """Masks the neurons that the method's own strategy would have removed."""
+    pipeline: Any = trainer.pipeline
+    model, config = pipeline.model, pipeline.config.prune.filled()
+    config.strategy, config.score, config.pruning_ratio = run.strategy, run.score, run.pruning_ratio
+    groups = model.neuron_groups()
+    start = time.perf_counter()
+    targets = resolve_targets(config, groups, {group.name: group.width for group in groups})
+    seed = pipeline.controller.seed
+    selections = select_neurons(groups, targets, config.make_strategy(), config.make_score(), seed)
+    mask_neurons(model, {name: selection.keep for name, selection in selections.items()})
+    return {"seconds": time.perf_counter() - start, "kept": _counts(selections)}
+
+
+def torch_prune(trainer: Trainer, run: Run) -> dict[str, Any]:
+    """Masks by `torch.nn.utils.prune.ln_structured`."""
+    model: Any = trainer.pipeline.model
+    assert run.score is not None and run.pruning_ratio is not None
+    start = time.perf_counter()
+    keeps = torch_prune_keeps(model, 1 if run.score == "l1" else 2, run.pruning_ratio)
+    mask_neurons(model, keeps)
+    return {"seconds": time.perf_counter() - start, "kept": {name: len(keep) for name, keep in keeps.items()}}
+
+
+def prune_with_torch_pruning(trainer: Trainer, run: Run) -> dict[str, Any]:
+    """Removes what Torch-Pruning chose. The optimizer's moments are sliced as for this project's own strategies, so
+    that only the choice differs."""
+    model: Any = trainer.pipeline.model
+    assert run.score is not None and run.pruning_ratio is not None
+    seconds = _collect_gradients(trainer, GRADIENT_BATCHES) if run.score == "taylor" else 0.0
+    peer = torch_pruning(model, run.score, run.pruning_ratio, run.seed)
+    if not peer.notes["surgery_agrees"]:
+        raise RuntimeError(f"Torch-Pruning {run.score}: its smaller network is not the one without those neurons")
+    optimizers = trainer.optimizers
+    pruning = plan_pruning(
+        model.neuron_groups(), peer.selections, "continue", optimizers.optimizers, optimizers.parameters, run.seed
+    )
+    pruning.apply()
+    model.sync_widths()
+    check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
+    # The controller's clock would go on with the steps of the dense network.
+    pipeline: Any = trainer.pipeline
+    pipeline.controller._step_seconds.clear()
+    return {**peer.notes, "seconds": peer.seconds + seconds, "kept": _counts(peer.selections)}
+
+
+def _collect_gradients(trainer: Trainer, batches: int) -> float:
+    """Sums the gradients of the training loss over fresh batches; random state as before. Gives the seconds spent."""
+    start = time.perf_counter()
+    pipeline: Any = trainer.pipeline
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
+    devices: list[Any] = [pipeline.model.device] if pipeline.model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        trainer.optimizers.zero_grad_all()
+        for _ in range(batches):
+            _, losses, _ = pipeline.get_train_loss_dict(trainer.step)
+            sum(losses.values()).backward()
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    return time.perf_counter() - start
+
+
+def _counts(selections: Any) -> dict[str, int]:
+    return {name: len(selection.keep) for name, selection in selections.items()}
+
+
+PROCEDURES: dict[str, Procedure] = {
+    "mask": mask,
+    "torch-prune": torch_prune,
+    "torch-pruning": prune_with_torch_pruning,
+}
+"""Name -> procedure."""

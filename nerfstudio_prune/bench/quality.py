@@ -1,0 +1,162 @@
+"""Quality of whole views, and what a network is, at one point of a run."""
+
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import msgspec
+import numpy as np
+import torch
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.engine.trainer import Trainer
+from PIL import Image
+
+from nerfstudio_prune.bench.records import Anatomy, Quality, Sizes, ViewQuality
+from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
+from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.neurons.groups import linears
+from nerfstudio_prune.neurons.scores import SCORES
+
+QUANTILES = 33
+HISTOGRAM_BINS = 100
+
+
+class ViewMeter:
+    """Renders and measures a fixed choice of evaluation views.
+
+    Args:
+        dataset: Evaluation views.
+        views: How many of them, evenly spaced.
+        cache: Folder of results by the content of the network: runs that go on from one checkpoint need its quality
+            once.
+    """
+
+    def __init__(self, dataset: InputDataset, views: int, cache: Path) -> None:
+        count = min(views, len(dataset))
+        self.dataset = dataset
+        self.views = [i * len(dataset) // count for i in range(count)]
+        self.cache = cache
+        self.seconds = 0.0
+        """Time spent so far."""
+        self.rays_per_sec = 0.0
+        """Rendered rays per second of the newest measurement that was not in the cache."""
+
+    def __call__(self, model: PruneModel, images: Optional[Path] = None) -> Quality:
+        """Measures the fine field; random state and mode of the model stay as they are.
+
+        Args:
+            model: The model.
+            images: Folder for the first view as a picture; None saves none.
+        """
+        start = time.perf_counter()
+        refresh_masks(model)
+        path = self.cache / f"{self._fingerprint(model)}.json"
+        if path.exists() and images is None:
+            quality = msgspec.json.decode(path.read_bytes(), type=Quality)
+        else:
+            quality = self._measure(model, images)
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.cache, delete=False) as file:
+                file.write(msgspec.json.encode(quality))
+            Path(file.name).replace(path)
+        self.seconds += time.perf_counter() - start
+        return quality
+
+    def _measure(self, model: PruneModel, images: Optional[Path]) -> Quality:
+        was_training = model.training
+        model.eval()
+        results, rays, seconds = [], 0, 0.0
+        devices: list[Any] = [model.device] if model.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices), torch.no_grad():
+                for view in self.views:
+                    start = now(model.device)
+                    outputs = model.get_outputs_for_camera(self.dataset.cameras[view : view + 1].to(model.device))
+                    seconds += now(model.device) - start
+                    rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]
+                    metrics, _ = model.get_image_metrics_and_images(outputs, self.dataset[view])
+                    results.append(ViewQuality(view, metrics["psnr"], metrics["fine_ssim"], metrics.get("fine_lpips")))
+                    if images is not None and view == self.views[0]:
+                        save_image(outputs["rgb"], images)
+        finally:
+            model.train(was_training)
+        self.rays_per_sec = rays / seconds
+        lpips = [view.lpips for view in results if view.lpips is not None]
+        return Quality(
+            results,
+            psnr=float(np.mean([view.psnr for view in results])),
+            ssim=float(np.mean([view.ssim for view in results])),
+            lpips=float(np.mean(lpips)) if len(lpips) == len(results) else None,
+        )
+
+    def truth(self, model: PruneModel) -> torch.Tensor:
+        """True colours of the view that pictures are saved of, [height, width, 3]."""
+        image: Any = self.dataset[self.views[0]]["image"]
+        return model.renderer_rgb.blend_background(image.to(model.device))
+
+    def _fingerprint(self, model: PruneModel) -> str:
+        content = hashlib.sha256(repr((self.views, str(self.dataset.image_filenames[0].name))).encode())
+        # Weights as they act: under `torch.nn.utils.prune` a layer's `weight` is no parameter, but what the mask leaves.
+        for name, layer in linears(model.neuron_groups()).items():
+            content.update(repr((name, tuple(layer.weight.shape))).encode())
+            content.update(layer.weight.detach().cpu().numpy().tobytes())
+            content.update(layer.bias.detach().cpu().numpy().tobytes())
+        return content.hexdigest()[:32]
+
+
+def refresh_masks(model: PruneModel) -> None:
+    """Brings weights that `torch.nn.utils.prune` masks up to date; it does so itself at the next forward pass only."""
+    for layer in linears(model.neuron_groups()).values():
+        for hook in layer._forward_pre_hooks.values():
+            hook(layer, None)
+
+
+def now(device: torch.device) -> float:
+    """Wall-clock time at which all work of a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def save_image(image: torch.Tensor, path: Path) -> None:
+    """Saves an image with values in [0, 1] as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_uint8(image)).save(path)
+
+
+def measure_sizes(trainer: Trainer) -> Sizes:
+    """What the network is now."""
+    model: Any = trainer.pipeline.model
+    refresh_masks(model)
+    costs = model.layer_costs()
+    parameters = sum(count for count, _ in costs.values())
+    layers = linears(model.neuron_groups()).values()
+    return Sizes(
+        widths={group.name: group.width for group in model.neuron_groups()},
+        parameters=parameters,
+        nonzero=sum(int(torch.count_nonzero(values)) for layer in layers for values in (layer.weight, layer.bias)),
+        macs_per_ray=sum(macs for _, macs in costs.values()),
+        layers={name: list(values) for name, values in costs.items()},
+        fields_mb=parameters * 4 / 1e6,
+        checkpoint_mb=checkpoint_bytes(trainer) / 1e6,
+    )
+
+
+@torch.no_grad()
+def measure_anatomy(model: PruneModel) -> Anatomy:
+    """Distributions of the weights of the fine field's hidden layers, and of all scores in all layers."""
+    groups = model.neuron_groups()
+    fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.name.startswith("field_fine.")]
+    weights = torch.cat(fine).double().cpu().numpy()
+    counts, edges = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
+    levels = np.linspace(0, 1, QUANTILES)
+    quantiles = {
+        name: {
+            group.name: [float(f"{value:.4g}") for value in np.quantile(score(group).double().cpu().numpy(), levels)]
+            for group in groups
+        }
+        for name, score in SCORES.items()
+    }
+    return Anatomy([float(f"{edge:.5g}") for edge in edges], [int(count) for count in counts], quantiles)

@@ -1,0 +1,362 @@
+"""Records of measurements: one JSON file each, written atomically, checked when read.
+
+`docs/records.md` describes the format for readers of the files. Units: seconds, bytes in MB = 10^6 bytes, PSNR in dB,
+SSIM and LPIPS without unit; LPIPS is null where its network is not to be had.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional, TypeVar
+
+import msgspec
+
+from nerfstudio_prune.core.events import PruneEvent
+
+SCHEMA_VERSION = 1
+"""Version of the records; raised when an older reader could not understand the content."""
+
+
+Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-equal-time", "peer"]
+"""start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: neurons
+removed; edges: single weights masked; masked: neurons masked instead of removed; small: a network of those widths from
+scratch for as many steps, or for as much time, as a pruned run; peer: pruned by another library."""
+
+
+class RecordError(ValueError):
+    """A file that is no readable record. The message names the file."""
+
+
+@dataclass
+class MachineRecord:
+    """Where a measurement was taken."""
+
+    device: str
+    """Name of the GPU, or of the processor when it computed."""
+    device_type: str
+    """cpu or cuda."""
+    threads: int
+    """Threads of one CPU operation."""
+    platform: str
+    """Operating system and architecture."""
+    versions: dict[str, str]
+    """Package -> version, Python included."""
+    git_commit: Optional[str]
+    """Commit of this project, with `+` when files were changed; null outside a checkout."""
+
+    @property
+    def key(self) -> str:
+        """What must agree for two times to be compared."""
+        return f"{self.device}, {self.threads} threads" if self.device_type == "cpu" else self.device
+
+
+@dataclass
+class ViewQuality:
+    """Quality of one rendered view."""
+
+    view: int
+    """Index among the evaluation views."""
+    psnr: float
+    ssim: float
+    lpips: Optional[float] = None
+
+
+@dataclass
+class Quality:
+    """Quality of the fine field."""
+
+    views: list[ViewQuality]
+    psnr: float
+    """Mean over the views."""
+    ssim: float
+    """Mean over the views."""
+    lpips: Optional[float] = None
+    """Mean over the views."""
+
+
+@dataclass
+class Sizes:
+    """What a network is, read off its tensors."""
+
+    widths: dict[str, int]
+    """Name of the layer -> neurons."""
+    parameters: int
+    """Weights and biases that both fields hold; masks remove none."""
+    nonzero: int
+    """Those of them that are not zero: what masks let live."""
+    macs_per_ray: int
+    """Multiply-accumulates for one ray, coarse and fine field together; masks save none."""
+    layers: dict[str, list[int]]
+    """Name of the layer -> [parameters, multiply-accumulates per ray]."""
+    fields_mb: float
+    """Both fields as stored in fp32."""
+    checkpoint_mb: float
+    """What a checkpoint of the run takes at this point: fields, moments, state."""
+
+
+@dataclass
+class Stage:
+    """The network at one point of a run."""
+
+    label: str
+    """before (the event), right after, or end."""
+    step: int
+    """Training steps taken, those of the runs it goes on from included."""
+    sizes: Sizes
+    quality: Quality
+
+
+@dataclass
+class CurvePoint:
+    """Quality in the course of training, on a fixed batch of held-out rays."""
+
+    step: int
+    """Training steps taken."""
+    train_seconds: float
+    """Wall-clock time of these steps, without evaluation."""
+    psnr: float
+
+
+@dataclass
+class Seconds:
+    """How the wall-clock time of a run was spent."""
+
+    train: float
+    """Steps of this run."""
+    train_total: float
+    """The same with the runs it goes on from."""
+    train_cpu: float
+    """Processor time of the steps of this run over all threads. Far below train x threads: the machine was busy."""
+    prune: float
+    """Scoring, selection and surgery."""
+    evaluate: float
+    """Rendering and measuring quality."""
+
+
+@dataclass
+class Anatomy:
+    """Distributions of the weights and scores of a network."""
+
+    histogram_edges: list[float]
+    """Bounds of the bins of |weight|, ascending."""
+    histogram_counts: list[int]
+    """Weights of the hidden layers of the fine field in each bin; one less than bounds."""
+    score_quantiles: dict[str, dict[str, list[float]]]
+    """Score -> layer -> 33 equally spaced quantiles, ascending."""
+
+
+@dataclass
+class RunRecord:
+    """One training run and what it gave."""
+
+    name: str
+    """Unique within a folder of records: arm and seed."""
+    arm: str
+    """What is compared, without the seed."""
+    seed: int
+    role: Role
+    """What the run is in a comparison."""
+    strategy: str
+    """How neurons (or edges) were chosen; none if nothing was removed in training."""
+    score: Optional[str]
+    """Score of the strategy; null if it uses none."""
+    pruning_ratio: Optional[float]
+    """Fraction of the neurons of every layer that are gone (or, for `small`, were never there); null for edges."""
+    recovery: Optional[str]
+    """Recovery mode after the event; null if there was none."""
+    method: str
+    """Nerfstudio method."""
+    data: str
+    """Dataparser."""
+    scene: str
+    """Name of the scene."""
+    scale: str
+    """Name of the suite's scale."""
+    parent: Optional[str]
+    """Run whose checkpoint it goes on from."""
+    digest: str
+    """Fingerprint of all settings; equal settings have equal ones on every machine."""
+    config: dict[str, Any]
+    """Options that differ from the registered method, by dotted path."""
+    command: str
+    """Command that made the record."""
+    created: str
+    """Date and time, UTC."""
+    machine: MachineRecord
+    rays_per_batch: int
+    steps: int
+    """Training steps taken in all."""
+    stages: list[Stage]
+    history: list[PruneEvent]
+    """Pruning events."""
+    curve: list[CurvePoint]
+    """From the first step of the first run that it goes on from."""
+    seconds: Seconds
+    rays_per_sec: float
+    """Training rays per second, median of the last 100 steps."""
+    eval_rays_per_sec: float
+    """Rendered rays per second of the last evaluation."""
+    peak_memory_mb: Optional[float]
+    """Peak of the GPU's allocations, or of the whole process on a CPU; null where it cannot be told."""
+    eval_views: int
+    """Views that the quality is the mean of."""
+    curve_rays: int
+    """Rays behind a point of the curve."""
+    anatomy: Optional[Anatomy] = None
+    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    """View -> stage (or `truth`) -> picture, relative to the folder above the record; not committed."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a procedure has to add."""
+    kind: str = "run"
+    schema_version: int = SCHEMA_VERSION
+
+    def stage(self, label: str) -> Optional[Stage]:
+        """The last stage of that label."""
+        return next((stage for stage in reversed(self.stages) if stage.label == label), None)
+
+    @property
+    def end(self) -> Stage:
+        """The state at the end of the run."""
+        return self.stages[-1]
+
+
+@dataclass
+class SpeedArm:
+    """Times of one of two networks that were measured in turns."""
+
+    sizes: Sizes
+    train_step_seconds: list[float]
+    """Seconds per training step, one value a block."""
+    eval_rays_per_sec: list[float]
+    """Rendered rays per second, one value a block."""
+    image_seconds: list[float]
+    """Seconds to render one view."""
+    peak_memory_mb: Optional[float]
+    """Highest of the training blocks."""
+
+
+@dataclass
+class SpeedRecord:
+    """Dense and pruned network measured in turns in one process."""
+
+    name: str
+    scene: str
+    scale: str
+    digest: str
+    method: str
+    config: dict[str, Any]
+    command: str
+    created: str
+    machine: MachineRecord
+    rays_per_batch: int
+    image_size: list[int]
+    """Height and width of the rendered view."""
+    pruning_ratio: float
+    warm_up_blocks: int
+    """Blocks of each network before the first one that counts."""
+    steps_per_block: int
+    dense: SpeedArm
+    pruned: SpeedArm
+    kind: str = "speed"
+    schema_version: int = SCHEMA_VERSION
+
+
+Record = TypeVar("Record", RunRecord, SpeedRecord)
+KINDS: dict[str, type] = {"run": RunRecord, "speed": SpeedRecord}
+
+
+def write_record(record: RunRecord | SpeedRecord, path: Path) -> None:
+    """Writes a record so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        RecordError: If the record would not be readable, for example for a value that is not finite.
+    """
+    try:
+        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
+    _check_finite(msgspec.to_builtins(record), path, "")
+    _decode(content, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content + b"\n")
+            file.close()
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def read_record(path: Path) -> RunRecord | SpeedRecord:
+    """Reads one record.
+
+    Raises:
+        RecordError: If the file is damaged, of a newer schema, or no record at all; names the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+    return _decode(content, path)
+
+
+def _check_finite(value: Any, path: Path, field_name: str) -> None:
+    """JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{path}: {field_name} must be finite, got {value}")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_finite(part, path, f"{field_name}.{key}" if field_name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            _check_finite(part, path, f"{field_name}[{index}]")
+
+
+def _decode(content: bytes, path: Path) -> RunRecord | SpeedRecord:
+    try:
+        head = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(head, dict) or head.get("kind") not in tuple(KINDS):
+        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of {', '.join(KINDS)}")
+    version = head.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: schema version {version!r}, this version of nerfstudio-prune reads {SCHEMA_VERSION}"
+        )
+    try:
+        record = msgspec.json.decode(content, type=KINDS[head["kind"]])
+    except msgspec.ValidationError as error:
+        raise RecordError(f"{path}: not a valid {head['kind']} record: {error}") from error
+    if isinstance(record, RunRecord) and not record.stages:
+        raise RecordError(f"{path}: not a valid run record: no stages")
+    return record
+
+
+def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
+    """All records below a folder, by name.
+
+    Raises:
+        RecordError: If the folder holds no record, two of one name, or one that cannot be read; names the file.
+    """
+    runs: dict[str, RunRecord] = {}
+    speeds: dict[str, SpeedRecord] = {}
+    for path in record_files(folder):
+        record = read_record(path)
+        known: dict[str, Any] = runs if isinstance(record, RunRecord) else speeds
+        if record.name in known:
+            raise RecordError(f"{path}: a second record named {record.name!r} in {folder}")
+        known[record.name] = record
+    if not runs and not speeds:
+        raise RecordError(f"{folder}: holds no records; `ns-prune bench` writes them")
+    return [runs[name] for name in sorted(runs)], [speeds[name] for name in sorted(speeds)]
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Files of records below a folder, in a fixed order."""
+    for kind in ("runs", "speed"):
+        yield from sorted(folder.rglob(f"{kind}/*.json"))

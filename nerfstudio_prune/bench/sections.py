@@ -1,0 +1,83 @@
+"""Texts around the tables, and the short tables of a README."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Optional
+
+from nerfstudio_prune.bench.claims import claims_text
+from nerfstudio_prune.bench.markup import escape
+from nerfstudio_prune.bench.paper import compact_table
+from nerfstudio_prune.bench.study import Study
+from nerfstudio_prune.bench.tables import frontier_table, measured_table, peers_table, speed_table, versions_text
+
+MISSING = "No records for this; `ns-prune bench {}` makes them."
+BUSY = (
+    "† The machine was busy: a run got less than 70 % of its threads' processor time. Its seconds and rays/s say "
+    "little; see the section on speed, where both networks were measured in turns."
+)
+
+
+def missing(suite: str) -> str:
+    """Line in place of a section that there are no records for."""
+    return MISSING.format(suite)
+
+
+def by_study(studies: Sequence[Study], make: Callable[[Study], Optional[str]]) -> Iterator[tuple[Study, str]]:
+    """What can be made of each study."""
+    for study in studies:
+        text = make(study)
+        if text:
+            yield study, text
+
+
+def measured_text(studies: Sequence[Study]) -> str:
+    """What was measured, where, and whether times can be compared."""
+    devices = {study.letter: study.device for study in studies}
+    lines = [measured_table(studies), versions_text(studies)]
+    if len(devices) > 1:
+        names = "; ".join(f"{letter}: {escape(device)}" for letter, device in sorted(devices.items()))
+        lines.insert(
+            0,
+            f"**The records come from {len(devices)} devices ({names}).** Every row names its device by this letter. "
+            "Times are compared within one device only; no ratio mixes two.",
+        )
+    else:
+        lines.insert(0, "All records come from one device.")
+    lines.append(
+        "PSNR (dB), SSIM and LPIPS are of the fine field, means over the evaluation views; sizes and "
+        "multiply-accumulates (MACs) count the coarse and the fine field. MB are 10⁶ bytes, of fp32. «±» is the "
+        "standard deviation over n seeds. Δ dense is the difference to the dense run of the same seed, seed by seed. "
+        "The best mean of each group of equal pruning ratio is bold, whether or not the difference is clear."
+    )
+    return "\n\n".join(lines)
+
+
+def caption(study: Study) -> str:
+    """Line below a table of a README: where its numbers come from."""
+    seeds = sorted({run.seed for arm in study.arms for run in arm.runs})
+    parts = [f"{escape(study.scene)}, scale {escape(study.scale)}", escape(study.device)]
+    views = sorted({run.eval_views for arm in study.arms for run in arm.runs})
+    if views:
+        parts.append(f"{views[0] if len(views) == 1 else f'{views[0]} to {views[-1]}'} views")
+    return ", ".join(parts) + (f", seeds {', '.join(map(str, seeds))}" if seeds else "") + "."
+
+
+def _frontier(study: Study) -> Optional[str]:
+    return frontier_table(study, compact=True) if any(arm.inherits for arm in study.arms) else None
+
+
+def _short(studies: Sequence[Study], suite: str, make: Callable[[Study], Optional[str]]) -> str:
+    parts = [f"{text}\n\n{caption(study)}" for study, text in by_study(studies, make)]
+    return "\n\n".join(parts) or missing(suite)
+
+
+def readme_tables(studies: Sequence[Study]) -> dict[str, Callable[[], str]]:
+    """Tables that a README may hold: name -> what makes it."""
+    makers: dict[str, tuple[str, Callable[[Study], Optional[str]]]] = {
+        "frontier": ("frontier", _frontier),
+        "paper": ("paper", compact_table),
+        "speed": ("speed", lambda study: speed_table(study, compact=True)),
+        "peers": ("peers", lambda study: peers_table(study, compact=True)),
+        "claims": ("frontier", claims_text),
+    }
+    return {name: partial(_short, studies, suite, make) for name, (suite, make) in makers.items()}

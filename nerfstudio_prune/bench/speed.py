@@ -1,0 +1,141 @@
+"""Speed of a dense and a pruned network, measured in turns in one process."""
+
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes
+from nerfstudio.engine.trainer import Trainer
+
+from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
+from nerfstudio_prune.bench.quality import measure_sizes, now
+from nerfstudio_prune.bench.records import SpeedArm, SpeedRecord
+from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
+from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, pruned
+
+WARM_UP_BLOCKS = 2
+
+
+def measure_speed(
+    job: SpeedRun, scale: Scale, scene: Scene, folder: Path, identity: Mapping[str, str]
+) -> SpeedRecord:
+    """Measures blocks of training steps and renderings A B A B …, so that what else the machine does hits both.
+
+    Args:
+        job: What to compare.
+        scale: Sizes.
+        scene: Data.
+        folder: Folder of the benchmark.
+        identity: `digest` and `command` for the record.
+    """
+    base = pruned(scale.seeds[0], replace(scale, start_steps=0), "uniform", None, job.pruning_ratio)
+    dense = replace(base, arm=f"{job.name}-dense", options={"pipeline.prune.strategy": "none"})
+    log = folder / "work" / "logs" / f"{job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        arms = [_Arm(dense, scale, scene, folder), _Arm(replace(base, arm=f"{job.name}-pruned"), scale, scene, folder)]
+        for arm in arms:
+            arm.train(1)  # the event happens at the end of the first step
+        for _ in range(WARM_UP_BLOCKS):
+            for arm in arms:
+                arm.train(scale.speed_steps)
+        for _ in range(scale.speed_blocks):
+            for arm in arms:
+                arm.block(scale.speed_steps)
+        # Whole images take longest: a few are enough, in turns as well.
+        for _ in range(3):
+            for arm in arms:
+                arm.render_image()
+    datamanager: Any = arms[0].trainer.pipeline.datamanager
+    camera = datamanager.eval_dataset.cameras[0]
+    return SpeedRecord(
+        name=job.name,
+        scene=scene.name,
+        scale=scale.name,
+        method=scene.method,
+        config=dict(run_options(dense, scale, scene.method)),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        machine=describe_machine(arms[0].model.device),
+        rays_per_batch=datamanager.get_train_rays_per_batch(),
+        image_size=[int(camera.height), int(camera.width)],
+        pruning_ratio=job.pruning_ratio,
+        warm_up_blocks=WARM_UP_BLOCKS,
+        steps_per_block=scale.speed_steps,
+        dense=arms[0].result(),
+        pruned=arms[1].result(),
+        **identity,
+    )
+
+
+def step_time_ratio(record: SpeedRecord) -> float:
+    """How many training steps of the pruned network fit into one of the dense."""
+    return median(record.dense.train_step_seconds) / median(record.pruned.train_step_seconds)
+
+
+class _Arm:
+    """One network with its own trainer, advanced by hand."""
+
+    def __init__(self, run: Run, scale: Scale, scene: Scene, folder: Path) -> None:
+        config = make_config(run, scale, scene, 10**6, folder / "work" / "runs", None)
+        self.trainer: Trainer = make_trainer(config)
+        pipeline: Any = self.trainer.pipeline
+        self.model = pipeline.model
+        self.memory = MemoryMeter(self.model.device)
+        self.step = 0
+        self.step_seconds: list[float] = []
+        self.eval_rays_per_sec: list[float] = []
+        self.image_seconds: list[float] = []
+        self.peaks: list[float] = []
+        rays = pipeline.datamanager.get_train_rays_per_batch()
+        self.rays = pipeline.datamanager.eval_dataset.cameras.generate_rays(0, keep_shape=False).flatten()[:rays]
+        self.rays = self.rays.to(self.model.device)
+
+    def train(self, steps: int) -> None:
+        """Training steps as the host's loop takes them, with the controller's hooks."""
+        pipeline: Any = self.trainer.pipeline
+        pipeline.train()
+        for _ in range(steps):
+            pipeline.controller.before_step(self.step)
+            self.trainer.train_iteration(self.step)
+            pipeline.controller.on_step(self.step)
+            self.step += 1
+
+    def block(self, steps: int) -> None:
+        """One measured block of training and one of rendering."""
+        device = self.model.device
+        self.memory.reset()
+        start = now(device)
+        self.train(steps)
+        self.step_seconds.append((now(device) - start) / steps)
+        if self.memory.peak_mb is not None:
+            self.peaks.append(self.memory.peak_mb)
+        self.model.eval()
+        with torch.no_grad():
+            start = now(device)
+            for _ in range(steps):
+                self.model(self.rays)
+            self.eval_rays_per_sec.append(steps * len(self.rays) / (now(device) - start))
+
+    def render_image(self) -> None:
+        """Renders one evaluation view."""
+        pipeline: Any = self.trainer.pipeline
+        self.model.eval()
+        camera = pipeline.datamanager.eval_dataset.cameras[0:1].to(self.model.device)
+        start = now(self.model.device)
+        self.model.get_outputs_for_camera(camera)
+        self.image_seconds.append(now(self.model.device) - start)
+
+    def result(self) -> SpeedArm:
+        """What was measured."""
+        return SpeedArm(
+            sizes=measure_sizes(self.trainer),
+            train_step_seconds=self.step_seconds,
+            eval_rays_per_sec=self.eval_rays_per_sec,
+            image_seconds=self.image_seconds,
+            peak_memory_mb=max(self.peaks, default=None),
+        )

@@ -1,0 +1,307 @@
+"""Suites as data: which runs, with which options. Carries nothing out."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Optional
+
+from nerfstudio_prune.bench.records import Role
+from nerfstudio_prune.neurons.strategies import STRATEGIES
+
+Procedure = Literal["method", "mask", "torch-pruning", "torch-prune"]
+"""Who prunes: the method's own controller; masks in place of removal, for the neurons that the method would keep;
+Torch-Pruning; `torch.nn.utils.prune`."""
+
+HALF, QUARTER = 0.5, 0.75
+"""Pruning ratios that leave half and a quarter of every width."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of all runs of a suite."""
+
+    name: str
+    options: Mapping[str, Any]
+    """Options of the method, by dotted path."""
+    start_steps: int
+    """Dense training steps before the cut."""
+    steps: int
+    """Training steps in all."""
+    seeds: tuple[int, ...]
+    views: int
+    """Evaluation views, evenly spaced, that quality is the mean of."""
+    curve_rays: int
+    """Held-out rays behind a point of the curve."""
+    curve_every: int
+    """Steps between two points of the curve."""
+    speed_blocks: int
+    """Blocks of training steps per network that the speed is measured on."""
+    speed_steps: int
+    """Training steps of a block."""
+    demo_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the built-in scene, where it is used."""
+
+
+_MODEL = "pipeline.model."
+_RAYS = "pipeline.datamanager.train_num_rays_per_batch"
+_LR = "optimizers.fields.optimizer.lr"
+
+SCALES = {
+    "smoke": Scale(
+        name="smoke",
+        options={
+            _MODEL + "base_mlp_num_layers": 6,
+            # Wide enough for a quarter of it to stay above the least width of a layer.
+            _MODEL + "base_mlp_layer_width": 32,
+            _MODEL + "head_mlp_layer_width": 32,
+            _MODEL + "num_coarse_samples": 8,
+            _MODEL + "num_importance_samples": 8,
+            _RAYS: 32,
+        },
+        start_steps=4,
+        steps=8,
+        seeds=(1,),
+        views=2,
+        curve_rays=32,
+        curve_every=2,
+        speed_blocks=2,
+        speed_steps=2,
+        demo_options={"image_size": 16, "num_train_views": 4, "num_val_views": 2, "num_test_views": 2},
+    ),
+    "cpu": Scale(
+        name="cpu",
+        options={
+            _MODEL + "base_mlp_layer_width": 128,
+            _MODEL + "head_mlp_layer_width": 64,
+            _MODEL + "num_coarse_samples": 32,
+            _MODEL + "num_importance_samples": 32,
+            _RAYS: 256,
+            _LR: 2e-3,
+        },
+        start_steps=1000,
+        steps=2000,
+        seeds=(1, 2, 3),
+        views=4,
+        curve_rays=1000,
+        curve_every=100,
+        speed_blocks=10,
+        speed_steps=10,
+    ),
+    "gpu": Scale(
+        name="gpu",
+        options={},
+        start_steps=5000,
+        steps=20000,
+        seeds=(1, 2, 3),
+        views=8,
+        curve_rays=8192,
+        curve_every=500,
+        speed_blocks=20,
+        speed_steps=20,
+    ),
+}
+"""Name -> scale."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    arm: str
+    """What is compared, without the seed."""
+    seed: int
+    role: Role
+    steps: Optional[int]
+    """Training steps that it takes itself; None: as many as fit into the time that a pruned run has left."""
+    parent: Optional[str] = None
+    """Run whose last checkpoint it goes on from."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the method besides those of the scale, by dotted path."""
+    width_ratio: float = 1.0
+    """Width of all layers as a share of the scale's."""
+    procedure: Procedure = "method"
+    strategy: str = "none"
+    """Name for tables; with procedure `method` and `mask` that of the option, a variant after a dash."""
+    score: Optional[str] = None
+    """Score, or criterion of another library."""
+    pruning_ratio: Optional[float] = None
+    recovery: Optional[str] = None
+    describe: bool = False
+    """Whether the distributions of weights and scores are kept."""
+
+    @property
+    def name(self) -> str:
+        """Unique within a suite."""
+        return f"{self.arm}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class SpeedRun:
+    """Dense and pruned network measured in turns."""
+
+    pruning_ratio: float
+
+    @property
+    def name(self) -> str:
+        """Unique within a suite."""
+        return speed_name(self.pruning_ratio)
+
+
+def speed_name(pruning_ratio: float) -> str:
+    """Name of the speed record of a pruning ratio."""
+    return f"speed-{pruning_ratio:g}"
+
+
+def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
+    """Fingerprint of everything that decides what a job gives, apart from code and machine.
+
+    Args:
+        job: The run.
+        scale: Sizes; its seeds and name say nothing about a single run.
+        method: Nerfstudio method.
+        scene: Name of the scene.
+        parents: Runs that it goes on from, the nearest first.
+    """
+    sizes = {key: value for key, value in asdict(scale).items() if key not in ("seeds", "name")}
+    parts = [asdict(job), [asdict(parent) for parent in parents], sizes, method, scene]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def _prune(**options: Any) -> dict[str, Any]:
+    return {f"pipeline.prune.{name}": value for name, value in options.items()}
+
+
+def _start(seed: int, scale: Scale) -> Run:
+    return Run("dense-start", seed, "start", scale.start_steps, options=_prune(strategy="none"), describe=True)
+
+
+def _dense(seed: int, scale: Scale) -> Run:
+    return Run("dense", seed, "dense", scale.steps - scale.start_steps, f"dense-start-s{seed}", _prune(strategy="none"))
+
+
+def _cut(arm: str, seed: int, scale: Scale, role: Role, **values: Any) -> Run:
+    """A run that goes on from the dense start and is cut at the end of its first step."""
+    return Run(arm, seed, role, scale.steps - scale.start_steps, f"dense-start-s{seed}", **values)
+
+
+def pruned(seed: int, scale: Scale, strategy: str, score: Optional[str], ratio: float, variant: str = "") -> Run:
+    """Neurons removed by one of this project's strategies."""
+    name = f"{strategy}-{variant}" if variant else strategy
+    options = _prune(strategy=strategy, score=score, pruning_ratio=ratio, start_step=scale.start_steps)
+    if variant:
+        options |= _prune(**{f"{strategy}_variant": variant})
+    arm = "-".join([name, *([score] if score else []), f"{ratio:g}"])
+    default = None if variant else STRATEGIES[strategy]().default_score
+    return _cut(
+        arm,
+        seed,
+        scale,
+        "pruned",
+        options=options,
+        strategy=name,
+        score=score or default,
+        pruning_ratio=ratio,
+        recovery="continue",
+    )
+
+
+def _retrained_from_scratch(seed: int, scale: Scale, ratio: float) -> Run:
+    """The second reading of the paper's "retrain". Which neurons stay plays no part in it: all values are drawn anew."""
+    base = pruned(seed, scale, "uniform", None, ratio)
+    options = {**base.options, **_prune(recovery="scratch")}
+    return replace(base, arm=f"scratch-{ratio:g}", options=options, strategy="any", recovery="scratch")
+
+
+def _edges(seed: int, scale: Scale, option: str, value: float, recovery: str) -> Run:
+    arm = f"edge-{option.split('_')[0]}-{value:g}" + ("-scratch" if recovery == "scratch" else "")
+    options = _prune(strategy="edge", start_step=scale.start_steps, recovery=recovery, **{f"edge_{option}": value})
+    return _cut(arm, seed, scale, "edges", options=options, strategy="edge", recovery=recovery)
+
+
+def _small(seed: int, scale: Scale, ratio: float) -> list[Run]:
+    """The same widths from scratch: for equal steps, and trained on from there for equal time."""
+    values: dict[str, Any] = dict(options=_prune(strategy="none"), width_ratio=1 - ratio, pruning_ratio=ratio)
+    equal_steps = Run(f"small-{ratio:g}", seed, "small", scale.steps, **values)
+    equal_time = Run(f"{equal_steps.arm}-equal-time", seed, "small-equal-time", None, equal_steps.name, **values)
+    return [equal_steps, equal_time]
+
+
+def paper(scale: Scale) -> list[Run | SpeedRun]:
+    """Tables 1 to 4 and Figures 2 and 4 of Ding et al. 2025 (arXiv 2504.00950)."""
+    first = scale.seeds[0]
+    runs: list[Run | SpeedRun] = []
+    for seed in scale.seeds:
+        runs += [_start(seed, scale), _dense(seed, scale)]
+        runs += [pruned(seed, scale, "coreset", None, ratio) for ratio in (HALF, QUARTER)]
+        runs += [pruned(seed, scale, "importance", score, HALF) for score in ("w_in", "w_out", "w_in_w_out")]
+        runs += [pruned(seed, scale, "uniform", None, QUARTER)]
+        runs += [_retrained_from_scratch(seed, scale, ratio) for ratio in (HALF, QUARTER)]
+    for option, value in (("threshold", 0.05), ("threshold", 0.1), ("keep_fraction", 0.4), ("keep_fraction", 0.2)):
+        # No draw decides here, and threshold 0 cuts nothing: that is the dense control.
+        runs += [_edges(first, scale, option, value, recovery) for recovery in ("continue", "scratch")]
+    return runs
+
+
+def frontier(scale: Scale) -> list[Run | SpeedRun]:
+    """Every registered strategy and the controls: half width with all seeds, quarter width with the first."""
+    runs: list[Run | SpeedRun] = [SpeedRun(HALF), SpeedRun(QUARTER)]
+    for seed in scale.seeds:
+        runs += [_start(seed, scale), _dense(seed, scale)]
+        for ratio in (HALF, QUARTER) if seed == scale.seeds[0] else (HALF,):
+            runs += [pruned(seed, scale, name, None, ratio) for name in sorted(STRATEGIES) if name != "importance"]
+            runs += [pruned(seed, scale, "importance", score, ratio) for score in ("w_out", "w_in_w_out")]
+            runs += [pruned(seed, scale, "coreset", None, ratio, variant="mussay")]
+            runs += _small(seed, scale, ratio)
+        runs += [_masked(seed, scale)]
+    return runs
+
+
+def _masked(seed: int, scale: Scale) -> Run:
+    base = pruned(seed, scale, "importance", "w_out", HALF)
+    options = {**base.options, **_prune(strategy="none")}
+    return replace(base, arm=f"masked-{base.arm}", role="masked", options=options, procedure="mask")
+
+
+def speed(scale: Scale) -> list[Run | SpeedRun]:
+    """Training step, rendered rays and one image, dense and pruned in turns."""
+    return [SpeedRun(ratio) for ratio in (0.25, HALF, QUARTER)]
+
+
+def peers(scale: Scale) -> list[Run | SpeedRun]:
+    """One dense checkpoint pruned to half width by other libraries and by this project."""
+    seed = scale.seeds[0]
+    runs: list[Run | SpeedRun] = [_start(seed, scale), _dense(seed, scale)]
+    # Its `lamp` keeps the same neurons as magnitude-l2 when every layer has its own target.
+    for criterion in ("random", "magnitude-l1", "magnitude-l2", "taylor", "fpgm"):
+        runs.append(_peer(seed, scale, "torch-pruning", criterion))
+    for criterion in ("l1", "l2"):
+        runs.append(_peer(seed, scale, "torch-prune", criterion))
+    runs += [pruned(seed, scale, "importance", score, HALF) for score in ("w_in", "w_out", "w_in_w_out")]
+    runs += [pruned(seed, scale, "coreset", None, HALF, variant=variant) for variant in ("", "mussay")]
+    return runs
+
+
+def _peer(seed: int, scale: Scale, procedure: Procedure, criterion: str) -> Run:
+    library = {"torch-pruning": "Torch-Pruning", "torch-prune": "torch.nn.utils.prune"}[procedure]
+    return _cut(
+        f"{procedure}-{criterion}-{HALF:g}",
+        seed,
+        scale,
+        "peer",
+        options=_prune(strategy="none"),
+        procedure=procedure,
+        strategy=library,
+        score=criterion,
+        pruning_ratio=HALF,
+        recovery="continue",
+    )
+
+
+SUITES: dict[str, Callable[[Scale], list[Run | SpeedRun]]] = {
+    "paper": paper,
+    "frontier": frontier,
+    "speed": speed,
+    "peers": peers,
+}
+"""Name -> suite."""

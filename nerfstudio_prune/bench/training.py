@@ -1,0 +1,215 @@
+"""Carries out one run of a suite with Nerfstudio's own trainer and measures it."""
+
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Optional
+
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer
+
+from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
+from nerfstudio_prune.bench.procedures import PROCEDURES
+from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, now, save_image
+from nerfstudio_prune.bench.records import CurvePoint, RunRecord, Seconds, Stage
+from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
+from nerfstudio_prune.bench.suites import Run, Scale
+from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.demo import newest_checkpoint
+from nerfstudio_prune.method.controller import PruneController
+from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.method.quality import FixedRays
+
+CURVE_SEED = 0
+"""Seed of the held-out rays of the curve: the same for all runs."""
+
+
+class Recorder:
+    """Watches a training: clock, curve, and the state right before and after events. It is the controller's `measure`.
+
+    Args:
+        trainer: Ready to train.
+        run: What is carried out.
+        scale: Sizes.
+        parent: Record of the run that it goes on from.
+        cache: Folder of measured qualities.
+        images: Folder for pictures.
+    """
+
+    def __init__(
+        self, trainer: Trainer, run: Run, scale: Scale, parent: Optional[RunRecord], cache: Path, images: Path
+    ) -> None:
+        self.trainer, self.run, self.scale = trainer, run, scale
+        pipeline: Any = trainer.pipeline
+        self.model: PruneModel = pipeline.model
+        self.controller: PruneController = pipeline.controller
+        dataset = pipeline.datamanager.eval_dataset
+        self.meter = ViewMeter(dataset, scale.views, cache)
+        self.images = images
+        self.saved: dict[str, str] = {}
+        self.rays = FixedRays(dataset, scale.curve_rays, CURVE_SEED)
+        self.description = f"mean of {len(self.meter.views)} evaluation views"
+        self.stages: list[Stage] = []
+        self.curve: list[CurvePoint] = list(parent.curve) if parent else []
+        self.first_step = trainer._start_step
+        self.seconds_before = parent.seconds.train_total if parent else 0.0
+        self.train = self.train_cpu = 0.0
+        self.curve_seconds = 0.0
+        self.notes: dict[str, Any] = {}
+        self._start = self._start_cpu = 0.0
+        self._steps = self.first_step
+        self.controller.measure = self
+        # The clock stops before, and the curve is measured after, the controller does its work.
+        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin))
+        trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._end))
+        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._look))
+
+    def _begin(self, step: int) -> None:
+        self._start, self._start_cpu = now(self.model.device), time.process_time()
+
+    def _end(self, step: int) -> None:
+        self.train += now(self.model.device) - self._start
+        self.train_cpu += time.process_time() - self._start_cpu
+        self._steps = step + 1
+
+    def __call__(self, model: PruneModel) -> dict[str, float]:
+        """Measures the present state; called right before and right after an event."""
+        label = "right after" if self.stages and self.stages[-1].label == "before" else "before"
+        return self.add_stage(label)
+
+    def add_stage(self, label: str) -> dict[str, float]:
+        """Measures the present state and keeps it under a label."""
+        picture = None if label == "before" else self.images / f"{label.replace(' ', '-')}.png"
+        quality = self.meter(self.model, picture)
+        if picture is not None:
+            self.saved[label] = picture.name
+        self.stages.append(Stage(label, self._steps, measure_sizes(self.trainer), quality))
+        return {"psnr": quality.psnr, "ssim": quality.ssim}
+
+    def _look(self, step: int) -> None:
+        procedure = PROCEDURES.get(self.run.procedure)
+        event = bool(self.stages) and self.stages[-1].step == self._steps
+        if procedure is not None and step == self.first_step:
+            self.add_stage("before")
+            self.notes |= procedure(self.trainer, self.run)
+            self.add_stage("right after")
+            event = True
+        if event or self._steps % self.scale.curve_every == 0:
+            start = time.perf_counter()
+            psnr = self.rays(self.model)["psnr"]
+            self.curve.append(CurvePoint(self._steps, self.seconds_before + self.train, psnr))
+            self.curve_seconds += time.perf_counter() - start
+
+
+def execute(
+    run: Run,
+    scale: Scale,
+    scene: Scene,
+    steps: int,
+    folder: Path,
+    parent: Optional[RunRecord],
+    identity: Mapping[str, str],
+) -> RunRecord:
+    """Trains and measures.
+
+    Args:
+        run: What to do.
+        scale: Sizes.
+        scene: Data.
+        steps: Training steps that it takes.
+        folder: Folder of the benchmark.
+        parent: Record of the run that it goes on from.
+        identity: `digest` and `command` for the record.
+
+    Returns:
+        The record; the run's checkpoint and log lie in the work folder.
+    """
+    log = folder / "work" / "logs" / f"{run.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        checkpoint = checkpoint_of(folder, scene, parent.name) if parent else None
+        config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
+        trainer = make_trainer(config)
+        device = trainer.pipeline.model.device
+        memory = MemoryMeter(device)
+        images = folder / "images" / run.name
+        recorder = Recorder(trainer, run, scale, parent, folder / "work" / "quality", images)
+        trainer.train()
+        peak = memory.peak_mb
+        recorder.add_stage("end")
+        truth = folder / "images" / "truth.png"
+        save_image(recorder.meter.truth(recorder.model), truth)
+        state = recorder.model.prune_state
+        expected_event = run.procedure == "method" and run.recovery is not None
+        if expected_event and not any(not event.error for event in state.history):
+            raise RuntimeError(f"{run.name}: no pruning event happened; see {log}")
+        return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
+
+
+def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:
+    """The last checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    models = folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models"
+    try:
+        return newest_checkpoint(models)
+    except ValueError as error:
+        raise FileNotFoundError(f"{models}: no checkpoint of run {name}") from error
+
+
+def _record(
+    run: Run,
+    scale: Scale,
+    scene: Scene,
+    recorder: Recorder,
+    parent: Optional[RunRecord],
+    identity: Mapping[str, str],
+    peak: Optional[float],
+    history: list[PruneEvent],
+) -> RunRecord:
+    datamanager: Any = recorder.trainer.pipeline.datamanager
+    view = str(recorder.meter.views[0])
+    pictures = {label: f"images/{run.name}/{name}" for label, name in recorder.saved.items()}
+    return RunRecord(
+        name=run.name,
+        arm=run.arm,
+        seed=run.seed,
+        role=run.role,
+        strategy=run.strategy,
+        score=run.score,
+        pruning_ratio=run.pruning_ratio,
+        recovery=run.recovery,
+        method=scene.method,
+        data=type(scene.dataparser).__name__.removesuffix("Config"),
+        scene=scene.name,
+        scale=scale.name,
+        parent=parent.name if parent else None,
+        config=dict(run_options(run, scale, scene.method)),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        machine=describe_machine(recorder.model.device),
+        rays_per_batch=datamanager.get_train_rays_per_batch(),
+        steps=recorder._steps,
+        stages=recorder.stages,
+        history=history,
+        curve=recorder.curve,
+        seconds=Seconds(
+            train=recorder.train,
+            train_total=recorder.seconds_before + recorder.train,
+            train_cpu=recorder.train_cpu,
+            prune=sum(event.seconds for event in history) + recorder.notes.get("seconds", 0.0),
+            evaluate=recorder.meter.seconds + recorder.curve_seconds,
+        ),
+        rays_per_sec=recorder.controller.rays_per_sec,
+        eval_rays_per_sec=recorder.meter.rays_per_sec,
+        peak_memory_mb=peak,
+        eval_views=len(recorder.meter.views),
+        curve_rays=recorder.rays.num_rays,
+        anatomy=measure_anatomy(recorder.model) if run.describe else None,
+        images={view: {"truth": "images/truth.png", **pictures}},
+        notes=recorder.notes,
+        **identity,
+    )

@@ -22,7 +22,7 @@ def describe_machine(device: torch.device) -> MachineRecord:
         threads=torch.get_num_threads(),
         platform=f"{platform.system()} {platform.machine()}",
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        git_commit=git_commit(Path(__file__).parents[1]),
+        git_commit=COMMIT,
     )
 
 
@@ -48,6 +48,10 @@ def git_commit(folder: Path) -> Optional[str]:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+# Taken now: by the time that a run ends, the files may have moved on from what this process executes.
+COMMIT = git_commit(Path(__file__).parents[1])
 
 
 class MemoryMeter:

@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test lint types check other-pythons clean
+.PHONY: demo test lint types check report check-report other-pythons clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/ns-prune demo
@@ -18,7 +18,14 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(RUN) pyright --pythonpath $(VENV)/bin/python
 
-check: test lint types
+check: test lint types check-report
+
+# Tables of the README, and report/index.html, from the committed records.
+report: $(VENV)/installed
+	$(VENV)/bin/ns-prune report benchmarks/results --output report --readme README.md
+
+check-report: $(VENV)/installed
+	$(VENV)/bin/ns-prune report benchmarks/results --readme README.md --check
 
 # The parts that need no Nerfstudio, on the other Python versions that are claimed.
 other-pythons:

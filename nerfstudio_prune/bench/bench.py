@@ -5,6 +5,8 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Literal, Optional
 import torch
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nerfstudio_prune.bench.estimate import estimate_seconds
@@ -186,16 +189,16 @@ class _Folder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
-    def carry_out(self, job: Run | SpeedRun) -> RunRecord | SpeedRecord:
-        """Runs a job and writes its record."""
+    def carry_out(self, job: Run | SpeedRun, advance: Callable[[float], None]) -> RunRecord | SpeedRecord:
+        """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
         if isinstance(job, SpeedRun):
-            record: RunRecord | SpeedRecord = measure_speed(job, self.scale, self.scene, self.path, identity)
+            record: RunRecord | SpeedRecord = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
         else:
             parent = self.record(self.runs[job.parent]) if job.parent else None
             if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):
                 raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
-            record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity)
+            record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
         write_record(record, self.file(job))
         return record
 
@@ -204,23 +207,39 @@ def _carry_out(console: Console, todo: list[Run | SpeedRun], total: int, folder:
     """Runs what is left, and gives the names of what failed."""
     failed = []
     for i, job in enumerate(todo):
-        console.print(f"[{total - len(todo) + i + 1}/{total}] {job.name} …", end=" ", markup=False, highlight=False)
+        label = f"[{total - len(todo) + i + 1}/{total}] {job.name}"
         start = time.perf_counter()
         try:
-            record = folder.carry_out(job)
+            with _progress(console, label) as advance:
+                record = folder.carry_out(job, advance)
         except KeyboardInterrupt:
-            console.print("\n[yellow]Interrupted; the same command goes on with this run.")
+            console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)
             raise SystemExit(130) from None
         except Exception as error:  # one failed run must not lose the others
             log = folder.path / "work" / "logs" / f"{job.name}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
                 traceback.print_exc(file=file)
-            console.print(f"[red]failed: {error} (log: {log})", highlight=False)
+            console.print(f"{label}: failed: {error} (log: {log})", style="red", markup=False, highlight=False)
             failed.append(job.name)
             continue
-        console.print(f"{(time.perf_counter() - start) / 60:.1f} min, {_summary(record)}", highlight=False)
+        minutes = (time.perf_counter() - start) / 60
+        console.print(f"{label}: {minutes:.1f} min, {_summary(record)}", markup=False, highlight=False)
     return failed
+
+
+@contextmanager
+def _progress(console: Console, label: str) -> Iterator[Callable[[float], None]]:
+    """A bar for one run on a terminal; elsewhere, in a log, a line when it starts."""
+    if not console.is_terminal:
+        console.print(f"{label} …", markup=False, highlight=False)
+        yield lambda done: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    # The run's own output goes to its log; the bar must not catch it.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
+        task = progress.add_task(label, total=1.0)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def _summary(record: RunRecord | SpeedRecord) -> str:

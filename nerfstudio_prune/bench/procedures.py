@@ -78,7 +78,7 @@ def _collect_gradients(trainer: Trainer, batches: int) -> float:
         trainer.optimizers.zero_grad_all()
         for _ in range(batches):
             _, losses, _ = pipeline.get_train_loss_dict(trainer.step)
-            sum(losses.values()).backward()
+            torch.stack(list(losses.values())).sum().backward()
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     return time.perf_counter() - start

@@ -98,7 +98,7 @@ class ViewMeter:
 
     def _fingerprint(self, model: PruneModel) -> str:
         content = hashlib.sha256(repr((self.views, str(self.dataset.image_filenames[0].name))).encode())
-        # Weights as they act: under `torch.nn.utils.prune` a layer's `weight` is no parameter, but what the mask leaves.
+        # Weights as they act: under `torch.nn.utils.prune` a layer's `weight` is what the mask leaves of a parameter.
         for name, layer in linears(model.neuron_groups()).items():
             content.update(repr((name, tuple(layer.weight.shape))).encode())
             content.update(layer.weight.detach().cpu().numpy().tobytes())

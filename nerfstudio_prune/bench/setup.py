@@ -66,8 +66,8 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
     """
     config = deepcopy(all_methods[method])
     parsed = {}
-    for path, text in options.items():
-        path = path.replace("-", "_")
+    for typed, text in options.items():
+        path = typed.replace("-", "_")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -120,7 +120,9 @@ def run_options(run: Run, scale: Scale, method: str) -> dict[str, Any]:
     return options
 
 
-def make_config(run: Run, scale: Scale, scene: Scene, steps: int, folder: Path, parent: Optional[Path]) -> TrainerConfig:
+def make_config(
+    run: Run, scale: Scale, scene: Scene, steps: int, folder: Path, parent: Optional[Path]
+) -> TrainerConfig:
     """Configuration of the trainer.
 
     Args:

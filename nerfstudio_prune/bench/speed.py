@@ -1,6 +1,6 @@
 """Speed of a dense and a pruned network, measured in turns in one process."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
@@ -22,7 +21,12 @@ WARM_UP_BLOCKS = 2
 
 
 def measure_speed(
-    job: SpeedRun, scale: Scale, scene: Scene, folder: Path, identity: Mapping[str, str]
+    job: SpeedRun,
+    scale: Scale,
+    scene: Scene,
+    folder: Path,
+    identity: Mapping[str, str],
+    advance: Callable[[float], None] = lambda done: None,
 ) -> SpeedRecord:
     """Measures blocks of training steps and renderings A B A B …, so that what else the machine does hits both.
 
@@ -32,6 +36,7 @@ def measure_speed(
         scene: Data.
         folder: Folder of the benchmark.
         identity: `digest` and `command` for the record.
+        advance: Is told which share is done, in [0, 1].
     """
     base = pruned(scale.seeds[0], replace(scale, start_steps=0), "uniform", None, job.pruning_ratio)
     dense = replace(base, arm=f"{job.name}-dense", options={"pipeline.prune.strategy": "none"})
@@ -44,9 +49,10 @@ def measure_speed(
         for _ in range(WARM_UP_BLOCKS):
             for arm in arms:
                 arm.train(scale.speed_steps)
-        for _ in range(scale.speed_blocks):
+        for i in range(scale.speed_blocks):
             for arm in arms:
                 arm.block(scale.speed_steps)
+            advance((i + 1) / scale.speed_blocks)
         # Whole images take longest: a few are enough, in turns as well.
         for _ in range(3):
             for arm in arms:
@@ -68,7 +74,8 @@ def measure_speed(
         steps_per_block=scale.speed_steps,
         dense=arms[0].result(),
         pruned=arms[1].result(),
-        **identity,
+        digest=identity["digest"],
+        command=identity["command"],
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Optional
 
 from nerfstudio_prune.bench.records import Role
@@ -156,16 +156,32 @@ def speed_name(pruning_ratio: float) -> str:
 def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
     """Fingerprint of everything that decides what a job gives, apart from code and machine.
 
+    Fields at their defaults are left out: records stay valid when a field is added.
+
     Args:
         job: The run.
-        scale: Sizes; its seeds and name say nothing about a single run.
+        scale: Sizes; those that say nothing about this job are left out.
         method: Nerfstudio method.
         scene: Name of the scene.
         parents: Runs that it goes on from, the nearest first.
     """
-    sizes = {key: value for key, value in asdict(scale).items() if key not in ("seeds", "name")}
-    parts = [asdict(job), [asdict(parent) for parent in parents], sizes, method, scene]
+    names = ["speed_blocks", "speed_steps"] if isinstance(job, SpeedRun) else ["views", "curve_rays", "curve_every"]
+    if isinstance(job, Run) and job.steps is None:
+        names.append("start_steps")
+    sizes = {"options": dict(scale.options), "demo_options": dict(scale.demo_options)}
+    parts = [
+        *(_given(run) for run in (job, *parents)),
+        {**sizes, **{name: getattr(scale, name) for name in names}},
+        method,
+        scene,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def _given(run: Run | SpeedRun) -> dict[str, Any]:
+    """Fields that have another value than their default."""
+    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(run)}
+    return {name: value for name, value in asdict(run).items() if value != defaults[name]}
 
 
 def _prune(**options: Any) -> dict[str, Any]:
@@ -207,14 +223,14 @@ def pruned(seed: int, scale: Scale, strategy: str, score: Optional[str], ratio: 
 
 
 def _retrained_from_scratch(seed: int, scale: Scale, ratio: float) -> Run:
-    """The second reading of the paper's "retrain". Which neurons stay plays no part in it: all values are drawn anew."""
+    """The second reading of the paper's "retrain": all values are drawn anew, the choice of neurons plays no part."""
     base = pruned(seed, scale, "uniform", None, ratio)
     options = {**base.options, **_prune(recovery="scratch")}
     return replace(base, arm=f"scratch-{ratio:g}", options=options, strategy="any", recovery="scratch")
 
 
 def _edges(seed: int, scale: Scale, option: str, value: float, recovery: str) -> Run:
-    arm = f"edge-{option.split('_')[0]}-{value:g}" + ("-scratch" if recovery == "scratch" else "")
+    arm = f"edge-{option.removesuffix('_fraction')}-{value:g}" + ("-scratch" if recovery == "scratch" else "")
     options = _prune(strategy="edge", start_step=scale.start_steps, recovery=recovery, **{f"edge_{option}": value})
     return _cut(arm, seed, scale, "edges", options=options, strategy="edge", recovery=recovery)
 

@@ -1,7 +1,7 @@
 """Carries out one run of a suite with Nerfstudio's own trainer and measures it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timezone
 from pathlib import Path
@@ -111,6 +111,7 @@ def execute(
     folder: Path,
     parent: Optional[RunRecord],
     identity: Mapping[str, str],
+    advance: Callable[[float], None] = lambda done: None,
 ) -> RunRecord:
     """Trains and measures.
 
@@ -122,6 +123,7 @@ def execute(
         folder: Folder of the benchmark.
         parent: Record of the run that it goes on from.
         identity: `digest` and `command` for the record.
+        advance: Is told which share of the steps is done, in [0, 1].
 
     Returns:
         The record; the run's checkpoint and log lie in the work folder.
@@ -136,6 +138,11 @@ def execute(
         memory = MemoryMeter(device)
         images = folder / "images" / run.name
         recorder = Recorder(trainer, run, scale, parent, folder / "work" / "quality", images)
+        first = trainer._start_step
+        report = TrainingCallback(
+            [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: advance((step + 1 - first) / steps)
+        )
+        trainer.callbacks.append(report)
         trainer.train()
         peak = memory.peak_mb
         recorder.add_stage("end")
@@ -211,5 +218,6 @@ def _record(
         anatomy=measure_anatomy(recorder.model) if run.describe else None,
         images={view: {"truth": "images/truth.png", **pictures}},
         notes=recorder.notes,
-        **identity,
+        digest=identity["digest"],
+        command=identity["command"],
     )

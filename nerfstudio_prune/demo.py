@@ -1,7 +1,6 @@
 """`ns-prune demo`: trains the built-in scene, prunes it in mid-training, and shows what was gained and what it cost."""
 
 import io
-import random
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+from nerfstudio_prune.method.host_state import seed_host
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.pipeline import PrunePipeline
 
@@ -86,11 +86,7 @@ class Demo:
         warnings.filterwarnings("ignore", module="nerfstudio|torchmetrics|torch")
         config = self.config()
         config.save_config()
-        seed = config.machine.seed
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  the host's samplers use the global state
-        torch.manual_seed(seed)
-
+        seed_host(config.machine.seed)
         trainer: Trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup(test_mode="test")
         pipeline: Any = trainer.pipeline

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_state import reset_host
 from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from nerfstudio_prune import demo as demo_module
 from nerfstudio_prune.demo import Demo, checkpoint_bytes, newest_checkpoint, side_by_side, to_uint8
+from nerfstudio_prune.method.host_state import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 

@@ -147,7 +147,8 @@ class _Document:
                 return None
             note = (
                 "Dense and pruned took turns in one process. Each speed-up is the median of the ratios of neighbouring "
-                "blocks, with their range; `a → b` are the medians of dense and pruned, memory their peaks. "
+                "blocks, with their range; `a → b` are the medians of dense and pruned, memory is what a training "
+                "step takes at most above what is held between two steps. "
                 f"Device {study.letter}: {escape(study.device)}."
             )
             return "\n\n".join([table, note, self._plot(study, "speed") or ""])

@@ -1,5 +1,6 @@
 """Where a measurement is taken, and how much memory it took."""
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def describe_machine(device: torch.device) -> MachineRecord:
 
 
 def processor_name() -> str:
-    """Name of the processor, with the number of cores that this process may use."""
+    """Name of the processor."""
     info = Path("/proc/cpuinfo")
     name = platform.processor() or platform.machine()
     if info.exists():
@@ -69,19 +70,36 @@ class MemoryMeter:
         """Starts anew from what is in use now."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif sys.platform == "linux":
+            self._held = torch.cuda.memory_allocated(self.device) / 1e6
+            return
+        if sys.platform == "linux":
+            # The allocator keeps what was freed, and would hide what is needed next.
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
             try:
                 Path("/proc/self/clear_refs").write_text("5")
             except OSError:
                 pass  # without the right to reset, the peak is that of the whole process so far
+        self._held = _status_mb("VmRSS") or 0.0
 
     @property
     def peak_mb(self) -> Optional[float]:
         """Peak in MB; None where it cannot be told."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e6
-        status = Path("/proc/self/status")
-        if not status.exists():
-            return None
-        kilobytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else None
+        return _status_mb("VmHWM")
+
+    @property
+    def growth_mb(self) -> Optional[float]:
+        """Peak in MB above what was in use at the reset; None where it cannot be told."""
+        return None if self.peak_mb is None else max(0.0, self.peak_mb - self._held)
+
+
+def _status_mb(name: str) -> Optional[float]:
+    """A size from the system's notes on this process, in MB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    kilobytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else None

@@ -49,7 +49,8 @@ class MachineRecord:
     @property
     def key(self) -> str:
         """What must agree for two times to be compared."""
-        return f"{self.device}, {self.threads} threads" if self.device_type == "cpu" else self.device
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.device}, {threads}" if self.device_type == "cpu" else self.device
 
 
 @dataclass
@@ -234,7 +235,7 @@ class SpeedArm:
     image_seconds: list[float]
     """Seconds to render one view."""
     peak_memory_mb: Optional[float]
-    """Highest of the training blocks."""
+    """Highest of the training blocks, above what is held between two steps; null where it cannot be told."""
 
 
 @dataclass

@@ -119,8 +119,8 @@ class _Arm:
         start = now(device)
         self.train(steps)
         self.step_seconds.append((now(device) - start) / steps)
-        if self.memory.peak_mb is not None:
-            self.peaks.append(self.memory.peak_mb)
+        if self.memory.growth_mb is not None:
+            self.peaks.append(self.memory.growth_mb)
         self.model.eval()
         with torch.no_grad():
             start = now(device)

@@ -218,7 +218,7 @@ def speed_table(study: Study, compact: bool = False) -> Optional[str]:
         for row, text in zip(rows, texts, strict=True):
             row[column] = text
     headers = ["pruning ratio", "layers", "fewer MACs", "training step faster", "rendering faster", "one image faster"]
-    headers += ["step ms", "image s", "peak memory MB", "blocks", "device"]
+    headers += ["step ms", "image s", "memory of a step MB", "blocks", "device"]
     kept = [0, 2, 3, 4, 8, 9] if compact else range(len(headers))
     return table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], 1 if compact else 2)
 

@@ -24,6 +24,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.method.checkpoint import fit_to_checkpoint
+from nerfstudio_prune.method.machine import default_eval_chunk
 from nerfstudio_prune.method.metrics import LazyLpips
 from nerfstudio_prune.neurons.costs import count_parameters, macs_per_sample
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears, mlp_groups
@@ -61,6 +62,8 @@ class PruneModelConfig(VanillaModelConfig):
     """Trunk layers that also read the encoded position; as in the host, indices past the last layer have no effect."""
     use_scene_contraction: bool = False
     """Contract unbounded space into the unit ball, for photographs."""
+    eval_num_rays_per_chunk: int = field(default_factory=default_eval_chunk)
+    """Rays that are rendered at once in evaluation. The default follows from the machine: more on a GPU."""
     coarse_sampler: Literal["uniform", "piecewise"] = "uniform"
     """Samples of the coarse field: uniform from near to far, or half of them uniform up to distance 1 and the rest
     spread towards infinity."""

@@ -327,7 +327,7 @@ def test_speed(tmp_path: Path) -> None:
     row = found["0.5"]
     assert row["training step faster"] == f"2.00{TIMES} (1.50{TO}2.50)" and row["step ms"] == "200.0 → 80.0"
     assert row["fewer MACs"] == f"{sizes().macs_per_ray / sizes(0.5).macs_per_ray:.2f}{TIMES}"
-    assert row["peak memory MB"] == "400 → 200" and row["image s"] == "2.00 → 1.00" and row["blocks"] == "3"
+    assert row["memory of a step MB"] == "400 → 200" and row["image s"] == "2.00 → 1.00" and row["blocks"] == "3"
     assert found["0.75"]["training step faster"] == f"**4.00{TIMES} (4.00{TO}4.00)**"
     assert "layers" not in rows(speed_table(study(tmp_path, slow, fast), compact=True))["0.5"]
 

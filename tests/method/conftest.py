@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from host_state import reset_host
 from nerfstudio.models.vanilla_nerf import VanillaModelConfig
 from tiny_run import SCENE_BOX, make_config
+
+from nerfstudio_prune.method.host_state import reset_host
 
 
 @pytest.fixture(scope="session", autouse=True)

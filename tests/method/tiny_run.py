@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from host_state import reset_host
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
+from nerfstudio_prune.method.host_state import reset_host
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.pruner import select_neurons

@@ -1,0 +1,204 @@
+"""Suites are data: what is compared with what is decided here, long before anything is measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+
+from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest
+from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
+
+CPU = SCALES["cpu"]
+
+
+def runs_of(suite: str, scale: Scale = CPU) -> list[Run]:
+    return [job for job in SUITES[suite](scale) if isinstance(job, Run)]
+
+
+def seeds_of(runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
+    """Arm -> its seeds."""
+    return {arm: tuple(run.seed for run in runs if run.arm == arm) for arm in dict.fromkeys(run.arm for run in runs)}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
+def test_names_are_unique_and_parents_come_first(suite: str, scale: Scale) -> None:
+    """Jobs are carried out in this order, and a name is a file: a second run of that name would never be run, and a
+    child before its parent would fail."""
+    jobs = SUITES[suite](scale)
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    for i, job in enumerate(jobs):
+        if isinstance(job, Run) and job.parent is not None:
+            assert job.parent in names[:i]
+        if isinstance(job, Run) and job.steps is None:
+            assert f"speed-{job.pruning_ratio:g}" in names[:i]
+
+
+@pytest.mark.parametrize(("one", "other"), combinations(SUITES, 2))
+def test_equal_names_are_equal_runs(one: str, other: str) -> None:
+    """A run that one suite has recorded serves the others in the same folder."""
+    first = {job.name: job for job in SUITES[one](CPU)}
+    second = {job.name: job for job in SUITES[other](CPU)}
+    for name in first.keys() & second.keys():
+        assert first[name] == second[name], name
+
+
+def test_the_suites_share_runs() -> None:
+    """Otherwise the test above compares nothing."""
+    shared = {run.arm for run in runs_of("paper")} & {run.arm for run in runs_of("frontier")}
+    assert {"dense-start", "dense", "coreset-0.5", "importance-w_out-0.5"} <= shared
+    assert "coreset-mussay-0.5" in {run.arm for run in runs_of("peers")} & {run.arm for run in runs_of("frontier")}
+
+
+def test_matrix_of_the_paper() -> None:
+    """Tables 1 to 4 of the paper: each of its rows, in both readings of "retrain"; what is drawn at random with three
+    seeds, what is not with one."""
+    three = {
+        "dense-start",
+        "dense",
+        "coreset-0.5",
+        "coreset-0.75",
+        "importance-w_in-0.5",
+        "importance-w_out-0.5",
+        "importance-w_in_w_out-0.5",
+        "uniform-0.75",
+        "scratch-0.5",
+        "scratch-0.75",
+    }
+    edges = {
+        f"edge-{target}{recovery}"
+        for target in ("threshold-0.05", "threshold-0.1", "keep-0.4", "keep-0.2")
+        for recovery in ("", "-scratch")
+    }
+    assert seeds_of(runs_of("paper")) == {**dict.fromkeys(three, (1, 2, 3)), **dict.fromkeys(edges, (1,))}
+    for run in runs_of("paper"):
+        prune = {key.removeprefix("pipeline.prune."): value for key, value in run.options.items()}
+        if run.role == "edges":
+            _, option, value, *scratch = run.arm.split("-")
+            name = {"threshold": "edge_threshold", "keep": "edge_keep_fraction"}[option]
+            assert prune["strategy"] == "edge" and prune[name] == float(value) and run.pruning_ratio is None
+            assert prune["recovery"] == run.recovery == ("scratch" if scratch else "continue")
+        if run.role == "pruned":
+            assert prune["pruning_ratio"] == run.pruning_ratio == float(run.arm.rpartition("-")[2])
+            assert prune.get("recovery", "continue") == run.recovery
+            assert (run.recovery == "scratch") == run.arm.startswith("scratch")
+
+
+def test_matrix_of_the_frontier() -> None:
+    """Half width with every seed, quarter width with one, and each with the controls that its claims need."""
+    half = {
+        "coreset-0.5",
+        "uniform-0.5",
+        "importance-w_out-0.5",
+        "importance-w_in_w_out-0.5",
+        "coreset-mussay-0.5",
+        "small-0.5",
+        "small-0.5-equal-time",
+    }
+    controls = {"dense-start", "dense", "masked-importance-w_out-0.5"}
+    quarter = {arm.replace("0.5", "0.75") for arm in half}
+    expected = {**dict.fromkeys(half | controls, (1, 2, 3)), **dict.fromkeys(quarter, (1,))}
+    assert seeds_of(runs_of("frontier")) == expected
+    assert {job.name for job in SUITES["frontier"](CPU) if isinstance(job, SpeedRun)} == {"speed-0.5", "speed-0.75"}
+
+
+def test_a_new_strategy_is_in_the_frontier() -> None:
+    """Somebody who registers a method of his own gets it compared without touching the benchmark."""
+
+    @register_strategy("temporary")
+    @dataclass
+    class Temporary(Strategy):
+        @property
+        def default_score(self) -> str:
+            return "w_in"
+
+        def select(self, scores: torch.Tensor, n_keep: int, generator: torch.Generator) -> Selection:
+            return Selection(torch.arange(n_keep))
+
+    try:
+        seeds = seeds_of(runs_of("frontier"))
+        found = {run.arm: run for run in runs_of("frontier")}["temporary-0.5"]
+    finally:
+        del STRATEGIES["temporary"]
+    assert seeds["temporary-0.5"] == (1, 2, 3) and seeds["temporary-0.75"] == (1,)
+    assert (found.strategy, found.score, found.options["pipeline.prune.strategy"]) == (
+        "temporary",
+        "w_in",
+        "temporary",
+    )
+    assert not any("temporary" in run.arm for run in runs_of("frontier"))
+
+
+@pytest.mark.parametrize("suite", ["paper", "frontier", "peers"])
+def test_all_branches_have_the_same_start_and_length(suite: str) -> None:
+    """What is cut is compared with the dense control: same start, same step of the cut, same number of steps."""
+    for run in runs_of(suite):
+        if run.parent is not None and run.steps is not None:
+            assert (run.parent, run.steps) == (f"dense-start-s{run.seed}", CPU.steps - CPU.start_steps)
+        if run.procedure == "method" and run.recovery is not None:
+            assert run.options["pipeline.prune.start_step"] == CPU.start_steps
+        if run.role == "small":
+            assert (run.parent, run.steps) == (None, CPU.steps)
+
+
+def test_peers_prune_to_the_same_width() -> None:
+    """Libraries are compared by what they choose, so all have one ratio and one start."""
+    runs = runs_of("peers")
+    assert {run.seed for run in runs} == {1}
+    assert {run.pruning_ratio for run in runs if run.recovery} == {0.5}
+    criteria = {(run.procedure, run.score) for run in runs if run.role == "peer"}
+    assert criteria == {
+        *(("torch-pruning", name) for name in ("random", "magnitude-l1", "magnitude-l2", "taylor", "fpgm")),
+        *(("torch-prune", name) for name in ("l1", "l2")),
+    }
+
+
+RUN = Run("arm", 1, "pruned", 4, "start-s1", {"a.b": 0.5})
+START = Run("start", 1, "start", 4)
+SCALE = Scale("tiny", {"c.d": 2}, 4, 8, (1,), 2, 32, 2, 2, 2, {"image_size": 16})
+
+
+def of(run: Run | SpeedRun = RUN, scale: Scale = SCALE, method: str = "m", scene: str = "s", parents: Any = ()) -> str:
+    return digest(run, scale, method, scene, [START, *parents])
+
+
+def other(value: Any) -> Any:
+    """A different value of the same kind."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, dict):
+        return {**value, "new": 1}
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Run)])
+def test_digest_covers_every_setting_of_a_run_and_its_parents(name: str) -> None:
+    """A record with the digest of a run is taken for that run. One setting left out, and a changed suite would go on
+    with what was measured before the change."""
+    change: Any = {name: other(getattr(RUN, name))}
+    assert of(replace(RUN, **change)) != of()
+    parent = Run("earlier", 1, "start", 2)
+    assert of(parents=[replace(parent, **change)]) != of(parents=[parent])
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Scale)])
+def test_digest_covers_the_sizes_but_not_what_says_nothing_about_one_run(name: str) -> None:
+    """More seeds must not throw away the seeds that are recorded; any other size decides the result."""
+    value = getattr(SCALE, name)
+    changed = replace(SCALE, **{name: (*value, 7) if name == "seeds" else other(value)})
+    assert (of(scale=changed) == of()) == (name in ("name", "seeds"))
+
+
+def test_digest_covers_method_and_scene() -> None:
+    """Two scenes in one folder would be mixed up."""
+    assert len({of(), of(method="n"), of(scene="t"), of(SpeedRun(0.5)), of(SpeedRun(0.25))}) == 5
+
+
+def test_digest_is_the_same_in_every_process() -> None:
+    """Written out, from another process: Python's own hashes differ from one to the next. It changes when a setting is
+    added to runs or scales, and then no earlier record is taken up any more."""
+    assert of() == "PINNED"

@@ -1,6 +1,8 @@
 """The command `ns-prune`."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import tyro
 
@@ -9,12 +11,26 @@ from nerfstudio_prune.bench.inspect_run import Inspect
 from nerfstudio_prune.bench.report import Report
 from nerfstudio_prune.demo import Demo
 
+COMMANDS = {"demo": Demo, "bench": Bench, "report": Report, "inspect": Inspect}
+"""Name -> dataclass of options with a `main`."""
+
+
+def parse(arguments: Optional[Sequence[str]] = None) -> Any:
+    """The chosen command with its options.
+
+    Args:
+        arguments: Words after `ns-prune`; None for those of this process.
+
+    Raises:
+        SystemExit: If they make no command.
+    """
+    return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, description="Tools of nerfstudio-prune.")
+
 
 def entrypoint() -> None:
     """Entry point of the console script."""
     tyro.extras.set_accent_color("bright_yellow")
-    commands = {"demo": Demo, "bench": Bench, "report": Report, "inspect": Inspect}
-    command = tyro.extras.subcommand_cli_from_dict(commands, description="Tools of nerfstudio-prune.")
+    command = parse()
     try:
         command.main()
     except ValueError as error:

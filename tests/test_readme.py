@@ -2,12 +2,15 @@
 
 import importlib.util
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
+from nerfstudio_prune.bench.suites import SCALES, SUITES
+from nerfstudio_prune.cli import parse
 from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
@@ -46,6 +49,23 @@ def test_stock_method_is_untouched_by_the_example(example) -> None:
     from nerfstudio_prune.method_configs.nerf_prune import nerf_prune  # type: ignore[import-not-found]  # noqa: PLC0415
 
     assert nerf_prune.config.pipeline.prune.filled().strategy == "coreset"
+
+
+def test_commands_in_the_readme_parse() -> None:
+    """Whoever copies a line must not meet an option that was renamed; nothing is carried out here."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("ns-prune ")]
+    assert {line.split()[1] for line in lines} == {"bench", "report", "inspect"}
+    for line in lines:
+        command = parse(shlex.split(line, comments=True)[1:])
+        assert type(command).__name__.lower() == line.split()[1]
+
+
+def test_suites_and_scales_in_the_readme_are_those_there_are() -> None:
+    """The table is where a user learns what there is to run."""
+    section = README.split("## Measure it yourself")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(.*?)` \|", section, flags=re.MULTILINE)) == set(SUITES)
+    assert set(re.findall(r"`--scale (\w+)`", section)) == set(SCALES)
 
 
 def test_options_in_the_readme_exist() -> None:

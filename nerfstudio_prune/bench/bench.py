@@ -251,16 +251,16 @@ def _summary(record: RunRecord | SpeedRecord) -> str:
 
 def _print_plan(console: Console, jobs: list[Run | SpeedRun], todo: list[Run | SpeedRun], folder: _Folder) -> None:
     table = Table(title=f"{len(jobs)} runs, {len(jobs) - len(todo)} of them recorded", title_justify="left")
-    for column in ("run", "role", "goes on from", "steps", "minutes"):
-        table.add_column(column, justify="right" if column in ("steps", "minutes") else "left")
+    for column in ("run", "goes on from", "steps", "minutes"):
+        table.add_column(column, justify="right" if column in ("steps", "minutes") else "left", no_wrap=True)
     seconds, origin = estimate_seconds(jobs, folder.scale, folder.scene.method, folder.path)
     for job in jobs:
         minutes = f"{seconds[job.name] / 60:.1f}" if job in todo else "recorded"
         if isinstance(job, Run):
             steps = str(job.steps or "equal time")
-            table.add_row(job.name, job.role, job.parent or "", steps, minutes)
+            table.add_row(job.name, job.parent or "", steps, minutes)
         else:
-            table.add_row(job.name, "speed", "", "", minutes)
+            table.add_row(job.name, "", "", minutes)
     console.print(table)
     left = sum(seconds[job.name] for job in todo) / 60
     console.print(f"Estimated: {left:.0f} minutes ({origin})")

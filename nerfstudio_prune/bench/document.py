@@ -71,13 +71,14 @@ class _Document:
         """The report as Markdown."""
         sections = [
             ("What was measured", measured_text(self.studies)),
+            ("What the numbers say", f"{RULE}\n\n{self._studies(claims_text, 'frontier')}"),
             ("The paper's tables", self._paper()),
             ("Quality against size and time", self._frontier()),
             ("Speed", self._speed()),
             ("Other libraries", self._peers()),
             ("Layers and scores", self._layers()),
             ("Renderings", self._renderings()),
-            ("What the numbers say", self._claims()),
+            ("All comparisons", self._studies(claims_table, "frontier")),
         ]
         parts = [f"# {TITLE}", "Made by `ns-prune report` from records only."]
         for number, (title, text) in enumerate(sections, 1):
@@ -193,9 +194,3 @@ class _Document:
             return self.galleries[study.slug].text if study.slug in self.galleries else None
 
         return f"{note}\n\n{self._studies(make, 'frontier')}"
-
-    def _claims(self) -> str:
-        def make(study: Study) -> Optional[str]:
-            return "\n\n".join(part for part in (claims_text(study), claims_table(study)) if part) or None
-
-        return f"{RULE}\n\n{self._studies(make, 'frontier')}"

@@ -11,8 +11,8 @@ from record_factory import CPU, GPU, dense, everything, run, save, speed
 from nerfstudio_prune.bench.records import RecordError
 from nerfstudio_prune.bench.report import Report
 
-SECTIONS = ["What was measured", "The paper's tables", "Quality against size and time", "Speed", "Other libraries"]
-SECTIONS += ["Layers and scores", "Renderings", "What the numbers say"]
+SECTIONS = ["What was measured", "What the numbers say", "The paper's tables", "Quality against size and time", "Speed"]
+SECTIONS += ["Other libraries", "Layers and scores", "Renderings", "All comparisons"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -138,7 +138,7 @@ def test_two_devices(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.md").read_text()
     assert "**The records come from 2 devices (A: Some GPU 80GB; B: Some Processor, 2 threads).**" in text
     assert "no ratio mixes two" in text and "### The same arms on several devices" in text
-    assert text.count("### A: demo-data, scale cpu, Some GPU 80GB") == 5  # paper, frontier, speed, layers, claims
+    assert text.count("### A: demo-data, scale cpu, Some GPU 80GB") == 6  # claims twice, paper, frontier, speed, layers
     assert "\n#### Table 4" in text  # below the heading of its device
     for part in re.split(r"^###? ", text, flags=re.MULTILINE):
         if part.startswith(("A:", "B:")):

@@ -138,7 +138,7 @@ class _Folder:
         while isinstance(run, Run) and run.parent:
             run = self.runs[run.parent]
             parents.append(run)
-        return digest(job, self.scale, self.scene.method, self.scene.name, parents)
+        return digest(job, self.scale, self.scene.method, self.scene.fingerprint, parents)
 
     def record(self, job: Run | SpeedRun) -> Any:
         """Record of a job; None if there is none.

@@ -38,7 +38,8 @@ def processor_name() -> str:
 
 
 def git_commit(folder: Path) -> Optional[str]:
-    """Commit of the checkout that holds a folder, with `+` when its tracked files were changed; None outside of one."""
+    """Commit of the checkout that a folder belongs to, with `+` when its tracked files were changed; None outside of one,
+    or where it lies untracked in somebody else's."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -46,6 +47,8 @@ def git_commit(folder: Path) -> Optional[str]:
         ).stdout.strip()
 
     try:
+        if not git("ls-files", "."):
+            return None
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

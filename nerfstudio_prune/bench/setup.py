@@ -1,6 +1,7 @@
 """From a run of a suite to a configured trainer."""
 
 import ast
+import hashlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.method.host_state import reset_host, seed_host
-from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
+from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_folder
 
 NEVER = 10**9
 DATAPARSER = "pipeline.datamanager.dataparser"
@@ -31,6 +32,8 @@ class Scene:
     """Nerfstudio method that suits it."""
     dataparser: Any
     """Configuration of its parser."""
+    fingerprint: str
+    """Tells it from another version of the same scene, wherever its folder lies."""
 
 
 def find_scene(data: Optional[Path], scale: Scale) -> Scene:
@@ -44,14 +47,25 @@ def find_scene(data: Optional[Path], scale: Scale) -> Scene:
         ValueError: If the folder holds no data set that is known.
     """
     if data is None:
-        return Scene("demo-data", "nerf-prune", DemoDataParserConfig(**scale.demo_options))
+        parser = DemoDataParserConfig(**scale.demo_options)
+        return Scene("demo-data", "nerf-prune", parser, scene_folder(parser).name)
     if (data / "transforms_train.json").is_file():
-        return Scene(data.resolve().name, "nerf-prune", BlenderDataParserConfig(data=data))
+        return Scene(data.resolve().name, "nerf-prune", BlenderDataParserConfig(data=data), _fingerprint(data))
     if (data / "transforms.json").is_file():
-        return Scene(data.resolve().name, "nerf-prune-real", NerfstudioDataParserConfig(data=data))
+        return Scene(data.resolve().name, "nerf-prune-real", NerfstudioDataParserConfig(data=data), _fingerprint(data))
     raise ValueError(
         f"--data {data}: expected a folder with transforms_train.json (Blender format) or transforms.json (Nerfstudio)"
     )
+
+
+def _fingerprint(data: Path) -> str:
+    """Hash of the cameras and, as a copy at another resolution has the same cameras, of one image."""
+    cameras = sorted(data.glob("transforms*.json"))
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in cameras))
+    images = sorted(path for path in data.glob("*/*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if images:
+        content.update(images[0].read_bytes())
+    return content.hexdigest()[:16]
 
 
 def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:

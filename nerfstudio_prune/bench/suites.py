@@ -162,16 +162,16 @@ def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: 
         job: The run.
         scale: Sizes; those that say nothing about this job are left out.
         method: Nerfstudio method.
-        scene: Name of the scene.
+        scene: Fingerprint of the data.
         parents: Runs that it goes on from, the nearest first.
     """
     names = ["speed_blocks", "speed_steps"] if isinstance(job, SpeedRun) else ["views", "curve_rays", "curve_every"]
     if isinstance(job, Run) and job.steps is None:
         names.append("start_steps")
-    sizes = {"options": dict(scale.options), "demo_options": dict(scale.demo_options)}
+    sizes = {"options": dict(scale.options), **{name: getattr(scale, name) for name in names}}
     parts = [
         *(_given(run) for run in (job, *parents)),
-        {**sizes, **{name: getattr(scale, name) for name in names}},
+        sizes,
         method,
         scene,
     ]

@@ -64,10 +64,10 @@ class Bench:
             RecordError: If a record in the output folder cannot be read.
             SystemExit: If a run failed; the others are recorded.
         """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         warnings.filterwarnings("ignore", module="nerfstudio|torchmetrics|torch")
         scale, scene = self._scale()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         jobs = self._jobs(scale)
         # Made before output is redirected, so that progress stays on the terminal.
         console = Console(file=sys.stdout, soft_wrap=True)
@@ -90,8 +90,8 @@ class Bench:
             raise ValueError(
                 f"--start-steps must be in [1, --steps - 2], got {scale.start_steps} with --steps {scale.steps}"
             )
-        for name, value in (("--seeds", len(scale.seeds)), ("--views", scale.views)):
-            if value < 1:
+        for name, value in (("--seeds", len(scale.seeds)), ("--views", scale.views), ("--threads", self.threads)):
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least one, got {value}")
         if len(set(scale.seeds)) < len(scale.seeds):
             raise ValueError(f"--seeds must differ, got {scale.seeds}")

@@ -38,8 +38,8 @@ def processor_name() -> str:
 
 
 def git_commit(folder: Path) -> Optional[str]:
-    """Commit of the checkout that a folder belongs to, with `+` when its tracked files were changed; None outside of one,
-    or where it lies untracked in somebody else's."""
+    """Commit of the checkout that a folder is part of, with `+` when its tracked files were changed; None outside of
+    one, or where it lies untracked in somebody else's."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -130,7 +130,7 @@ def run_options(run: Run, scale: Scale, method: str) -> dict[str, Any]:
     for path in WIDTHS:
         full = options.get(path, get_option(all_methods[method], path))
         if run.width_ratio != 1:
-            options[path] = round(full * run.width_ratio)
+            options[path] = int(full * run.width_ratio + 0.5)  # a half is rounded up, as by the method
     return options
 
 

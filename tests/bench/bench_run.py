@@ -12,7 +12,7 @@ from nerfstudio_prune.bench.bench import Bench
 from nerfstudio_prune.bench.records import RunRecord, SpeedRecord, read_record
 from nerfstudio_prune.method.host_state import reset_host
 
-FAST = {"optimizers.fields.optimizer.lr": "0.01"}
+FAST = {"optimizers.fields.optimizer.lr": "0.05"}
 """A rate at which the few steps of a smoke run move its quality visibly."""
 
 

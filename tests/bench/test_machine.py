@@ -75,7 +75,9 @@ def test_description_of_this_machine() -> None:
     found = describe_machine(torch.device("cpu"))
     assert found.device == processor_name() != "" and found.device_type == "cpu"
     assert found.threads == torch.get_num_threads()
-    assert found.versions["torch"] == torch.__version__.partition("+")[0] or found.versions["torch"] == torch.__version__
+    assert (
+        found.versions["torch"] == torch.__version__.partition("+")[0] or found.versions["torch"] == torch.__version__
+    )
     assert {"python", "nerfstudio", "nerfstudio-prune"} <= set(found.versions)
     assert found.git_commit == git_commit(Path(machine.__file__).parents[1])
 

@@ -1,6 +1,7 @@
 """From a run to a trainer: options arrive where they belong, or are refused by name."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_setting_an_option_changes_only_that() -> None:
     assert config.optimizers["fields"]["optimizer"].lr == 0.25 and config.max_num_iterations == 7
     set_option(config, "optimizers.fields.scheduler", None)
     assert config.optimizers["fields"]["scheduler"] is None
-    with pytest.raises(ValueError, match="optimizers.fields.optimizer.rate"):
+    with pytest.raises(ValueError, match=r"optimizers\.fields\.optimizer\.rate: there is no 'rate'"):
         set_option(config, "optimizers.fields.optimizer.rate", 1.0)
 
 
@@ -106,6 +107,32 @@ def test_a_relative_folder_has_its_own_name(tmp_path: Path, monkeypatch: pytest.
     assert find_scene(Path(), SMOKE).name == tmp_path.name
 
 
+def scene_at(folder: Path, camera: str = "{}", pixels: bytes = b"one") -> str:
+    """Makes a data set and gives its fingerprint."""
+    (folder / "train").mkdir(parents=True)
+    (folder / "transforms_train.json").write_text(camera)
+    (folder / "train" / "r_0.png").write_bytes(pixels)
+    return find_scene(folder, SMOKE).fingerprint
+
+
+def test_a_scene_is_known_by_its_content(tmp_path: Path) -> None:
+    """Records hold on another machine, where the folder lies elsewhere; a copy at half the resolution has the same
+    cameras and often the same name, and is another scene."""
+    original = scene_at(tmp_path / "a" / "lego")
+    assert scene_at(tmp_path / "b" / "copy") == original
+    assert scene_at(tmp_path / "c" / "lego", pixels=b"two") != original
+    assert scene_at(tmp_path / "d" / "lego", camera='{"camera_angle_x": 1}') != original
+
+
+def test_the_built_in_scene_is_known_by_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the cache lies."""
+    sizes = [find_scene(None, replace(SMOKE, demo_options={"image_size": size})).fingerprint for size in (16, 17)]
+    assert sizes[0] != sizes[1]
+    before = find_scene(None, SMOKE).fingerprint
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find_scene(None, SMOKE).fingerprint == before
+
+
 @pytest.mark.parametrize("make", [True, False])
 def test_a_folder_without_data_is_refused(tmp_path: Path, make: bool) -> None:
     """Falling back to the built-in scene would measure something else than was asked for."""
@@ -120,7 +147,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path, make: bool) -> None:
 def test_a_small_network_has_the_widths_of_a_pruned_one() -> None:
     """The control from scratch is only one if it is exactly as large, also under widths that the user gave."""
     scale = SCALES["cpu"]
-    small = [job for job in SUITES["frontier"](scale) if isinstance(job, Run) and job.arm == "small-0.75"][0]
+    small = next(job for job in SUITES["frontier"](scale) if isinstance(job, Run) and job.arm == "small-0.75")
     options = run_options(small, scale, "nerf-prune")
     assert (options[WIDTH], options["pipeline.model.head_mlp_layer_width"]) == (32, 16)
     assert run_options(small, SCALES["gpu"], "nerf-prune")[WIDTH] == 64
@@ -132,7 +159,7 @@ def test_config_of_a_run(tmp_path: Path) -> None:
     left to take time; the registered method stays as it is."""
     before = deepcopy(all_methods["nerf-prune"])
     run = pruned(3, SMOKE, "coreset", None, 0.5, variant="mussay")
-    scene = Scene("x", "nerf-prune", DemoDataParserConfig(data=tmp_path))
+    scene = Scene("x", "nerf-prune", DemoDataParserConfig(data=tmp_path), "")
     config: Any = make_config(run, SMOKE, scene, 5, tmp_path / "runs", tmp_path / "step-000000003.ckpt")
     assert config.machine.seed == 3 and config.max_num_iterations == 5
     assert config.load_checkpoint == tmp_path / "step-000000003.ckpt"
@@ -155,5 +182,5 @@ def test_config_of_a_run(tmp_path: Path) -> None:
 
 def test_options_of_the_user_win_over_the_scale() -> None:
     """They are merged before a run is made, so that they stand in the record as well."""
-    assert parse_options(FAST, "nerf-prune") == {"optimizers.fields.optimizer.lr": 0.01}
+    assert parse_options(FAST, "nerf-prune") == {"optimizers.fields.optimizer.lr": 0.05}
     assert get_option(all_methods["nerf-prune"], "optimizers.fields.optimizer.lr") == 5e-4

@@ -185,12 +185,54 @@ def test_digest_covers_every_setting_of_a_run_and_its_parents(name: str) -> None
     assert of(parents=[replace(parent, **change)]) != of(parents=[parent])
 
 
+RUN_SIZES = {"options", "views", "curve_rays", "curve_every"}
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(Scale)])
-def test_digest_covers_the_sizes_but_not_what_says_nothing_about_one_run(name: str) -> None:
-    """More seeds must not throw away the seeds that are recorded; any other size decides the result."""
+@pytest.mark.parametrize(
+    ("job", "sizes"),
+    [
+        (RUN, RUN_SIZES),
+        (replace(RUN, steps=None), {*RUN_SIZES, "start_steps"}),
+        (SpeedRun(0.5), {"options", "speed_blocks", "speed_steps"}),
+    ],
+    ids=["run", "equal-time", "speed"],
+)
+def test_digest_covers_the_sizes_that_decide_a_job_and_no_others(
+    job: Run | SpeedRun, sizes: set[str], name: str
+) -> None:
+    """More seeds or another number of speed blocks must not throw away runs that are recorded. Steps count through the
+    runs themselves, options of the built-in scene through its fingerprint; only for equal time steps follow from the
+    scale."""
     value = getattr(SCALE, name)
     changed = replace(SCALE, **{name: (*value, 7) if name == "seeds" else other(value)})
-    assert (of(scale=changed) == of()) == (name in ("name", "seeds"))
+    assert (of(job, scale=changed) != of(job)) == (name in sizes)
+
+
+def digests(suite: str, scale: Scale) -> dict[str, str]:
+    """Name of each job of a suite -> its fingerprint."""
+    jobs = {job.name: job for job in SUITES[suite](scale)}
+    found = {}
+    for job in jobs.values():
+        parents, run = [], job
+        while isinstance(run, Run) and run.parent is not None:
+            run = jobs[run.parent]
+            parents.append(run)
+        found[job.name] = digest(job, scale, "nerf-prune", "lego", parents)
+    return found
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_steps_count_where_they_decide(suite: str) -> None:
+    """The runs of a longer suite start from the same dense start; a later cut changes everything but networks that are
+    small from the beginning."""
+    before, longer = digests(suite, CPU), digests(suite, replace(CPU, steps=3000))
+    same = {name for name in before if before[name] == longer[name]}
+    assert same == {name for name in before if name.startswith(("dense-start", "speed"))}
+    later = digests(suite, replace(CPU, start_steps=1500))
+    same = {name for name in before if before[name] == later[name]}
+    assert same == {name for name in before if name.startswith(("speed", "small")) and not name.count("equal-time")}
+    assert len(set(before.values())) == len(before)
 
 
 def test_digest_covers_method_and_scene() -> None:
@@ -199,6 +241,6 @@ def test_digest_covers_method_and_scene() -> None:
 
 
 def test_digest_is_the_same_in_every_process() -> None:
-    """Written out, from another process: Python's own hashes differ from one to the next. It changes when a setting is
-    added to runs or scales, and then no earlier record is taken up any more."""
-    assert of() == "PINNED"
+    """Written out, from another process: Python's own hashes differ from one to the next. Where it changes, no
+    earlier record is taken up any more."""
+    assert of() == "1b4ef73911fcac5b"

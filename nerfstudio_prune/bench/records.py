@@ -24,6 +24,9 @@ Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-eq
 removed; edges: single weights masked; masked: neurons masked instead of removed; small: a network of those widths from
 scratch for as many steps, or for as much time, as a pruned run; peer: pruned by another library."""
 
+Clock = Literal["wall", "processor"]
+"""What training is timed by."""
+
 
 class RecordError(ValueError):
     """A file that is no readable record. The message names the file."""
@@ -116,16 +119,16 @@ class CurvePoint:
     step: int
     """Training steps taken."""
     train_seconds: float
-    """Wall-clock time of these steps, without evaluation."""
+    """Time of these steps by the record's clock, without evaluation."""
     psnr: float
 
 
 @dataclass
 class Seconds:
-    """How the wall-clock time of a run was spent."""
+    """How the time of a run was spent; prune and evaluate by the wall clock."""
 
     train: float
-    """Steps of this run."""
+    """Steps of this run, by the record's clock."""
     train_total: float
     """The same with the runs it goes on from."""
     train_cpu: float
@@ -196,7 +199,7 @@ class RunRecord:
     """From the first step of the first run that it goes on from."""
     seconds: Seconds
     rays_per_sec: float
-    """Training rays per second, median of the last 100 steps."""
+    """Training rays per second by the record's clock, median of the last 100 steps."""
     eval_rays_per_sec: float
     """Rendered rays per second of the last evaluation."""
     peak_memory_mb: Optional[float]
@@ -205,6 +208,9 @@ class RunRecord:
     """Views that the quality is the mean of."""
     curve_rays: int
     """Rays behind a point of the curve."""
+    clock: Clock = "wall"
+    """What training was timed by. With one thread on a CPU it is the processor time of this process: what else the
+    machine does then does not count."""
     anatomy: Optional[Anatomy] = None
     images: dict[str, dict[str, str]] = field(default_factory=dict)
     """View -> stage (or `truth`) -> picture, relative to the folder above the record; not committed."""

@@ -1,19 +1,22 @@
 """Carries out one run of a suite with Nerfstudio's own trainer and measures it."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 from typing import Any, Optional
 
+import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
 from nerfstudio_prune.bench.procedures import PROCEDURES
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, now, save_image
-from nerfstudio_prune.bench.records import CurvePoint, RunRecord, Seconds, Stage
+from nerfstudio_prune.bench.records import Clock, CurvePoint, RunRecord, Seconds, Stage
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.core.events import PruneEvent
@@ -24,6 +27,13 @@ from nerfstudio_prune.method.quality import FixedRays
 
 CURVE_SEED = 0
 """Seed of the held-out rays of the curve: the same for all runs."""
+
+
+def training_clock(device: torch.device) -> tuple[Clock, Callable[[], float]]:
+    """What training steps are timed by, and the clock itself in seconds."""
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return "processor", time.process_time
+    return "wall", lambda: now(device)
 
 
 class Recorder:
@@ -55,7 +65,10 @@ class Recorder:
         self.curve: list[CurvePoint] = list(parent.curve) if parent else []
         self.first_step = trainer._start_step
         self.seconds_before = parent.seconds.train_total if parent else 0.0
+        clock, self._clock = training_clock(self.model.device)
+        self.clock: Clock = clock
         self.train = self.train_cpu = 0.0
+        self.step_seconds: deque[float] = deque(maxlen=100)
         self.curve_seconds = 0.0
         self.notes: dict[str, Any] = {}
         self._start = self._start_cpu = 0.0
@@ -66,11 +79,19 @@ class Recorder:
         trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._end))
         trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._look))
 
+    @property
+    def rays_per_sec(self) -> float:
+        """Training rays per second, median over the last 100 steps since an event; 0 if there was none."""
+        pipeline: Any = self.trainer.pipeline
+        rays = pipeline.datamanager.get_train_rays_per_batch()
+        return rays / median(self.step_seconds) if self.step_seconds else 0.0
+
     def _begin(self, step: int) -> None:
-        self._start, self._start_cpu = now(self.model.device), time.process_time()
+        self._start, self._start_cpu = self._clock(), time.process_time()
 
     def _end(self, step: int) -> None:
-        self.train += now(self.model.device) - self._start
+        self.step_seconds.append(self._clock() - self._start)
+        self.train += self.step_seconds[-1]
         self.train_cpu += time.process_time() - self._start_cpu
         self._steps = step + 1
 
@@ -96,6 +117,8 @@ class Recorder:
             self.notes |= procedure(self.trainer, self.run)
             self.add_stage("right after")
             event = True
+        if event:
+            self.step_seconds.clear()
         if event or self._steps % self.scale.curve_every == 0:
             start = time.perf_counter()
             psnr = self.rays(self.model)["psnr"]
@@ -210,11 +233,12 @@ def _record(
             prune=sum(event.seconds for event in history) + recorder.notes.get("seconds", 0.0),
             evaluate=recorder.meter.seconds + recorder.curve_seconds,
         ),
-        rays_per_sec=recorder.controller.rays_per_sec,
+        rays_per_sec=recorder.rays_per_sec,
         eval_rays_per_sec=recorder.meter.rays_per_sec,
         peak_memory_mb=peak,
         eval_views=len(recorder.meter.views),
         curve_rays=recorder.rays.num_rays,
+        clock=recorder.clock,
         anatomy=measure_anatomy(recorder.model) if run.describe else None,
         images={view: {"truth": "images/truth.png", **pictures}},
         notes=recorder.notes,

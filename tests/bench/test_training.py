@@ -206,7 +206,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     takes(100, ViewMeter, "__call__")
     takes(100, FixedRays, "__call__")
     takes(10_000, PruneController, "_carry_out")
-    monkeypatch.setattr(training_module, "now", lambda device: time_now[0])
+    monkeypatch.setattr(training_module, "training_clock", lambda device: ("wall", lambda: time_now[0]))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,18 @@ def test_time_adds_up_over_the_runs_before(tmp_path: Path, clock: None) -> None:
     assert (record.seconds.train, record.seconds.train_total) == (8, 16)
     assert [point.step for point in record.curve] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [point.train_seconds for point in record.curve] == [2, 4, 6, 8, 10, 12, 14, 16]
+
+
+@pytest.mark.parametrize(("threads", "name"), [(1, "processor"), (2, "wall")])
+def test_clock_of_one_thread_does_not_see_other_programs(
+    monkeypatch: pytest.MonkeyPatch, threads: int, name: str
+) -> None:
+    """Waiting is what a busy machine adds. With several threads processor time would count their idling instead."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found, clock = training_module.training_clock(torch.device("cpu"))
+    start = clock()
+    time.sleep(0.05)
+    assert found == name and (clock() - start < 0.04) == (name == "processor")
 
 
 def test_curves(recorded: Path) -> None:

@@ -13,6 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 
+from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.records import Anatomy, Quality, Sizes, ViewQuality
 from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
 from nerfstudio_prune.method.model import PruneModel
@@ -68,13 +69,14 @@ class ViewMeter:
         was_training = model.training
         model.eval()
         results, rays, seconds = [], 0, 0.0
+        _, clock = clock_of(model.device)
         devices: list[Any] = [model.device] if model.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices), torch.no_grad():
                 for view in self.views:
-                    start = now(model.device)
+                    start = clock()
                     outputs = model.get_outputs_for_camera(self.dataset.cameras[view : view + 1].to(model.device))
-                    seconds += now(model.device) - start
+                    seconds += clock() - start
                     rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]
                     metrics, _ = model.get_image_metrics_and_images(outputs, self.dataset[view])
                     results.append(ViewQuality(view, metrics["psnr"], metrics["fine_ssim"], metrics.get("fine_lpips")))
@@ -111,13 +113,6 @@ def refresh_masks(model: PruneModel) -> None:
     for layer in linears(model.neuron_groups()).values():
         for hook in layer._forward_pre_hooks.values():
             hook(layer, None)
-
-
-def now(device: torch.device) -> float:
-    """Wall-clock time at which all work of a device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:

@@ -266,6 +266,8 @@ class SpeedRecord:
     steps_per_block: int
     dense: SpeedArm
     pruned: SpeedArm
+    clock: Clock = "wall"
+    """What both were timed by."""
     kind: str = "speed"
     schema_version: int = SCHEMA_VERSION
 

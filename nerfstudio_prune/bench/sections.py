@@ -48,7 +48,7 @@ def measured_text(studies: Sequence[Study]) -> str:
         "multiply-accumulates (MACs) count the coarse and the fine field. MB are 10⁶ bytes, of fp32. «±» is the "
         "standard deviation over n seeds. Δ dense is the difference to the dense run of the same seed, seed by seed. "
         "The best mean of each group of equal pruning ratio is bold, whether or not the difference is clear. "
-        "Training with one thread on a CPU is timed by the processor's clock, all else by the wall clock."
+        "With one thread on a CPU, training and rendering are timed by the processor's clock, else by the wall clock."
     )
     return "\n\n".join(lines)
 

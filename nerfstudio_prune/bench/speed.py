@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from nerfstudio.engine.trainer import Trainer
 
+from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
-from nerfstudio_prune.bench.quality import measure_sizes, now
-from nerfstudio_prune.bench.records import SpeedArm, SpeedRecord
+from nerfstudio_prune.bench.quality import measure_sizes
+from nerfstudio_prune.bench.records import Clock, SpeedArm, SpeedRecord
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, pruned
 
@@ -74,6 +75,7 @@ def measure_speed(
         steps_per_block=scale.speed_steps,
         dense=arms[0].result(),
         pruned=arms[1].result(),
+        clock=arms[0].clock_name,
         digest=identity["digest"],
         command=identity["command"],
     )
@@ -92,6 +94,8 @@ class _Arm:
         self.trainer: Trainer = make_trainer(config)
         pipeline: Any = self.trainer.pipeline
         self.model = pipeline.model
+        name, self.clock = clock_of(self.model.device)
+        self.clock_name: Clock = name
         self.memory = MemoryMeter(self.model.device)
         self.step = 0
         self.step_seconds: list[float] = []
@@ -114,28 +118,27 @@ class _Arm:
 
     def block(self, steps: int) -> None:
         """One measured block of training and one of rendering."""
-        device = self.model.device
         self.memory.reset()
-        start = now(device)
+        start = self.clock()
         self.train(steps)
-        self.step_seconds.append((now(device) - start) / steps)
+        self.step_seconds.append((self.clock() - start) / steps)
         if self.memory.growth_mb is not None:
             self.peaks.append(self.memory.growth_mb)
         self.model.eval()
         with torch.no_grad():
-            start = now(device)
+            start = self.clock()
             for _ in range(steps):
                 self.model(self.rays)
-            self.eval_rays_per_sec.append(steps * len(self.rays) / (now(device) - start))
+            self.eval_rays_per_sec.append(steps * len(self.rays) / (self.clock() - start))
 
     def render_image(self) -> None:
         """Renders one evaluation view."""
         pipeline: Any = self.trainer.pipeline
         self.model.eval()
         camera = pipeline.datamanager.eval_dataset.cameras[0:1].to(self.model.device)
-        start = now(self.model.device)
+        start = self.clock()
         self.model.get_outputs_for_camera(camera)
-        self.image_seconds.append(now(self.model.device) - start)
+        self.image_seconds.append(self.clock() - start)
 
     def result(self) -> SpeedArm:
         """What was measured."""

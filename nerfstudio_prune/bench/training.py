@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Optional
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 
+from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
 from nerfstudio_prune.bench.procedures import PROCEDURES
-from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, now, save_image
+from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, save_image
 from nerfstudio_prune.bench.records import Clock, CurvePoint, RunRecord, Seconds, Stage
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale
@@ -27,13 +27,6 @@ from nerfstudio_prune.method.quality import FixedRays
 
 CURVE_SEED = 0
 """Seed of the held-out rays of the curve: the same for all runs."""
-
-
-def training_clock(device: torch.device) -> tuple[Clock, Callable[[], float]]:
-    """What training steps are timed by, and the clock itself in seconds."""
-    if device.type == "cpu" and torch.get_num_threads() == 1:
-        return "processor", time.process_time
-    return "wall", lambda: now(device)
 
 
 class Recorder:
@@ -65,7 +58,7 @@ class Recorder:
         self.curve: list[CurvePoint] = list(parent.curve) if parent else []
         self.first_step = trainer._start_step
         self.seconds_before = parent.seconds.train_total if parent else 0.0
-        clock, self._clock = training_clock(self.model.device)
+        clock, self._clock = clock_of(self.model.device)
         self.clock: Clock = clock
         self.train = self.train_cpu = 0.0
         self.step_seconds: deque[float] = deque(maxlen=100)

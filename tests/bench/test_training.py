@@ -19,6 +19,7 @@ from PIL import Image
 
 from nerfstudio_prune.bench import bench as bench_module
 from nerfstudio_prune.bench import training as training_module
+from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.estimate import estimate_seconds, macs_per_ray
 from nerfstudio_prune.bench.quality import ViewMeter
 from nerfstudio_prune.bench.records import RunRecord, write_record
@@ -206,7 +207,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     takes(100, ViewMeter, "__call__")
     takes(100, FixedRays, "__call__")
     takes(10_000, PruneController, "_carry_out")
-    monkeypatch.setattr(training_module, "training_clock", lambda device: ("wall", lambda: time_now[0]))
+    monkeypatch.setattr(training_module, "clock_of", lambda device: ("wall", lambda: time_now[0]))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_clock_of_one_thread_does_not_see_other_programs(
 ) -> None:
     """Waiting is what a busy machine adds. With several threads processor time would count their idling instead."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found, clock = training_module.training_clock(torch.device("cpu"))
+    found, clock = clock_of(torch.device("cpu"))
     start = clock()
     time.sleep(0.05)
     assert found == name and (clock() - start < 0.04) == (name == "processor")

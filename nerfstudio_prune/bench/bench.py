@@ -6,7 +6,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -208,24 +208,33 @@ def _carry_out(console: Console, todo: list[Run | SpeedRun], total: int, folder:
     failed = []
     for i, job in enumerate(todo):
         label = f"[{total - len(todo) + i + 1}/{total}] {job.name}"
+        log = folder.path / "work" / "logs" / f"{job.name}.txt"
         start = time.perf_counter()
         try:
-            with _progress(console, label) as advance:
+            with _progress(console, label) as advance, _logged(log):
                 record = folder.carry_out(job, advance)
         except KeyboardInterrupt:
             console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)
             raise SystemExit(130) from None
         except Exception as error:  # one failed run must not lose the others
-            log = folder.path / "work" / "logs" / f"{job.name}.txt"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as file:
-                traceback.print_exc(file=file)
             console.print(f"{label}: failed: {error} (log: {log})", style="red", markup=False, highlight=False)
             failed.append(job.name)
             continue
         minutes = (time.perf_counter() - start) / 60
         console.print(f"{label}: {minutes:.1f} min, {_summary(record)}", markup=False, highlight=False)
     return failed
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Sends all output, and the traceback of an error, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            yield
+        except Exception:
+            traceback.print_exc(file=file)
+            raise
 
 
 @contextmanager

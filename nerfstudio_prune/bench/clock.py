@@ -12,15 +12,19 @@ def clock_of(device: torch.device) -> tuple[Clock, Callable[[], float]]:
     """The steadiest clock for a device, in seconds.
 
     With one thread on a CPU it is the processor time of this process, which does not see what else the machine does.
-    With several threads that would count their idling, and on a GPU it says nothing: there it is the wall clock, read
-    when all work is done.
+    With several threads that would count their idling, and on a GPU it says nothing: there it is the wall clock.
     """
     if device.type == "cpu" and torch.get_num_threads() == 1:
         return "processor", time.process_time
+    return "wall", wall_clock(device)
+
+
+def wall_clock(device: torch.device) -> Callable[[], float]:
+    """Wall-clock time in seconds, read when all work on the device is done."""
 
     def wall() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    return "wall", wall
+    return wall

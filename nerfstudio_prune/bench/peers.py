@@ -5,7 +5,6 @@ Both are given the widths that this project would prune to, so that only the cho
 
 import importlib
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -20,6 +19,7 @@ from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor
 from torch.nn.utils import prune
 
+from nerfstudio_prune.bench.clock import wall_clock
 from nerfstudio_prune.bench.traceable import TraceableField
 from nerfstudio_prune.method.model import FIELDS, PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
@@ -85,7 +85,8 @@ def torch_pruning(model: PruneModel, criterion: str, pruning_ratio: float, seed:
     ratios = {g.name: max(0.0, 1 - (n_keep[g.name] + 0.5) / g.width) for g in groups}
     removed: dict[str, list[int]] = {}
     with _seeded(seed), torch.enable_grad():
-        start = _now(model)
+        now = wall_clock(model.device)
+        start = now()
         for name, network in networks.items():
             own = {g.producer: ratios[g.name] for g in their_groups if g.name.startswith(f"{name}.")}
             pruner = tp.pruner.BasePruner(
@@ -99,7 +100,7 @@ def torch_pruning(model: PruneModel, criterion: str, pruning_ratio: float, seed:
             pruner.step()
             for path, _, indices in pruner.pruning_history():
                 removed[path.replace("field", name, 1)] = indices
-        seconds = _now(model) - start
+        seconds = now() - start
 
     selections = {}
     for group in groups:
@@ -241,9 +242,3 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _now(model: PruneModel) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()

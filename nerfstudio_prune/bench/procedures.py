@@ -1,7 +1,6 @@
 """Ways to prune besides the method's own controller, carried out once on a live trainer."""
 
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from nerfstudio.engine.trainer import Trainer
 
+from nerfstudio_prune.bench.clock import wall_clock
 from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
@@ -28,22 +28,24 @@ def mask(trainer: Trainer, run: Run) -> dict[str, Any]:
     model, config = pipeline.model, pipeline.config.prune.filled()
     config.strategy, config.score, config.pruning_ratio = run.strategy, run.score, run.pruning_ratio
     groups = model.neuron_groups()
-    start = time.perf_counter()
+    now = wall_clock(model.device)
+    start = now()
     targets = resolve_targets(config, groups, {group.name: group.width for group in groups})
-    seed = pipeline.controller.seed
+    seed = pipeline.controller.event_seed(trainer.step)
     selections = select_neurons(groups, targets, config.make_strategy(), config.make_score(), seed)
     mask_neurons(model, {name: selection.keep for name, selection in selections.items()})
-    return {"seconds": time.perf_counter() - start, "kept": _counts(selections)}
+    return {"seconds": now() - start, "kept": _counts(selections)}
 
 
 def torch_prune(trainer: Trainer, run: Run) -> dict[str, Any]:
     """Masks by `torch.nn.utils.prune.ln_structured`."""
     model: Any = trainer.pipeline.model
     assert run.score is not None and run.pruning_ratio is not None
-    start = time.perf_counter()
+    now = wall_clock(model.device)
+    start = now()
     keeps = torch_prune_keeps(model, 1 if run.score == "l1" else 2, run.pruning_ratio)
     mask_neurons(model, keeps)
-    return {"seconds": time.perf_counter() - start, "kept": {name: len(keep) for name, keep in keeps.items()}}
+    return {"seconds": now() - start, "kept": {name: len(keep) for name, keep in keeps.items()}}
 
 
 def prune_with_torch_pruning(trainer: Trainer, run: Run) -> dict[str, Any]:
@@ -70,8 +72,9 @@ def prune_with_torch_pruning(trainer: Trainer, run: Run) -> dict[str, Any]:
 
 def _collect_gradients(trainer: Trainer, batches: int) -> float:
     """Sums the gradients of the training loss over fresh batches; random state as before. Gives the seconds spent."""
-    start = time.perf_counter()
     pipeline: Any = trainer.pipeline
+    now = wall_clock(pipeline.model.device)
+    start = now()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
     devices: list[Any] = [pipeline.model.device] if pipeline.model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -81,7 +84,7 @@ def _collect_gradients(trainer: Trainer, batches: int) -> float:
             torch.stack(list(losses.values())).sum().backward()
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
-    return time.perf_counter() - start
+    return now() - start
 
 
 def _counts(selections: Any) -> dict[str, int]:

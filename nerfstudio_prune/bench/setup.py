@@ -19,6 +19,21 @@ from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_
 
 NEVER = 10**9
 DATAPARSER = "pipeline.datamanager.dataparser"
+RESERVED = (
+    "machine.seed",
+    "max_num_iterations",
+    "load_checkpoint",
+    "output_dir",
+    "experiment_name",
+    "timestamp",
+    "vis",
+    "pipeline.prune.strategy",
+    "pipeline.prune.score",
+    "pipeline.prune.pruning_ratio",
+    "pipeline.prune.start_step",
+    "pipeline.prune.num_eval_rays",
+)
+"""Options that tell the runs of a suite apart, or that its measurements rest on."""
 WIDTHS = ("pipeline.model.base_mlp_layer_width", "pipeline.model.head_mlp_layer_width")
 
 
@@ -76,12 +91,15 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
         method: Nerfstudio method.
 
     Raises:
-        ValueError: If there is no such option, or the value is of another kind than the one it replaces.
+        ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the one
+            it replaces.
     """
     config = deepcopy(all_methods[method])
     parsed = {}
     for typed, text in options.items():
         path = typed.replace("-", "_")
+        if path in RESERVED:
+            raise ValueError(f"--options {path}: is set by the suite, run by run, and cannot be chosen")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):

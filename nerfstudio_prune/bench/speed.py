@@ -1,7 +1,6 @@
 """Speed of a dense and a pruned network, measured in turns in one process."""
 
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,23 +40,20 @@ def measure_speed(
     """
     base = pruned(scale.seeds[0], replace(scale, start_steps=0), "uniform", None, job.pruning_ratio)
     dense = replace(base, arm=f"{job.name}-dense", options={"pipeline.prune.strategy": "none"})
-    log = folder / "work" / "logs" / f"{job.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        arms = [_Arm(dense, scale, scene, folder), _Arm(replace(base, arm=f"{job.name}-pruned"), scale, scene, folder)]
+    arms = [_Arm(dense, scale, scene, folder), _Arm(replace(base, arm=f"{job.name}-pruned"), scale, scene, folder)]
+    for arm in arms:
+        arm.train(1)  # the event happens at the end of the first step
+    for _ in range(WARM_UP_BLOCKS):
         for arm in arms:
-            arm.train(1)  # the event happens at the end of the first step
-        for _ in range(WARM_UP_BLOCKS):
-            for arm in arms:
-                arm.train(scale.speed_steps)
-        for i in range(scale.speed_blocks):
-            for arm in arms:
-                arm.block(scale.speed_steps)
-            advance((i + 1) / scale.speed_blocks)
-        # Whole images take longest: a few are enough, in turns as well.
-        for _ in range(3):
-            for arm in arms:
-                arm.render_image()
+            arm.train(scale.speed_steps)
+    for i in range(scale.speed_blocks):
+        for arm in arms:
+            arm.block(scale.speed_steps)
+        advance((i + 1) / scale.speed_blocks)
+    # Whole images take longest: a few are enough, in turns as well.
+    for _ in range(3):
+        for arm in arms:
+            arm.render_image()
     datamanager: Any = arms[0].trainer.pipeline.datamanager
     camera = datamanager.eval_dataset.cameras[0]
     return SpeedRecord(

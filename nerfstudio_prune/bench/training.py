@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -142,33 +141,30 @@ def execute(
         advance: Is told which share of the steps is done, in [0, 1].
 
     Returns:
-        The record; the run's checkpoint and log lie in the work folder.
+        The record; the run's checkpoint lies in the work folder.
     """
-    log = folder / "work" / "logs" / f"{run.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        checkpoint = checkpoint_of(folder, scene, parent.name) if parent else None
-        config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
-        trainer = make_trainer(config)
-        device = trainer.pipeline.model.device
-        memory = MemoryMeter(device)
-        images = folder / "images" / run.name
-        recorder = Recorder(trainer, run, scale, parent, folder / "work" / "quality", images)
-        first = trainer._start_step
-        report = TrainingCallback(
-            [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: advance((step + 1 - first) / steps)
-        )
-        trainer.callbacks.append(report)
-        trainer.train()
-        peak = memory.peak_mb
-        recorder.add_stage("end")
-        truth = folder / "images" / "truth.png"
-        save_image(recorder.meter.truth(recorder.model), truth)
-        state = recorder.model.prune_state
-        expected_event = run.procedure == "method" and run.recovery is not None
-        if expected_event and not any(not event.error for event in state.history):
-            raise RuntimeError(f"{run.name}: no pruning event happened; see {log}")
-        return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
+    checkpoint = checkpoint_of(folder, scene, parent.name) if parent else None
+    config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
+    trainer = make_trainer(config)
+    device = trainer.pipeline.model.device
+    memory = MemoryMeter(device)
+    images = folder / "images" / run.name
+    recorder = Recorder(trainer, run, scale, parent, folder / "work" / "quality", images)
+    first = trainer._start_step
+    report = TrainingCallback(
+        [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: advance((step + 1 - first) / steps)
+    )
+    trainer.callbacks.append(report)
+    trainer.train()
+    peak = memory.peak_mb
+    recorder.add_stage("end")
+    truth = folder / "images" / "truth.png"
+    save_image(recorder.meter.truth(recorder.model), truth)
+    state = recorder.model.prune_state
+    expected_event = run.procedure == "method" and run.recovery is not None
+    if expected_event and not any(not event.error for event in state.history):
+        raise RuntimeError(f"{run.name}: no pruning event happened")
+    return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 
 
 def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:

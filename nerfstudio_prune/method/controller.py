@@ -195,7 +195,7 @@ class PruneController:
         start = self._now()
         config, state = self.config, self.model.prune_state
         groups = self.model.neuron_groups()
-        seed = self.seed * 1_000_003 + step
+        seed = self.event_seed(step)
         masks: dict[str, Tensor] = state.edge_masks
         selections = {}
         if config.strategy == "edge":
@@ -218,6 +218,10 @@ class PruneController:
         )
         self._plan_seconds = self._now() - start
         return pruning
+
+    def event_seed(self, step: int) -> int:
+        """Seed of the random choices of an event at a step."""
+        return self.seed * 1_000_003 + step
 
     def _edge_masks(self, scheduled: ScheduledEvent) -> dict[str, Tensor]:
         config = self.config

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bench_run import small_host
-from method.tiny_run import copied_state, same_bits, tiny_parameters
+from method.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_parameters
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 from torch import Tensor, nn
@@ -25,22 +25,13 @@ from nerfstudio_prune.neurons.scores import SCORES
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 LAYER = "field_fine.mlp_base.layers.1"
-SIZE = {
-    "base_mlp_num_layers": 5,
-    "base_mlp_layer_width": 16,
-    "head_mlp_num_layers": 2,
-    "head_mlp_layer_width": 8,
-    "skip_connections": (2,),
-    "num_coarse_samples": 8,
-    "num_importance_samples": 8,
-}
 
 
 @pytest.fixture(scope="module")
 def trainer(bench_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     """A trainer on five test views, not trained."""
     folder = tmp_path_factory.mktemp("quality")
-    options: dict[str, Any] = {f"pipeline.model.{name}": value for name, value in SIZE.items()}
+    options: dict[str, Any] = {f"pipeline.model.{name}": value for name, value in TINY_SIZE.items()}
     scale = Scale("tiny", options, 1, 3, (1,), 2, 8, 1, 1, 1)
     with small_host(bench_cache):
         parser = DemoDataParserConfig(image_size=16, num_train_views=2, num_val_views=1, num_test_views=5)

@@ -34,13 +34,13 @@ SMOKE = SCALES["smoke"]
         (WIDTH.replace("_", "-"), "128", 128),
         ("optimizers.fields.optimizer.lr", "1e-2", 0.01),
         ("optimizers.fields.optimizer.lr", "1", 1.0),
-        ("pipeline.prune.strategy", "coreset", "coreset"),
+        ("pipeline.prune.recovery", "rewind", "rewind"),
         ("pipeline.prune.group-widths", "{'*base*': 16}", {"*base*": 16}),
         ("pipeline.model.skip-connections", "(2,)", (2,)),
         ("pipeline.model.use-gradient-scaling", "true", True),
         ("pipeline.model.use-gradient-scaling", "False", False),
-        ("pipeline.prune.score", "None", None),
-        ("pipeline.prune.score", "none", None),
+        ("pipeline.prune.recovery-lr", "None", None),
+        ("pipeline.prune.recovery-lr", "none", None),
     ],
 )
 def test_options_are_of_the_kind_that_they_replace(path: str, text: str, value: Any) -> None:
@@ -61,6 +61,9 @@ def test_options_are_of_the_kind_that_they_replace(path: str, text: str, value: 
         (WIDTH, "True", (WIDTH, "int like 256")),
         ("optimizers.fields.optimizer.lr", "fast", ("optimizers.fields.optimizer.lr", "float", "'fast'")),
         ("optimizers.fields.optimizer.lr", "True", ("optimizers.fields.optimizer.lr", "float")),
+        ("machine.seed", "7", ("machine.seed", "set by the suite")),
+        ("max-num-iterations", "7", ("max_num_iterations", "set by the suite")),
+        ("pipeline.prune.strategy", "coreset", ("pipeline.prune.strategy", "set by the suite")),
     ],
 )
 def test_wrong_options_are_named(path: str, text: str, parts: tuple[str, ...]) -> None:

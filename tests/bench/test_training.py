@@ -18,6 +18,7 @@ from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 
 from nerfstudio_prune.bench import bench as bench_module
+from nerfstudio_prune.bench import suites
 from nerfstudio_prune.bench import training as training_module
 from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.estimate import estimate_seconds, macs_per_ray
@@ -100,6 +101,17 @@ def test_masked_neurons_are_as_good_as_removed_ones(recorded: Path) -> None:
         assert theirs.quality.ssim == pytest.approx(ours.quality.ssim, abs=1e-4)
     # Training on has moved quality by much more than the tolerance, or the end would say nothing.
     assert abs(removed.stages[2].quality.psnr - removed.stages[1].quality.psnr) > 0.02
+
+
+def test_masks_follow_random_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A masked control of a random strategy must draw the neurons that its counterpart lost, or it controls nothing."""
+    base = suites.pruned(1, SMOKE, "uniform", None, 0.5)
+    options = {**base.options, "pipeline.prune.strategy": "none"}
+    control = replace(base, arm=f"masked-{base.arm}", role="masked", options=options, procedure="mask")
+    monkeypatch.setattr(suites, "_masked", lambda seed, scale: control)
+    bench("frontier", tmp_path, only="*uniform-0.5*", options=FAST)
+    removed, masked = (record_of(tmp_path, f"{name}uniform-0.5-s1").stages[1].quality for name in ("", "masked-"))
+    assert masked.psnr == pytest.approx(removed.psnr, abs=1e-3) and masked.ssim == pytest.approx(removed.ssim, abs=1e-4)
 
 
 def test_small_networks_are_as_large_as_pruned_ones(recorded: Path) -> None:

@@ -18,7 +18,7 @@ import nerfstudio_prune.method.pipeline  # noqa: F401  it lets torch read the nu
 from nerfstudio_prune.bench.inspect_tables import all_tables
 from nerfstudio_prune.bench.inspection import Inspection, inspect_model
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
-from nerfstudio_prune.neurons.scores import score_by_name
+from nerfstudio_prune.neurons.scores import needs_of, score_by_name, weight_scores
 
 
 class InspectError(ValueError):
@@ -67,10 +67,15 @@ def inspect_run(load_config: Path, step: Optional[int] = None, scores: tuple[str
 
     Raises:
         InspectError: If config or checkpoint are missing, damaged, or of another kind of network.
-        ValueError: If there is no such score.
+        ValueError: If there is no such score, or it needs calibration samples, which take training data.
     """
     for name in scores:
-        score_by_name(name)
+        needed = needs_of(score_by_name(name))
+        if needed != "weights":
+            raise ValueError(
+                f"--scores {name}: needs {needed} of training rays; inspect reads weights alone, and shows one of "
+                f"{', '.join(sorted(weight_scores()))}"
+            )
     config = read_config(load_config)
     model = build_model(config, load_config)
     path = find_checkpoint(config, load_config, step)

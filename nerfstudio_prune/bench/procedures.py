@@ -13,7 +13,8 @@ from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method.planning import resolve_targets
-from nerfstudio_prune.neurons.pruner import plan_pruning, select_neurons
+from nerfstudio_prune.neurons.pruner import plan_pruning
+from nerfstudio_prune.neurons.selecting import select_neurons
 
 GRADIENT_BATCHES = 16
 """Training batches behind the gradients of criterion `taylor`; a single one is mostly noise."""

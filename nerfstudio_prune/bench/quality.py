@@ -18,7 +18,7 @@ from nerfstudio_prune.bench.records import Anatomy, Quality, Sizes, ViewQuality
 from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
-from nerfstudio_prune.neurons.scores import SCORES
+from nerfstudio_prune.neurons.scores import weight_scores
 
 QUANTILES = 33
 HISTOGRAM_BINS = 100
@@ -152,6 +152,6 @@ def measure_anatomy(model: PruneModel) -> Anatomy:
             group.name: [float(f"{value:.4g}") for value in np.quantile(score(group).double().cpu().numpy(), levels)]
             for group in groups
         }
-        for name, score in SCORES.items()
+        for name, score in weight_scores().items()
     }
     return Anatomy([float(f"{edge:.5g}") for edge in edges], [int(count) for count in counts], quantiles)

@@ -201,12 +201,22 @@ def _cut(arm: str, seed: int, scale: Scale, role: Role, **values: Any) -> Run:
     return Run(arm, seed, role, scale.steps - scale.start_steps, f"dense-start-s{seed}", **values)
 
 
-def pruned(seed: int, scale: Scale, strategy: str, score: Optional[str], ratio: float, variant: str = "") -> Run:
+def pruned(
+    seed: int,
+    scale: Scale,
+    strategy: str,
+    score: Optional[str],
+    ratio: float,
+    variant: str = "",
+    refit: Literal["lstsq", "merge"] | None = None,
+) -> Run:
     """Neurons removed by one of this project's strategies."""
-    name = f"{strategy}-{variant}" if variant else strategy
+    name = "-".join(part for part in (strategy, variant, refit) if part)
     options = _prune(strategy=strategy, score=score, pruning_ratio=ratio, start_step=scale.start_steps)
     if variant:
         options |= _prune(**{f"{strategy}_variant": variant})
+    if refit:
+        options |= _prune(refit=refit)
     arm = "-".join([name, *([score] if score else []), f"{ratio:g}"])
     default = None if variant else STRATEGIES[strategy]().default_score
     return _cut(
@@ -260,16 +270,22 @@ def paper(scale: Scale) -> list[Run | SpeedRun]:
 
 
 def frontier(scale: Scale) -> list[Run | SpeedRun]:
-    """Every registered strategy and the controls: half width with all seeds, quarter width with the first."""
+    """Every registered strategy and the controls: half width with all seeds, quarter width with the first. What works
+    on calibration samples, with refit, at half width with the first seed."""
     runs: list[Run | SpeedRun] = [SpeedRun(HALF), SpeedRun(QUARTER)]
+    blind = [name for name in sorted(STRATEGIES) if name != "importance" and not STRATEGIES[name]().needs_samples]
+    seeing = [name for name in sorted(STRATEGIES) if STRATEGIES[name]().needs_samples]
     for seed in scale.seeds:
         runs += [_start(seed, scale), _dense(seed, scale)]
         for ratio in (HALF, QUARTER) if seed == scale.seeds[0] else (HALF,):
-            runs += [pruned(seed, scale, name, None, ratio) for name in sorted(STRATEGIES) if name != "importance"]
+            runs += [pruned(seed, scale, name, None, ratio) for name in blind]
             runs += [pruned(seed, scale, "importance", score, ratio) for score in ("w_out", "w_in_w_out")]
             runs += [pruned(seed, scale, "coreset", None, ratio, variant="mussay")]
             runs += _small(seed, scale, ratio)
         runs += [_masked(seed, scale)]
+    first = scale.seeds[0]
+    runs += [pruned(first, scale, name, None, HALF, refit="lstsq") for name in seeing]
+    runs += [pruned(first, scale, "importance", score, HALF, refit="lstsq") for score in ("w_out", "activation")]
     return runs
 
 

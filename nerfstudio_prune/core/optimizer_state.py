@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Optional
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -25,6 +26,10 @@ class ParameterEdit:
     """Parameter that takes its place."""
     keep: Mapping[int, Int64[Tensor, " kept"]]
     """Dimension of the old tensor -> sorted indices that stay. Dimensions that are not named stay whole."""
+    moment_factor: Optional[Shaped[Tensor, "..."]] = None
+    """Factor for the moments of the new parameter, broadcast to its shape; second moments get it squared. None: 1."""
+    forget: bool = False
+    """Whether the optimizers forget moments and step counter of the parameter."""
 
     def select(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Takes the kept part of a tensor that has the old parameter's shape."""
@@ -72,7 +77,8 @@ def plan_rebind(
     """Prepares the replacement of parameters inside optimizers without changing anything yet.
 
     Every state tensor that has the old parameter's shape (the moments of Adam, AdamW, RAdam, AMSGrad, the momentum
-    of SGD) is index-selected like the parameter. Everything else, such as step counters, is kept as it is.
+    of SGD) is index-selected like the parameter, and multiplied where the edit says so. Everything else, such as
+    step counters, is kept as it is.
 
     Args:
         optimizers: Live optimizers by name.
@@ -96,17 +102,21 @@ def plan_rebind(
     plan = RebindPlan(optimizers, parameter_lists, {id(edit.old): edit.new for edit in edits})
     for name, optimizer in optimizers.items():
         plan.states[name] = {
-            edit.new: {key: _select_state(edit, value) for key, value in optimizer.state[edit.old].items()}
+            edit.new: {key: _select_state(edit, key, value) for key, value in optimizer.state[edit.old].items()}
             for edit in edits
-            if edit.old in optimizer.state
+            if edit.old in optimizer.state and not edit.forget
         }
     return plan
 
 
-def _select_state(edit: ParameterEdit, value: object) -> object:
-    if torch.is_tensor(value) and value.shape == edit.old.shape:
-        return edit.select(value)
-    return value
+def _select_state(edit: ParameterEdit, key: str, value: object) -> object:
+    if not torch.is_tensor(value) or value.shape != edit.old.shape:
+        return value
+    kept = edit.select(value)
+    if edit.moment_factor is None:
+        return kept
+    factor = edit.moment_factor.to(kept)
+    return kept * (factor.square() if key.endswith("_sq") else factor)
 
 
 def clear_state(optimizers: Mapping[str, Optimizer], parameters: Iterable[nn.Parameter]) -> None:

@@ -7,9 +7,13 @@ from typing import Literal, Optional
 from nerfstudio.configs.base_config import PrintableConfig
 
 from nerfstudio_prune.core.schedule import ScheduleKind
+from nerfstudio_prune.method.calibration import Calibration, SampleWeights
+from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.pruner import RecoveryMode
-from nerfstudio_prune.neurons.scores import Score, score_by_name
+from nerfstudio_prune.neurons.refit import RefitMode
+from nerfstudio_prune.neurons.scores import Score, needs_of, score_by_name
+from nerfstudio_prune.neurons.selecting import Refit
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
 
 
@@ -39,11 +43,36 @@ class PruneConfig(PrintableConfig):
     """
 
     strategy: Optional[str] = None
-    """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score);
+    """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score),
+    obs (least error after refit, one by one), pivoted-qr (those that span the others; faster, blind to their use);
     edge (single weights, masked and no faster); none (the dense control). None: coreset."""
     score: Optional[str] = None
     """Score of a neuron: w_in, w_out (mean absolute incoming or outgoing weight), w_in_w_out (their product),
-    sensitivity (largest outgoing weight times incoming norm). None: the strategy's own."""
+    sensitivity (largest outgoing weight times incoming norm); on calibration samples: activation (its size times the
+    outgoing weights: cheap and good with refit), obs (error that is left after refit, one neuron at a time), apoz (how
+    often it is active: finds dead neurons), taylor, fisher (first and second order change of the loss, when gradients
+    may cost a backward pass). None: the strategy's own."""
+    refit: Optional[RefitMode] = None
+    """How the neurons that stay take over what left: none; lstsq (least squares on calibration samples, weights and
+    biases); merge (added to the most similar neuron, needs no samples). None: none."""
+    refit_ridge: Optional[float] = None
+    """Refit lstsq: how strongly weights are drawn to their present values, as a share of the mean squared input, >= 0.
+    None: 1e-4."""
+    refit_moments: Optional[MomentsMode] = None
+    """What the optimizers remember of refitted layers: keep, rescale (with each column's norm) or reset. None:
+    keep."""
+    calibration_rays: Optional[int] = None
+    """Training rays on which calibration samples are collected. None: 512."""
+    calibration_samples: Optional[int] = None
+    """Most calibration samples per field. None: 32768."""
+    calibration_weights: Optional[SampleWeights] = None
+    """What samples and outputs count: gradient (how much the pixel's colour follows them), contribution (transmittance
+    times alpha, outputs alike). None: gradient."""
+    calibration_floor: Optional[float] = None
+    """Share of the weight that is spread evenly over all samples, so that empty space stays empty, in [0, 1]. None:
+    0.05."""
+    density_weight: Optional[float] = None
+    """Factor for errors of the density against those of the colour head behind the trunk, > 0. None: 1."""
     width: Optional[int] = None
     """Neurons that stay in each trunk layer; the head shrinks in proportion unless head_width is given."""
     head_width: Optional[int] = None
@@ -116,6 +145,14 @@ class FilledPruneConfig(PruneConfig):
 
     strategy: str = "coreset"
     groups: tuple[str, ...] = ("*",)
+    refit: RefitMode = "none"
+    refit_ridge: float = 1e-4
+    refit_moments: MomentsMode = "keep"
+    calibration_rays: int = 512
+    calibration_samples: int = 32768
+    calibration_weights: SampleWeights = "gradient"
+    calibration_floor: float = 0.05
+    density_weight: float = 1.0
     schedule: ScheduleKind = "one-shot"
     recovery: RecoveryMode = "continue"
     rewind_step: int = 0
@@ -136,11 +173,13 @@ class FilledPruneConfig(PruneConfig):
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
-        for name in ("num_events", "round_to", "min_width"):
+        for name in ("num_events", "round_to", "min_width", "calibration_rays", "calibration_samples"):
             _check(name, getattr(self, name), lambda value: value >= 1, "at least 1")
-        for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold"):
+        for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold", "refit_ridge"):
             _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
         _check("recovery_lr", self.recovery_lr, lambda value: value > 0, "above 0")
+        _check("density_weight", self.density_weight, lambda value: value > 0, "above 0")
+        _check("calibration_floor", self.calibration_floor, lambda value: 0 <= value <= 1, "in [0, 1]")
         _check("edge_keep_fraction", self.edge_keep_fraction, lambda value: 0 < value <= 1, "in (0, 1]")
         self._validate_targets()
         if self.strategy == "none":
@@ -159,6 +198,16 @@ class FilledPruneConfig(PruneConfig):
                 f"prune.edge_threshold and prune.edge_keep_fraction go with strategy edge, not {self.strategy}"
             )
         strategy = self.make_strategy()
+        if self.score is not None and strategy.needs_samples:
+            raise ValueError(
+                f"prune.strategy {self.strategy} ranks the neurons itself and takes no prune.score; for the highest "
+                f"{self.score} choose strategy importance"
+            )
+        if self.refit != "none" and self.recovery in ("rewind", "scratch"):
+            raise ValueError(
+                f"prune.recovery {self.recovery} replaces the weights that prune.refit {self.refit} gives; use "
+                "continue or retrain, or refit none"
+            )
         if strategy.reweights and self.recovery == "rewind":
             raise ValueError(
                 "prune.recovery rewind takes weights of an earlier step, which a strategy that re-weights "
@@ -213,6 +262,31 @@ class FilledPruneConfig(PruneConfig):
         if self.strategy in ("edge", "none"):
             return None
         return self.score or self.make_strategy().default_score
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether an event needs calibration samples."""
+        if self.strategy in ("edge", "none"):
+            return False
+        score = self.make_score()
+        needs = "weights" if score is None else needs_of(score)
+        return self.refit == "lstsq" or self.make_strategy().needs_samples or needs != "weights"
+
+    def make_refit(self) -> Refit:
+        """What becomes of the weights behind pruned layers."""
+        return Refit(self.refit, self.refit_ridge)
+
+    def make_calibration(self) -> Calibration:
+        """What an event collects."""
+        score = self.make_score()
+        return Calibration(
+            self.calibration_rays,
+            self.calibration_samples,
+            self.calibration_weights,
+            self.calibration_floor,
+            self.density_weight,
+            loss_gradients=score is not None and needs_of(score) == "gradients",
+        )
 
     def make_score(self) -> Optional[Score]:
         """Looks up the score function.

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Optional, Protocol
 
@@ -16,14 +16,17 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.learning_rate import restart_scheduler, set_learning_rate
 from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.method.calibration import Calibration
 from nerfstudio_prune.method.config import PruneConfig
 from nerfstudio_prune.method.console import event_table, event_text, plan_text
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.planning import plan_options, update_plan
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import linears, match_groups
-from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning, select_neurons
+from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning
 from nerfstudio_prune.neurons.recovery import snapshot
+from nerfstudio_prune.neurons.samples import Samples
+from nerfstudio_prune.neurons.selecting import select_neurons
 
 PHASES = ("dense", "pruning", "recovery")
 
@@ -49,6 +52,7 @@ class PruneController:
         seed: Seed of the run.
         rays_per_batch: Training rays of one step, for the throughput.
         measure: Quality of the model right before and after an event.
+        calibrate: Collects calibration samples for a seed.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class PruneController:
         seed: int,
         rays_per_batch: Callable[[], int],
         measure: Measure,
+        calibrate: Callable[[Calibration, int], Mapping[str, Samples]],
     ) -> None:
         self._given = config
         self.config = config.filled()
@@ -67,6 +72,7 @@ class PruneController:
         self.seed = seed
         self.rays_per_batch = rays_per_batch
         self.measure = measure
+        self.calibrate = calibrate
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._first_step = 0
@@ -204,7 +210,16 @@ class PruneController:
             masks = {**masks, **{name: mask & masks[name] if name in masks else mask for name, mask in new.items()}}
             touched = {name.split(".")[0] for name in new}
         else:
-            selections = select_neurons(groups, scheduled.targets, config.make_strategy(), config.make_score(), seed)
+            samples = self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
+            selections = select_neurons(
+                groups,
+                scheduled.targets,
+                config.make_strategy(),
+                config.make_score(),
+                seed,
+                config.make_refit(),
+                samples,
+            )
             touched = {name.split(".")[0] for name in selections}
         pruning = plan_pruning(
             [group for group in groups if group.name.split(".")[0] in touched],
@@ -215,6 +230,7 @@ class PruneController:
             seed,
             masks,
             state.rewind_snapshot,
+            config.refit_moments,
         )
         self._plan_seconds = self._now() - start
         return pruning

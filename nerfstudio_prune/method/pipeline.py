@@ -1,6 +1,7 @@
 """The pipeline: thin, hands over to the controller."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Optional
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
+from nerfstudio_prune.method.calibration import collect_samples
 from nerfstudio_prune.method.config import PruneConfig
 from nerfstudio_prune.method.controller import PruneController
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
@@ -85,6 +87,7 @@ class PrunePipeline(VanillaPipeline):
             seed,
             self.datamanager.get_train_rays_per_batch,
             FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, seed),  # type: ignore[arg-type]
+            partial(collect_samples, self.model, self.datamanager.train_dataset),  # type: ignore[arg-type]
         )
         from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
 from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.method.rays import draw_rays
 
 
 class FixedRays:
@@ -28,24 +28,6 @@ class FixedRays:
         self.description = f"fixed batch of {self.num_rays} rays from {len(dataset)} evaluation views"
         self._batch: Optional[tuple[RayBundle, Float[Tensor, "rays channels"]]] = None
 
-    def _load(self) -> tuple[RayBundle, Float[Tensor, "rays channels"]]:
-        """Draws the rays and their true colours, both on the CPU: the host's ray generator needs all on one device."""
-        generator = torch.Generator().manual_seed(self.seed)
-        indices, colours = [], []
-        views = len(self.dataset)
-        for view in range(views):
-            count = self.num_rays * (view + 1) // views - self.num_rays * view // views
-            if count == 0:
-                continue
-            data = self.dataset[view]
-            image = data["image"]
-            usable = data["mask"][..., 0].bool() if "mask" in data else torch.ones(image.shape[:2], dtype=torch.bool)
-            pixels = usable.nonzero()
-            pixels = pixels[torch.randint(len(pixels), (count,), generator=generator)]
-            indices.append(torch.cat([torch.full((count, 1), view), pixels], dim=1))
-            colours.append(image[pixels[:, 0], pixels[:, 1]])
-        return RayGenerator(self.dataset.cameras.to("cpu"))(torch.cat(indices)), torch.cat(colours)
-
     @torch.no_grad()
     def __call__(self, model: PruneModel) -> dict[str, float]:
         """Measures the fine field.
@@ -56,7 +38,7 @@ class FixedRays:
         if self.num_rays == 0:
             return {}
         if self._batch is None:
-            self._batch = self._load()
+            self._batch = draw_rays(self.dataset, self.num_rays, torch.Generator().manual_seed(self.seed))
         rays, colours = self._batch
         was_training = model.training
         devices: list[Any] = [model.device] if model.device.type == "cuda" else []

@@ -7,10 +7,13 @@ in every layer that consumes it.
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from nerfstudio_prune.neurons.statistics import GroupStatistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class NeuronGroup:
     """Layer whose rows (and bias entries) are the neurons."""
     consumers: tuple[Consumer, ...]
     """Layers that read the neurons."""
+    statistics: Optional[GroupStatistics] = None
+    """What is known of the neurons on calibration samples; None where none were collected."""
 
     @property
     def width(self) -> int:

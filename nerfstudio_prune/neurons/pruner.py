@@ -1,21 +1,19 @@
 """One pruning event on a network and its optimizers: plan, check, apply. All or nothing."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan, clear_state, plan_rebind
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.edges import apply_masks
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes, linears
 from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values
-from nerfstudio_prune.neurons.scores import Score
-from nerfstudio_prune.neurons.strategies import Selection, Strategy, select
+from nerfstudio_prune.neurons.strategies import Selection
 
 RecoveryMode = Literal["continue", "retrain", "rewind", "scratch"]
 
@@ -42,37 +40,6 @@ def check_finite(groups: Sequence[NeuronGroup]) -> None:
                 f"{name}: {bad} of {parameter.numel()} values are not finite; nothing was pruned. A lower learning "
                 "rate, or gradient clipping (max_norm), keeps training from diverging"
             )
-
-
-def select_neurons(
-    groups: Sequence[NeuronGroup], targets: Mapping[str, int], strategy: Strategy, score: Optional[Score], seed: int
-) -> dict[str, Selection]:
-    """Chooses the neurons that stay.
-
-    Args:
-        groups: All groups of the network.
-        targets: Name of the group -> width afterwards. Groups that are not named, or narrower already, stay whole.
-        strategy: Rule that chooses.
-        score: Score for the rule; None for rules without one.
-        seed: Seed of the event. Each group draws from its own generator, so that its draw does not depend on which
-            other groups are pruned.
-
-    Returns:
-        Name of the group -> selection, only for groups that lose neurons.
-    """
-    selections = {}
-    for group in groups:
-        n_keep = targets.get(group.name, group.width)
-        if n_keep >= group.width:
-            continue
-        scores = torch.zeros(group.width) if score is None else score(group)
-        # The CPU generator reads the low 32 bits of a seed only: mix, do not shift.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {group.name}".encode()))
-        try:
-            selections[group.name] = select(strategy, scores, n_keep, generator)
-        except ValueError as error:
-            raise ValueError(f"{group.name}: {error}") from error
-    return selections
 
 
 @dataclass
@@ -117,6 +84,7 @@ def plan_pruning(
     seed: int,
     masks: Mapping[str, Tensor] | None = None,
     snapshot: Mapping[str, Tensor] | None = None,
+    moments: MomentsMode = "keep",
 ) -> Pruning:
     """Prepares and checks an event without changing the network.
 
@@ -131,16 +99,17 @@ def plan_pruning(
         seed: Seed for `scratch`.
         masks: Edge masks that hold after the event, shaped like the weights before it.
         snapshot: Rewind snapshot, shaped like the weights before the event.
+        moments: What becomes of the moments of refitted layers, see `plan_compaction`.
 
     Raises:
         NonFiniteWeightsError: If a weight is not finite, before or after re-weighting.
         ValueError: If an optimizer does not know a parameter, or a mask or the snapshot does not fit.
     """
     check_finite(groups)
-    edits = plan_compaction(groups, selections)
+    edits = plan_compaction(groups, selections, moments)
     for edit in edits:
         if not bool(torch.isfinite(edit.new).all()):
-            raise NonFiniteWeightsError(f"{edit.name}: re-weighting gave values that are not finite")
+            raise NonFiniteWeightsError(f"{edit.name}: re-weighting or refit gave values that are not finite")
     by_name = {edit.name: edit for edit in edits}
     parameters = named_parameters(groups)
 

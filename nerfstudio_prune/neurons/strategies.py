@@ -2,13 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Optional, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from nerfstudio_prune.neurons.groups import NeuronGroup
+from nerfstudio_prune.neurons.obs import eliminate, pivot_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +22,9 @@ class Selection:
     """Indices, sorted and unique."""
     scale: Optional[Float[Tensor, " kept"]] = None
     """Factor for the outgoing column of each kept neuron; None leaves the weights as they are."""
+    refit: Mapping[str, tuple[Tensor, Optional[Tensor]]] = field(default_factory=dict)
+    """Module path of a layer that reads the group -> new weight [outputs, inputs] and bias, in the size before the
+    cut; columns of neurons that leave count for nothing. Layers that are not named keep their values."""
 
 
 class Strategy(ABC):
@@ -37,6 +43,20 @@ class Strategy(ABC):
     def reweights(self) -> bool:
         """Whether selections carry a `scale`."""
         return False
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether `own_scores` reads the group's statistics."""
+        return False
+
+    def own_scores(self, group: NeuronGroup, n_keep: int) -> Optional[Float[Tensor, " neurons"]]:
+        """Scores of a rule that ranks the neurons itself; None for rules that take the scores that are chosen.
+
+        Args:
+            group: The group, with statistics if `needs_samples`.
+            n_keep: Number of neurons that stay.
+        """
+        return None
 
     @abstractmethod
     def select(self, scores: Float[Tensor, " neurons"], n_keep: int, generator: torch.Generator) -> Selection:
@@ -186,3 +206,49 @@ class CoresetStrategy(Strategy):
         shares = (repeats / (1 - unseen)).flip(0).cumsum(0).flip(0)
         count = 1 + pr[:n_keep] * shares
         return Selection(keep, (count / (draws * pr[:n_keep]))[positions])
+
+
+@register_strategy("obs")
+@dataclass
+class ObsStrategy(ImportanceStrategy):
+    """Greedy backward elimination on calibration samples with exact refit after each removal (`obs.eliminate`).
+
+    Optimal brain surgeon for neurons (ZipLM, arXiv 2302.04089; SlimGPT, arXiv 2412.18110). Made for refit `lstsq`.
+    Deterministic.
+    """
+
+    @property
+    def default_score(self) -> None:
+        """No score: it ranks the neurons itself."""
+        return None
+
+    @property
+    def needs_samples(self) -> bool:
+        """It does."""
+        return True
+
+    def own_scores(self, group: NeuronGroup, n_keep: int) -> Float[Tensor, " neurons"]:
+        """The later a neuron leaves, the higher."""
+        assert group.statistics is not None
+        order = eliminate(group.statistics, n_keep).order
+        scores = torch.full((group.width,), float(group.width), dtype=torch.float64)
+        scores[order] = torch.arange(len(order), dtype=torch.float64)
+        return scores
+
+
+@register_strategy("pivoted-qr")
+@dataclass
+class PivotedQrStrategy(ObsStrategy):
+    """Neurons whose activations span those of the others best (`obs.pivot_order`), blind to what they are used for.
+
+    Interpolative decomposition (Chee et al. 2022, arXiv 2108.00065). Faster than `obs`; made for refit `lstsq`.
+    Deterministic.
+    """
+
+    def own_scores(self, group: NeuronGroup, n_keep: int) -> Float[Tensor, " neurons"]:
+        """The earlier a neuron is a pivot, the higher."""
+        assert group.statistics is not None
+        order = pivot_order(group.statistics, n_keep)
+        scores = torch.zeros(group.width, dtype=torch.float64)
+        scores[order] = torch.arange(n_keep, 0, -1, dtype=torch.float64)
+        return scores

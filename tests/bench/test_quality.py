@@ -21,7 +21,7 @@ from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.demo import to_uint8
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
-from nerfstudio_prune.neurons.scores import SCORES
+from nerfstudio_prune.neurons.scores import weight_scores
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 LAYER = "field_fine.mlp_base.layers.1"
@@ -259,8 +259,8 @@ def test_distributions_account_for_every_weight(model: PruneModel) -> None:
 def test_quantiles_of_scores(model: PruneModel) -> None:
     """Ascending, from the least to the greatest score of a layer, for both fields and every score there is."""
     found = measure_anatomy(model).score_quantiles
-    assert set(found) == set(SCORES)
-    for name, score in SCORES.items():
+    assert set(found) == set(weight_scores())
+    for name, score in weight_scores().items():
         assert list(found[name]) == [group.name for group in model.neuron_groups()]
         for group in model.neuron_groups():
             values, exact = found[name][group.name], score(group).detach()

@@ -101,7 +101,13 @@ def test_matrix_of_the_frontier() -> None:
     }
     controls = {"dense-start", "dense", "masked-importance-w_out-0.5"}
     quarter = {arm.replace("0.5", "0.75") for arm in half}
-    expected = {**dict.fromkeys(half | controls, (1, 2, 3)), **dict.fromkeys(quarter, (1,))}
+    refitted = {
+        "obs-lstsq-0.5",
+        "pivoted-qr-lstsq-0.5",
+        "importance-lstsq-w_out-0.5",
+        "importance-lstsq-activation-0.5",
+    }
+    expected = {**dict.fromkeys(half | controls, (1, 2, 3)), **dict.fromkeys(quarter | refitted, (1,))}
     assert seeds_of(runs_of("frontier")) == expected
     assert {job.name for job in SUITES["frontier"](CPU) if isinstance(job, SpeedRun)} == {"speed-0.5", "speed-0.75"}
 

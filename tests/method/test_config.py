@@ -111,11 +111,14 @@ def test_options_that_contradict_each_other(options: dict[str, Any], message: st
     [
         (
             {"strategy": "corset"},
-            ["prune.strategy must be one of coreset, importance, uniform, edge, none, got 'corset'"],
+            ["prune.strategy must be one of coreset, importance, obs, pivoted-qr, uniform, edge, none, got 'corset'"],
         ),
         (
             {"score": "w_inn"},
-            ["score must be one of sensitivity, w_in, w_in_w_out, w_out, got 'w_inn'"],
+            [
+                "score must be one of activation, apoz, fisher, obs, sensitivity, taylor, w_in, w_in_w_out, w_out, "
+                "got 'w_inn'"
+            ],
         ),
     ],
 )

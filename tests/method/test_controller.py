@@ -594,7 +594,9 @@ def test_evaluation_does_not_need_the_strategy(tiny_config: Config) -> None:
     have it; only a training needs it."""
     config = tiny_config(strategy="their-own")
     config.pipeline.setup(device="cpu", test_mode="test")
-    with pytest.raises(ValueError, match="strategy must be one of coreset, importance, uniform, edge, none, got"):
+    with pytest.raises(
+        ValueError, match="strategy must be one of coreset, importance, obs, pivoted-qr, uniform, edge, none, got"
+    ):
         start(config)
 
 

@@ -17,7 +17,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio_prune.method.host_state import reset_host
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
-from nerfstudio_prune.neurons.pruner import select_neurons
+from nerfstudio_prune.neurons.selecting import select_neurons
 from nerfstudio_prune.neurons.strategies import UniformStrategy
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 

@@ -18,10 +18,10 @@ from nerfstudio_prune.neurons.pruner import (
     check_finite,
     named_parameters,
     plan_pruning,
-    select_neurons,
 )
 from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.scores import SCORES, w_in_w_out, w_out
+from nerfstudio_prune.neurons.selecting import select_neurons
 from nerfstudio_prune.neurons.strategies import (
     CoresetStrategy,
     ImportanceStrategy,
@@ -208,7 +208,7 @@ def mask_of_a_whole_layer_does_not_fit(request: Request) -> None:
     ("damage", "message"),
     [
         (not_finite, r"field\.trunk\.2\.weight: 1 of 70 values are not finite"),
-        (overflow, r"field\.density\.weight: re-weighting gave values that are not finite"),
+        (overflow, r"field\.density\.weight: re-weighting or refit gave values that are not finite"),
         (unknown_parameter, r"field\.rgb\.weight of shape \(3, 5\) is in none of the optimizers"),
         (no_snapshot, r"rewind snapshot: parameter field\.trunk\.0\.weight .* found none"),
         (snapshot_lacks_a_layer, r"rewind snapshot: parameter field\.rgb\.bias must have shape \(3,\), found none"),

@@ -9,9 +9,9 @@ from tiny_field import GROUP_NAMES, TinyField
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup
-from nerfstudio_prune.neurons.scores import SCORES, score_by_name
+from nerfstudio_prune.neurons.scores import SCORES, score_by_name, weight_scores
 
-every_score = pytest.mark.parametrize("name", sorted(SCORES))
+every_score = pytest.mark.parametrize("name", sorted(weight_scores()))
 
 
 def linear(weight: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
@@ -142,6 +142,8 @@ def test_scores_carry_no_graph(name: str) -> None:
 
 def test_unknown_score_lists_the_names() -> None:
     """The names cannot be guessed; the message offers them."""
-    with pytest.raises(ValueError, match=r"one of sensitivity, w_in, w_in_w_out, w_out, got 'l1'"):
+    with pytest.raises(
+        ValueError, match=r"one of activation, apoz, .*, sensitivity, taylor, w_in, w_in_w_out, w_out, got 'l1'"
+    ):
         score_by_name("l1")
     assert score_by_name("w_in") is SCORES["w_in"]

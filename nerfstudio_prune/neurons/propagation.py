@@ -1,0 +1,120 @@
+"""Samples on their way through a network that is pruned front to back, beside the network as it was."""
+
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears
+from nerfstudio_prune.neurons.samples import Samples, extra_columns
+from nerfstudio_prune.neurons.statistics import GroupStatistics, LayerMoments, second_moments
+from nerfstudio_prune.neurons.strategies import Selection
+
+Layer = tuple[Tensor, Optional[Tensor]]
+"""Weight and bias."""
+
+
+class Propagation:
+    """Walks the groups of one network in forward order: `statistics` of a group, then `commit` what was chosen for it.
+
+    Later groups then see the activations of the network that is already pruned, and the wanted pre-activations are
+    those of the network as it was: each layer makes up for what was lost before it. The network itself is not
+    touched.
+
+    Args:
+        groups: All groups of one network, in forward order.
+        samples: Its calibration samples.
+        ridge: Ridge of the refit, see `GroupStatistics`.
+        activation: Activation function of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[NeuronGroup],
+        samples: Samples,
+        ridge: float,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
+        self.samples = samples
+        self.ridge = ridge
+        self.activation = activation
+        self._extra_columns = extra_columns(groups)
+        self._dense: dict[str, Layer] = {}
+        for name, layer in linears(groups).items():
+            self._dense[name] = (layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+        self._now = dict(self._dense)
+        self._source = {c.name: (group, c) for group in groups for c in group.consumers}
+        self._activations: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def statistics(self, group: NeuronGroup) -> GroupStatistics:
+        """Statistics of a group whose predecessor has been committed.
+
+        Raises:
+            ValueError: If the activations are not finite.
+        """
+        dense, now = (self._activate(group.name, layers, i) for i, layers in enumerate((self._dense, self._now)))
+        for values in (dense, now):
+            bad = int((~torch.isfinite(values)).any(dim=0).sum())
+            if bad:
+                raise ValueError(f"{group.name}: {bad} of {group.width} neurons have activations that are not finite")
+        self._activations[group.name] = (dense, now)
+        low, high = now.amin(dim=0), now.amax(dim=0)
+        return GroupStatistics(
+            layers=tuple(self._moments(consumer, dense, now) for consumer in group.consumers),
+            ridge=self.ridge,
+            active=(now != 0).double().mean(dim=0).cpu(),
+            constant=(high - low <= 1e-6 * high.abs()).cpu(),
+            mean=now.double().mean(dim=0).cpu() if now.device.type != "mps" else now.mean(dim=0).cpu().double(),
+            taylor=_on_cpu(self.samples.taylor.get(group.name)),
+            fisher=_on_cpu(self.samples.fisher.get(group.name)),
+        )
+
+    @torch.no_grad()
+    def commit(self, group: NeuronGroup, selection: Selection) -> None:
+        """Takes up the neurons that stay and the new values of the layers that read them."""
+        dense, now = self._activations[group.name]
+        factors = torch.zeros(group.width, dtype=torch.float64)
+        factors[selection.keep] = 1.0 if selection.scale is None else selection.scale.cpu().double()
+        # The scale belongs to the outgoing weights; on the activations it has the same effect.
+        self._activations[group.name] = (dense, now * factors.to(now))
+        for name, (weight, bias) in selection.refit.items():
+            self._now[name] = (weight.to(now), None if bias is None else bias.to(now))
+
+    def _activate(self, name: str, layers: dict[str, Layer], which: int) -> Float[Tensor, "samples neurons"]:
+        if name in self._source:
+            feeder, consumer = self._source[name]
+            return self.activation(self._read(consumer, self._activations[feeder.name][which], layers))
+        weight, bias = layers[name]
+        return self.activation(torch.nn.functional.linear(self.samples.extra[name].to(weight), weight, bias))
+
+    def _read(
+        self, consumer: Consumer, neurons: Float[Tensor, "samples neurons"], layers: dict[str, Layer]
+    ) -> Float[Tensor, "samples outputs"]:
+        """Pre-activations of a layer."""
+        weight, bias = layers[consumer.name]
+        columns = slice(consumer.column_offset, consumer.column_offset + neurons.shape[1])
+        output = torch.nn.functional.linear(neurons, weight[:, columns], bias)
+        extra = self.samples.extra[consumer.name].to(weight)
+        return output + extra @ weight[:, self._extra_columns[consumer.name].to(weight.device)].T
+
+    def _moments(self, consumer: Consumer, dense: Tensor, now: Tensor) -> LayerMoments:
+        name = consumer.name
+        weight, bias = self._now[name]
+        is_extra = self._extra_columns[name].to(weight.device)
+        extra = self.samples.extra[name].to(now)
+        ones = [] if bias is None else [torch.ones_like(now[:, :1])]
+        errors = self._read(consumer, dense, self._dense) - self._read(consumer, now, self._now)
+        weights = self.samples.weights[name].to(now)
+        gram, residual = second_moments(torch.cat([extra, *ones, now], dim=1), errors, weights)
+        neurons = weight[:, consumer.column_offset : consumer.column_offset + now.shape[1]]
+        biases = [] if bias is None else [bias[:, None]]
+        present = torch.cat([weight[:, is_extra], *biases, neurons], dim=1).cpu().double()
+        rows = self.samples.rows[name].cpu().double()
+        return LayerMoments(present, gram, residual, rows, extra.shape[1] + len(ones), bias is not None)
+
+
+def _on_cpu(values: Optional[Tensor]) -> Optional[Tensor]:
+    return None if values is None else values.cpu().double()

@@ -21,7 +21,8 @@ class ScheduledEvent:
     progress: float
     """Share of the whole cut that is done after it, in (0, 1]."""
     targets: dict[str, int] = field(default_factory=dict)
-    """Name of the group -> size after the event. Empty for edge pruning, where `progress` alone counts."""
+    """Name of the group -> size after the event. Empty for edge pruning and under a budget, where `progress` alone
+    counts."""
 
 
 @dataclass

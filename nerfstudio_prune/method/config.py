@@ -16,6 +16,9 @@ from nerfstudio_prune.neurons.scores import Score, needs_of, score_by_name
 from nerfstudio_prune.neurons.selecting import Refit
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
 
+BUDGETS = ("target_parameters", "target_macs", "target_mb")
+"""Options that give a budget instead of widths."""
+
 
 @dataclass
 class FieldTargetConfig(PrintableConfig):
@@ -85,6 +88,16 @@ class PruneConfig(PrintableConfig):
     """Target of the coarse field, instead of the common one."""
     fine: FieldTargetConfig = field(default_factory=FieldTargetConfig)
     """Target of the fine field, instead of the common one."""
+    target_parameters: Optional[float] = None
+    """Budget instead of widths: share of the initial parameters of both fields, in (0, 1]. Widths are allocated by what
+    each layer's error would be on calibration samples."""
+    target_macs: Optional[float] = None
+    """Budget instead of widths: share of the initial multiply-accumulates per ray, in (0, 1]; what training and
+    rendering take."""
+    target_mb: Optional[float] = None
+    """Budget instead of widths: size of both fields in fp32, in units of 10^6 bytes."""
+    coarse_error_weight: Optional[float] = None
+    """Under a budget: how much errors of the coarse field count, > 0; it only shapes the sampling. None: 0.03."""
     groups: Optional[tuple[str, ...]] = None
     """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper. None:
     all."""
@@ -153,6 +166,7 @@ class FilledPruneConfig(PruneConfig):
     calibration_weights: SampleWeights = "gradient"
     calibration_floor: float = 0.05
     density_weight: float = 1.0
+    coarse_error_weight: float = 0.03
     schedule: ScheduleKind = "one-shot"
     recovery: RecoveryMode = "continue"
     rewind_step: int = 0
@@ -167,6 +181,17 @@ class FilledPruneConfig(PruneConfig):
         targets = (self.width, self.head_width, self.pruning_ratio, self.group_widths)
         return any(value is not None for value in targets)
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether widths follow from a budget."""
+        return any(getattr(self, name) is not None for name in BUDGETS)
+
+    @property
+    def budget_option(self) -> tuple[str, float]:
+        """Name and value of the budget that is given."""
+        ((name, value),) = [(name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None]
+        return name, value
+
     def validate(self) -> None:
         """Checks everything that does not depend on the network or the run.
 
@@ -178,6 +203,10 @@ class FilledPruneConfig(PruneConfig):
         for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold", "refit_ridge"):
             _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
         _check("recovery_lr", self.recovery_lr, lambda value: value > 0, "above 0")
+        for name in ("target_parameters", "target_macs"):
+            _check(name, getattr(self, name), lambda value: 0 < value <= 1, "in (0, 1]")
+        for name in ("target_mb", "coarse_error_weight"):
+            _check(name, getattr(self, name), lambda value: value > 0, "above 0")
         _check("density_weight", self.density_weight, lambda value: value > 0, "above 0")
         _check("calibration_floor", self.calibration_floor, lambda value: 0 <= value <= 1, "in [0, 1]")
         _check("edge_keep_fraction", self.edge_keep_fraction, lambda value: 0 < value <= 1, "in (0, 1]")
@@ -185,10 +214,10 @@ class FilledPruneConfig(PruneConfig):
         if self.strategy == "none":
             return
         if self.strategy == "edge":
-            if self.has_neuron_target or self.coarse.given or self.fine.given:
+            if self.has_neuron_target or self.has_budget or self.coarse.given or self.fine.given:
                 raise ValueError(
-                    "prune.strategy edge masks single weights and takes edge_threshold or edge_keep_fraction; "
-                    "width, head_width, pruning_ratio, group_widths, coarse and fine are targets for neurons"
+                    "prune.strategy edge masks single weights and takes edge_threshold or edge_keep_fraction; width, "
+                    "head_width, pruning_ratio, group_widths, coarse, fine and budgets are targets for neurons"
                 )
             if self.edge_threshold is not None and self.edge_keep_fraction is not None:
                 raise ValueError("prune.edge_threshold and prune.edge_keep_fraction exclude each other; give one")
@@ -216,6 +245,12 @@ class FilledPruneConfig(PruneConfig):
         self.make_score()
 
     def _validate_targets(self) -> None:
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        others = [name for name in ("width", "head_width", "pruning_ratio", "group_widths") if getattr(self, name)]
+        others += [name for name in ("coarse", "fine") if getattr(self, name).given]
+        if budgets and len(budgets + others) > 1:
+            named = ", ".join(f"prune.{name}" for name in budgets + others)
+            raise ValueError(f"{named} are contradictory targets; give exactly one of them")
         if self.group_widths is not None:
             for name in ("width", "head_width", "pruning_ratio"):
                 if getattr(self, name) is not None:
@@ -270,7 +305,7 @@ class FilledPruneConfig(PruneConfig):
             return False
         score = self.make_score()
         needs = "weights" if score is None else needs_of(score)
-        return self.refit == "lstsq" or self.make_strategy().needs_samples or needs != "weights"
+        return self.has_budget or self.refit == "lstsq" or self.make_strategy().needs_samples or needs != "weights"
 
     def make_refit(self) -> Refit:
         """What becomes of the weights behind pruned layers."""

@@ -1,11 +1,14 @@
 """What a person sees of pruning on the console."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState
+from nerfstudio_prune.method.allocation import Budget
 from nerfstudio_prune.method.config import FilledPruneConfig
+from nerfstudio_prune.neurons.budget import cost_of
+from nerfstudio_prune.neurons.groups import NeuronGroup
 
 
 def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
@@ -16,9 +19,41 @@ def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
     lines = []
     for event in state.pending:
         widths = sorted(set(event.targets.values()), reverse=True)
-        aim = f"to widths {', '.join(map(str, widths))}" if widths else f"{event.progress:.0%} of the edges to prune"
+        aim = f"to widths {', '.join(map(str, widths))}"
+        if config.strategy == "edge":
+            aim = f"{event.progress:.0%} of the edges to prune"
+        elif config.has_budget:
+            name, value = config.budget_option
+            aim = f"{event.progress:.0%} of the way to {name} {value:g}"
         lines.append(f"step {event.step}: {aim}")
     return f"{rule}, recovery {config.recovery}, {'; '.join(lines)} (phase {state.phase})"
+
+
+def allocation_table(
+    budget: Budget, progress: float, groups: Sequence[NeuronGroup], widths: Mapping[str, int]
+) -> Table:
+    """Table of the widths that a budget was shared out to: a row a layer, a column a field.
+
+    Args:
+        budget: The budget.
+        progress: Share of the whole cut that is to be done, in (0, 1].
+        groups: All groups with their current widths.
+        widths: Name of the group -> width to come.
+    """
+    cost = cost_of(groups, widths, budget.units, budget.count_bias)
+    title = f"{budget.option}: {cost:,.0f} of {budget.at(progress):,.0f} {budget.unit}, {budget.initial:,.0f} at first"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer")
+    rows: dict[str, dict[str, str]] = {}
+    for group in groups:
+        field, _, layer = group.name.partition(".")
+        rows.setdefault(layer, {})[field] = _change(group.width, widths.get(group.name, group.width))
+    fields = list(dict.fromkeys(field for row in rows.values() for field in row))
+    for field in fields:
+        table.add_column(field, justify="right")
+    for layer, row in rows.items():
+        table.add_row(layer, *(row.get(field, "") for field in fields))
+    return table
 
 
 def event_table(

@@ -16,9 +16,10 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.learning_rate import restart_scheduler, set_learning_rate
 from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.method.allocation import allocate, budget_of
 from nerfstudio_prune.method.calibration import Calibration
 from nerfstudio_prune.method.config import PruneConfig
-from nerfstudio_prune.method.console import event_table, event_text, plan_text
+from nerfstudio_prune.method.console import allocation_table, event_table, event_text, plan_text
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.planning import plan_options, update_plan
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
@@ -99,6 +100,8 @@ class PruneController:
         if self.config.seed is not None:
             self.seed = self.config.seed
         state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
+        if self.config.strategy != "none" and self.config.has_budget:
+            budget_of(self.config, self.model)
         origin = ""
         if changed:
             origin = f" (that of the checkpoint is replaced; given again: {', '.join(changed)})"
@@ -211,9 +214,14 @@ class PruneController:
             touched = {name.split(".")[0] for name in new}
         else:
             samples = self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
+            targets: Mapping[str, int] = scheduled.targets
+            if config.has_budget:
+                assert samples is not None
+                targets = allocate(config, self.model, samples, scheduled.progress)
+                CONSOLE.print(allocation_table(budget_of(config, self.model), scheduled.progress, groups, targets))
             selections = select_neurons(
                 groups,
-                scheduled.targets,
+                targets,
                 config.make_strategy(),
                 config.make_score(),
                 seed,

@@ -6,13 +6,13 @@ from typing import Any, Optional
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent
 from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
-from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.method.config import BUDGETS, FieldTargetConfig, FilledPruneConfig, PruneConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, match_groups
 
 RUN_OPTIONS = ("on_error", "num_eval_rays")
 """Options of the run at hand, which a stored plan says nothing about."""
 REPLACED_TOGETHER = (
-    ("width", "head_width", "pruning_ratio", "group_widths", "coarse", "fine", "groups"),
+    ("width", "head_width", "pruning_ratio", "group_widths", "coarse", "fine", "groups", *BUDGETS),
     ("edge_threshold", "edge_keep_fraction"),
 )
 """Options of which one that is given again replaces all."""
@@ -141,7 +141,7 @@ def resolve_plan(
     targets = {}
     if config.strategy == "edge":
         match_groups(groups, config.groups, "prune.groups")
-    else:
+    elif not config.has_budget:
         targets = resolve_targets(config, groups, initial)
     return [
         ScheduledEvent(

@@ -9,7 +9,7 @@ import tyro
 
 from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
 
-NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse and fine are targets for neurons"
+NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse, fine and budgets are targets for neurons"
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ class Teacher:
 
     def _colours(self, model: PruneModel, heard: dict[str, Heard]) -> Float[Tensor, "rays 3"]:
         """The teacher's colours of rays, before a random background."""
-        fine = self.values("field_fine", heard["field_fine"])
-        return model.renderer_rgb(rgb=fine.rgb, weights=fine.weights)
+        samples, fine = heard["field_fine"].samples, self.values("field_fine", heard["field_fine"])
+        return model.renderer_rgb(rgb=fine.rgb, weights=samples.get_weights(fine.density))
 
     def _colour_losses(
         self, model: PruneModel, losses: dict[str, Tensor], outputs: dict[str, Tensor], heard: dict[str, Heard]

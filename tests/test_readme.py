@@ -12,6 +12,7 @@ import torch
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.cli import parse
 from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.method.teacher_config import TeacherConfig
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -77,6 +78,8 @@ def test_options_in_the_readme_exist() -> None:
     assert len(names) > 15
     known = {field.name.replace("_", "-") for field in fields(PruneConfig)}
     nested = {f"{own}.{field.name}" for own in ("coarse", "fine") for field in fields(FieldTargetConfig)}
+    nested |= {f"teacher.{field.name.replace('_', '-')}" for field in fields(TeacherConfig)}
+    names |= set(re.findall(r"`(teacher\.[\w-]+)`", table))
     assert names - known - nested == set()
 
 

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from nerfstudio_prune.bench.records import Clock
+from nerfstudio_prune.method.machine import seconds_now
 
 
 def clock_of(device: torch.device) -> tuple[Clock, Callable[[], float]]:
@@ -21,10 +23,4 @@ def clock_of(device: torch.device) -> tuple[Clock, Callable[[], float]]:
 
 def wall_clock(device: torch.device) -> Callable[[], float]:
     """Wall-clock time in seconds, read when all work on the device is done."""
-
-    def wall() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return wall
+    return partial(seconds_now, device)

@@ -8,6 +8,7 @@ from nerfstudio.configs.base_config import PrintableConfig
 
 from nerfstudio_prune.core.schedule import ScheduleKind
 from nerfstudio_prune.method.calibration import Calibration, SampleWeights
+from nerfstudio_prune.method.teacher_config import TEACHER_RULES, TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.pruner import RecoveryMode
@@ -118,6 +119,8 @@ class PruneConfig(PrintableConfig):
     """Training step at whose end the weights for recovery rewind are kept. None: 0."""
     recovery_lr: Optional[float] = None
     """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there. None: as it was."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """The dense network as a teacher of the pruned one, for some steps after each event; off by default."""
     round_to: Optional[int] = None
     """Widths that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact.
     None: 1."""
@@ -210,6 +213,7 @@ class FilledPruneConfig(PruneConfig):
         _check("density_weight", self.density_weight, lambda value: value > 0, "above 0")
         _check("calibration_floor", self.calibration_floor, lambda value: 0 <= value <= 1, "in [0, 1]")
         _check("edge_keep_fraction", self.edge_keep_fraction, lambda value: 0 < value <= 1, "in (0, 1]")
+        self._validate_teacher()
         self._validate_targets()
         if self.strategy == "none":
             return
@@ -244,9 +248,22 @@ class FilledPruneConfig(PruneConfig):
             )
         self.make_score()
 
+    def _validate_teacher(self) -> None:
+        for names, ok, expected in TEACHER_RULES:
+            for name in names:
+                value = getattr(self.teacher, name)
+                _check(f"teacher.{name}", value, ok, expected)
+                if value is not None and self.teacher.steps is None:
+                    raise ValueError(
+                        f"prune.teacher.{name} {value} has no effect without prune.teacher.steps, which says for how "
+                        "many steps after an event there is a teacher; give it, or leave the other away"
+                    )
+
     def _validate_targets(self) -> None:
         budgets = [name for name in BUDGETS if getattr(self, name) is not None]
-        others = [name for name in ("width", "head_width", "pruning_ratio", "group_widths") if getattr(self, name)]
+        others = [
+            name for name in ("width", "head_width", "pruning_ratio", "group_widths") if getattr(self, name) is not None
+        ]
         others += [name for name in ("coarse", "fine") if getattr(self, name).given]
         if budgets and len(budgets + others) > 1:
             named = ", ".join(f"prune.{name}" for name in budgets + others)

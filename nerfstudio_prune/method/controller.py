@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Optional, Protocol
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils import writer
@@ -20,6 +19,8 @@ from nerfstudio_prune.method.allocation import allocate, budget_of
 from nerfstudio_prune.method.calibration import Calibration
 from nerfstudio_prune.method.config import PruneConfig
 from nerfstudio_prune.method.console import allocation_table, event_table, event_text, plan_text
+from nerfstudio_prune.method.lessons import Lessons
+from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.planning import plan_options, update_plan
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
@@ -74,6 +75,7 @@ class PruneController:
         self.rays_per_batch = rays_per_batch
         self.measure = measure
         self.calibrate = calibrate
+        self.lessons = Lessons(self.config.teacher, model, seed)
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._first_step = 0
@@ -99,6 +101,7 @@ class PruneController:
         self._first_step = first_step
         if self.config.seed is not None:
             self.seed = self.config.seed
+        self.lessons = Lessons(self.config.teacher, self.model, self.seed)
         state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
         if self.config.strategy != "none" and self.config.has_budget:
             budget_of(self.config, self.model)
@@ -108,6 +111,7 @@ class PruneController:
         elif resumed:
             origin = " (taken up from the checkpoint; options that are given again replace it)"
         CONSOLE.print(f"Pruning plan{origin}: {plan_text(state, self.config)}")
+        self.lessons.start(first_step, num_iterations)
         late = [event.step for event in state.pending if event.step >= first_step + num_iterations]
         if late:
             CONSOLE.print(f"[yellow]Pruning steps {late} lie past the end of this run; a resumed run does them")
@@ -143,6 +147,7 @@ class PruneController:
             step: Training step that has just ended.
         """
         self._step_seconds.append(time.perf_counter() - self._step_start)
+        self.lessons.after_step(step, self._step_seconds[-1])
         state = self.model.prune_state
         if state.edge_masks:
             apply_masks(named_parameters(self.model.neuron_groups()), state.edge_masks)
@@ -186,6 +191,7 @@ class PruneController:
         event.metrics_before = self.measure(model)
         costs_before = model.layer_costs()
         event.sizes_before, event.parameters_before, event.macs_per_ray_before = self._sizes(state.edge_masks)
+        self.lessons.before_event(step)
         start = self._now()
         pruning.apply()
         model.sync_widths()
@@ -284,9 +290,7 @@ class PruneController:
         return sizes, parameters - sum(weights[name] - count for name, count in living.items()), macs
 
     def _now(self) -> float:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-        return time.perf_counter()
+        return seconds_now(self.model.device)
 
     def _write_scalars(self, step: int, event: Optional[PruneEvent] = None) -> None:
         sizes, parameters, macs = self._sizes(self.model.prune_state.edge_masks)

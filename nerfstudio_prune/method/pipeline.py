@@ -6,6 +6,7 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
@@ -67,6 +68,20 @@ class PrunePipeline(VanillaPipeline):
             torch.set_flush_denormal(True)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.controller: Optional[PruneController] = None
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Outputs, losses and metrics of a training step, with the teacher's losses while there is a teacher.
+
+        Args:
+            step: Training step.
+        """
+        lesson = self.controller.lessons.at(step) if self.controller is not None else None
+        if lesson is None:
+            return super().get_train_loss_dict(step)
+        teacher, age = lesson
+        rays, batch = self.datamanager.next_train(step)
+        assert isinstance(rays, RayBundle)
+        return teacher.train_step(self.model, rays, batch, age)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent
 from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
 from nerfstudio_prune.method.config import BUDGETS, FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.method.teacher_config import TeacherConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, match_groups
 
 RUN_OPTIONS = ("on_error", "num_eval_rays")
@@ -164,8 +165,9 @@ def with_plan_options(config: PruneConfig, options: Mapping[str, Any]) -> Filled
     """A filled copy with options that `plan_options` gave, of this or an earlier version."""
     known = {f.name for f in fields(PruneConfig)}
     own = {name: value for name, value in options.items() if name in known}
-    for name in ("coarse", "fine"):
-        own[name] = FieldTargetConfig(**options.get(name, {}))
+    for name, kind in (("coarse", FieldTargetConfig), ("fine", FieldTargetConfig), ("teacher", TeacherConfig)):
+        parts = {f.name for f in fields(kind)}
+        own[name] = kind(**{key: value for key, value in options.get(name, {}).items() if key in parts})
     if own.get("groups") is not None:
         own["groups"] = tuple(own["groups"])
     return replace(PruneConfig(), **own, **{name: getattr(config, name) for name in RUN_OPTIONS}).filled()
@@ -203,8 +205,11 @@ def update_plan(
     if state.options:
         own, registered = plan_options(config), plan_options(defaults or PruneConfig())
         absent = plan_options(PruneConfig())
-        given = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
         stored = {**plan_options(FilledPruneConfig()), **state.options}
+        # Of the teacher's options those that are not given again hold on their own, for none contradicts another.
+        again = {k: v for k, v in own["teacher"].items() if v is not None and v != registered["teacher"][k]}
+        own["teacher"] = {**stored["teacher"], **again}
+        given = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
         changed = [name for name, value in given.items() if value != stored[name]]
         options = {**stored}
         dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}

@@ -30,7 +30,7 @@ from nerfstudio_prune.bench.training import checkpoint_of, execute
 class Bench:
     """Train, prune and measure the runs of a suite; what is recorded already is not run again."""
 
-    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers"]]
+    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation"]]
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
     in turns; peers: other libraries on the same checkpoint."""
     data: Optional[Path] = None

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
@@ -180,6 +181,11 @@ def make_config(
     set_option(config, "pipeline.prune.num_eval_rays", 0)
     for path, value in run_options(run, scale, scene.method).items():
         set_option(config, path, value)
+    if run.decay is not None:
+        share, steps = run.decay
+        for optimizer in config.optimizers.values():
+            final = optimizer["optimizer"].lr * share
+            optimizer["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=final, max_steps=steps)
     return config
 
 

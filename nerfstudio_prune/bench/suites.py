@@ -4,9 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, Optional
 
+import torch
+from nerfstudio.data.scene_box import SceneBox
+
 from nerfstudio_prune.bench.records import Role
+from nerfstudio_prune.method.model import PruneModelConfig
+from nerfstudio_prune.neurons.budget import cost_of
+from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.strategies import STRATEGIES
 
 Procedure = Literal["method", "mask", "torch-pruning", "torch-prune"]
@@ -127,6 +134,8 @@ class Run:
     """Score, or criterion of another library."""
     pruning_ratio: Optional[float] = None
     recovery: Optional[str] = None
+    decay: Optional[tuple[float, int]] = None
+    """Share of the initial learning rate that is left after a number of steps, exponential decay; None: constant."""
     describe: bool = False
     """Whether the distributions of weights and scores are kept."""
 
@@ -314,6 +323,84 @@ def peers(scale: Scale) -> list[Run | SpeedRun]:
     return runs
 
 
+DECAY = 0.1
+"""Share of the learning rate that the runs of an ablation end with, the dense ones too."""
+
+
+def ablation(scale: Scale) -> list[Run | SpeedRun]:
+    """The whole recipe, and what it is worth without each of its parts; at smaller sizes; with the controls.
+
+    With `--start-steps` near `--steps` it shows a late cut with a short recovery, with few an early one.
+    """
+    decay = (DECAY, scale.steps)
+    first = scale.seeds[0]
+    runs: list[Run | SpeedRun] = []
+    for seed in scale.seeds:
+        own: list[Run] = [_start(seed, scale), _dense(seed, scale)]
+        own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
+        own += [pruned(seed, scale, "importance", "w_out", HALF)]
+        own += [_small(seed, scale, HALF)[0]]
+        if seed == first:
+            own += [_recipe(seed, scale, HALF, without) for without in RECIPE]
+            own += [pruned(seed, scale, "uniform", None, HALF)]
+        for run in own:
+            # Runs of another rate are others than those of the same name in other suites.
+            parent = run.parent and run.parent.replace("dense-start", "dense-start-decay")
+            runs.append(replace(run, arm=f"{run.arm}-decay", parent=parent, decay=decay))
+    return runs
+
+
+RECIPE: dict[str, dict[str, Any]] = {
+    "obs": {"strategy": "importance", "score": "w_out"},
+    "refit": {"refit": "none"},
+    "budget": {"target_parameters": None},
+    "teacher": {"teacher.steps": None},
+    "rate": {"recovery_lr": None, "recovery_decay": None},
+    "gradients": {"calibration_weights": "contribution"},
+}
+"""Part of the recipe -> options that take it out."""
+
+
+def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
+    """The best that the method has, at the size of a network of that pruning ratio."""
+    recovery = scale.steps - scale.start_steps
+    options: dict[str, Any] = {
+        "strategy": "obs",
+        "score": None,
+        "refit": "lstsq",
+        "target_parameters": parameter_share(tuple(scale.options.items()), ratio),
+        "start_step": scale.start_steps,
+        "teacher.steps": max(1, recovery // 3),
+        "recovery_lr": scale.options.get(_LR, 5e-4) / 2,
+        "recovery_decay": recovery,
+    }
+    options |= RECIPE.get(without, {})
+    if options["target_parameters"] is None:
+        options["pruning_ratio"] = ratio
+    arm = f"recipe-{ratio:g}" + (f"-without-{without}" if without else "")
+    return _cut(
+        arm,
+        seed,
+        scale,
+        "pruned",
+        options=_prune(**options),
+        strategy=arm.replace(f"-{ratio:g}", "").replace("-", " "),
+        pruning_ratio=ratio,
+        recovery="continue",
+    )
+
+
+@cache
+def parameter_share(options: tuple[tuple[str, Any], ...], ratio: float) -> float:
+    """Parameters of a network whose layers all lose a share of their neurons, as a share of the dense one's."""
+    own = {path.removeprefix(_MODEL): value for path, value in options if path.startswith(_MODEL)}
+    box = SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    groups = PruneModelConfig(**own).setup(scene_box=box, num_train_data=1).neuron_groups()
+    units = dict.fromkeys(linears(groups), 1)
+    widths = {group.name: int(group.width * (1 - ratio) + 0.5) for group in groups}
+    return round(cost_of(groups, widths, units, True) / cost_of(groups, {}, units, True), 5)
+
+
 def _peer(seed: int, scale: Scale, procedure: Procedure, criterion: str) -> Run:
     library = {"torch-pruning": "Torch-Pruning", "torch-prune": "torch.nn.utils.prune"}[procedure]
     return _cut(
@@ -335,5 +422,6 @@ SUITES: dict[str, Callable[[Scale], list[Run | SpeedRun]]] = {
     "frontier": frontier,
     "speed": speed,
     "peers": peers,
+    "ablation": ablation,
 }
 """Name -> suite."""

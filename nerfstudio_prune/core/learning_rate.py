@@ -1,7 +1,7 @@
 """Learning rates after an event, with or without a scheduler."""
 
 from collections.abc import Callable
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch.optim import Optimizer
@@ -26,6 +26,61 @@ def set_learning_rate(optimizer: Optimizer, scheduler: Optional[LRScheduler], lr
         if scheduler is not None and group["lr"] > 0:
             scheduler.base_lrs[i] = group["initial_lr"] = float(scheduler.base_lrs[i]) * lr / group["lr"]
         group["lr"] = lr
+
+
+class RateDetour:
+    """After an event: rates that start elsewhere, and come back to those that the schedule gives.
+
+    With a start rate the rate goes from there to the schedule's, evenly on a logarithmic scale ("learning rate
+    rewinding", Renda et al. 2020, arXiv 2003.02389, with its decay in a given number of steps); with a warm-up it rises
+    from zero to what it would be. Schedulers are not touched.
+
+    Args:
+        start_lr: Rate of the first step after an event, > 0; None: the schedule's.
+        decay_steps: Steps until the schedule's rate is reached again, >= 0.
+        warm_up_steps: Steps in which the rate rises linearly, >= 0.
+    """
+
+    def __init__(self, start_lr: Optional[float], decay_steps: int, warm_up_steps: int) -> None:
+        self.start_lr = start_lr if decay_steps else None
+        self.decay_steps = decay_steps
+        self.warm_up_steps = warm_up_steps
+        self._detours: list[tuple[dict[str, Any], float, float, bool]] = []
+
+    def rate(self, scheduled: float, age: int) -> float:
+        """Rate of a training step.
+
+        Args:
+            scheduled: What the schedule gives.
+            age: Training steps since the event; 0 in the first step after it.
+        """
+        rate = scheduled
+        if self.start_lr is not None and age < self.decay_steps and scheduled > 0:
+            done = age / self.decay_steps
+            rate = self.start_lr ** (1 - done) * scheduled**done
+        return rate * min(1.0, (age + 1) / (self.warm_up_steps + 1))
+
+    def enter(self, optimizer: Optimizer, scheduler: Optional[LRScheduler], age: int) -> None:
+        """Sets the rates of a training step; call before it.
+
+        Args:
+            optimizer: Live optimizer.
+            scheduler: Its scheduler, if it has one.
+            age: See `rate`.
+        """
+        for group in optimizer.param_groups:
+            scheduled = float(group["lr"])
+            group["lr"] = self.rate(scheduled, age)
+            self._detours.append((group, scheduled, group["lr"], isinstance(scheduler, LambdaLR)))
+
+    def leave(self) -> None:
+        """Puts the schedule's rates back; call after the step, when the scheduler has done its own."""
+        for group, scheduled, used, from_base in self._detours:
+            if group["lr"] == used:
+                group["lr"] = scheduled
+            elif not from_base and used > 0:  # such a scheduler has multiplied the rate that it found
+                group["lr"] *= scheduled / used
+        self._detours = []
 
 
 def _rises(scheduler: LambdaLR, index: int) -> bool:

@@ -119,6 +119,11 @@ class PruneConfig(PrintableConfig):
     """Training step at whose end the weights for recovery rewind are kept. None: 0."""
     recovery_lr: Optional[float] = None
     """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there. None: as it was."""
+    recovery_decay: Optional[int] = None
+    """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
+    rewinding. None: 0, recovery_lr is there to stay."""
+    recovery_warm_up: Optional[int] = None
+    """Training steps after an event in which the learning rate rises from zero to what it would be. None: 0."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The dense network as a teacher of the pruned one, for some steps after each event; off by default."""
     round_to: Optional[int] = None
@@ -173,6 +178,8 @@ class FilledPruneConfig(PruneConfig):
     schedule: ScheduleKind = "one-shot"
     recovery: RecoveryMode = "continue"
     rewind_step: int = 0
+    recovery_decay: int = 0
+    recovery_warm_up: int = 0
     round_to: int = 1
     min_width: int = 8
     coreset_variant: Literal["paper", "mussay"] = "paper"
@@ -205,6 +212,13 @@ class FilledPruneConfig(PruneConfig):
             _check(name, getattr(self, name), lambda value: value >= 1, "at least 1")
         for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold", "refit_ridge"):
             _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
+        for name in ("recovery_decay", "recovery_warm_up"):
+            _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
+        if self.recovery_decay and self.recovery_lr is None:
+            raise ValueError(
+                f"prune.recovery_decay {self.recovery_decay} has no effect without prune.recovery_lr, the rate that it "
+                "starts from; give it, or leave the decay away"
+            )
         _check("recovery_lr", self.recovery_lr, lambda value: value > 0, "above 0")
         for name in ("target_parameters", "target_macs"):
             _check(name, getattr(self, name), lambda value: 0 < value <= 1, "in (0, 1]")

@@ -11,9 +11,10 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
+from torch.optim import Optimizer
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.core.learning_rate import restart_scheduler, set_learning_rate
+from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method.allocation import allocate, budget_of
 from nerfstudio_prune.method.calibration import Calibration
@@ -80,6 +81,7 @@ class PruneController:
         self._step_start = 0.0
         self._first_step = 0
         self._plan_seconds = 0.0
+        self._detour = RateDetour(None, 0, 0)
 
     def start(self, first_step: int, num_iterations: int, defaults: Optional[PruneConfig] = None) -> None:
         """Checks what was loaded and makes, or takes up, the plan.
@@ -102,6 +104,8 @@ class PruneController:
         if self.config.seed is not None:
             self.seed = self.config.seed
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
+        config = self.config
+        self._detour = RateDetour(config.recovery_lr, config.recovery_decay, config.recovery_warm_up)
         state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
         if self.config.strategy != "none" and self.config.has_budget:
             budget_of(self.config, self.model)
@@ -137,8 +141,12 @@ class PruneController:
         return self.rays_per_batch() / median(self._step_seconds) if self._step_seconds else 0.0
 
     def before_step(self, step: int) -> None:
-        """Starts the clock of a training step."""
+        """Starts the clock of a training step, and sets its learning rates after an event."""
         self._step_start = time.perf_counter()
+        done = [event.step for event in self.model.prune_state.history if not event.error]
+        if done:
+            for name, optimizer in self._pruned_optimizers().items():
+                self._detour.enter(optimizer, self.optimizers.schedulers.get(name), step - done[-1] - 1)
 
     def on_step(self, step: int) -> None:
         """Does what is due at the end of a training step.
@@ -147,6 +155,7 @@ class PruneController:
             step: Training step that has just ended.
         """
         self._step_seconds.append(time.perf_counter() - self._step_start)
+        self._detour.leave()
         self.lessons.after_step(step, self._step_seconds[-1])
         state = self.model.prune_state
         if state.edge_masks:
@@ -263,18 +272,24 @@ class PruneController:
         keep_now = 1 - (1 - keep_fraction) * scheduled.progress
         return edge_masks(layers, keep_fraction=keep_now, scope=config.edge_scope)
 
-    def _set_learning_rates(self) -> None:
+    def _pruned_optimizers(self) -> dict[str, Optimizer]:
+        """Optimizers of layers that pruning touches."""
         pruned = {id(p) for p in named_parameters(self.model.neuron_groups()).values()}
-        for name, parameters in self.model.get_param_groups().items():
-            if not any(id(p) in pruned for p in parameters):
-                continue
+        return {
+            name: self.optimizers.optimizers[name]
+            for name, parameters in self.model.get_param_groups().items()
+            if any(id(p) in pruned for p in parameters)
+        }
+
+    def _set_learning_rates(self) -> None:
+        for name in self._pruned_optimizers():
             optimizer, scheduler = self.optimizers.optimizers[name], self.optimizers.schedulers.get(name)
             if self.config.recovery == "retrain" and scheduler is not None:
                 build = self.optimizers.config[name]["scheduler"].setup().get_scheduler
                 restart_scheduler(
                     optimizer, scheduler, lambda model, lr, build=build: build(optimizer=model, lr_init=lr)
                 )
-            if self.config.recovery_lr is not None:
+            if self.config.recovery_lr is not None and not self.config.recovery_decay:
                 set_learning_rate(optimizer, scheduler, self.config.recovery_lr)
 
     def _sizes(self, masks: dict[str, Tensor]) -> tuple[dict[str, int], int, int]:

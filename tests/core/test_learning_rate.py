@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler
 
-from nerfstudio_prune.core.learning_rate import restart_scheduler, set_learning_rate
+from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
 
 Build = Callable[[Optimizer, float], LRScheduler]
 BUILDERS: dict[str, Build] = {
@@ -88,3 +88,35 @@ def test_restart_into_a_warm_up_ends_at_the_new_rate() -> None:
     restart_scheduler(optimizer, scheduler, build)
     set_learning_rate(optimizer, scheduler, 0.1)
     assert rates_of(optimizer, scheduler, 4) == pytest.approx([1e-6, 0.05, 0.1, 0.1, 0.1])
+
+
+def test_detour_by_hand() -> None:
+    """Rewinding starts at the rate asked for and comes back evenly on a logarithmic scale; a warm-up rises linearly."""
+    assert [RateDetour(1.0, 4, 0).rate(0.0001, age) for age in range(6)] == pytest.approx(
+        [1.0, 0.1, 0.01, 0.001, 0.0001, 0.0001]
+    )
+    assert [RateDetour(None, 0, 3).rate(0.4, age) for age in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert [RateDetour(1.0, 2, 1).rate(0.01, age) for age in range(4)] == pytest.approx([0.5, 0.1, 0.01, 0.01])
+    assert RateDetour(1.0, 4, 0).rate(0.0, 1) == 0.0
+    assert RateDetour(1.0, 0, 0).rate(0.3, 0) == 0.3
+
+
+@every_scheduler
+@pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
+def test_detour_leaves_the_schedule_as_it_is(build: Build, scheduled: bool) -> None:
+    """The rate that the host saves and its scheduler goes on from must be the schedule's: a resumed run, or the end of
+    the detour, would otherwise start from a rate that was meant for a few steps."""
+    optimizer, scheduler = make(build)
+    twin, twin_scheduler = make(build)
+    detour = RateDetour(0.9, 3, 0)
+    used = []
+    for age in range(5):
+        detour.enter(optimizer, scheduler if scheduled else None, age)
+        used.append(optimizer.param_groups[0]["lr"])
+        for one, other in ((optimizer, scheduler), (twin, twin_scheduler)):
+            one.step()
+            if scheduled:
+                other.step()
+        detour.leave()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(twin.param_groups[0]["lr"])
+    assert used[0] == pytest.approx(0.9) and used[4] == pytest.approx(0.8 * 0.5**4 if scheduled else 0.8)

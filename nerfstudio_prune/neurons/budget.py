@@ -2,7 +2,7 @@
 
 The error is a sum over the groups. The cost is not: a layer has as many weights as the product of the widths on its two
 sides. Within a chain of layers the best widths at a given price of cost are found exactly, by dynamic programming; the
-price that meets the budget by a search. Prices reach the convex hull of what is possible only, so a local search
+price that meets the budget by a search. Prices reach only the convex hull of what is possible, so a local search
 follows.
 """
 
@@ -136,9 +136,6 @@ def pose_problem(
 ) -> Problem:
     """Checks what there is to choose from and brings it into arrays; arguments as for `allocate_widths`.
 
-    Returns:
-        The problem, with a last group of no neurons, so that a search over pairs of groups also sees single ones.
-
     Raises:
         ValueError: If an error curve has a value that is not finite or another length than `width + 1`, the allowed
             widths are none or out of range, or as `cost_terms`.
@@ -164,8 +161,7 @@ def pose_problem(
             raise ValueError(f"{group.name}: errors must be finite, got {(~np.isfinite(curve)).sum()} that are not")
         widths.append(np.array(allowed, dtype=float))
         at_widths.append(curve[allowed])
-    costs = CostTerms(costs.fixed, np.append(costs.per_neuron, 1.0), np.append(costs.per_weight, 0.0))
-    return Problem(costs, [*widths, np.zeros(1)], [*at_widths, np.zeros(1)])
+    return Problem(costs, widths, at_widths)
 
 
 def choose_at_price(problem: Problem, price: float) -> Int64[np.ndarray, " groups"]:
@@ -196,9 +192,9 @@ def choose_at_price(problem: Problem, price: float) -> Int64[np.ndarray, " group
 def _choose_on_hull(problem: Problem, budget: float) -> Int64[np.ndarray, " groups"]:
     """The best choice within the budget among those that some price makes the best one.
 
-    The narrowest widths must fit. Each step tries the price at which the two choices around the budget are equally good;
-    what is best there is another corner of the convex hull between them, or shows that there is none. Unlike bisection
-    this ends exactly, and needs no range of prices.
+    The narrowest widths must fit. Each step tries the price at which the two choices around the budget are equally
+    good; what is best there is another corner of the convex hull between them, or shows that there is none. Unlike
+    bisection this ends exactly, and needs no range of prices.
     """
     below = np.zeros(len(problem.widths), dtype=np.int64)
     above = np.array([errors.argmin() for errors in problem.errors], dtype=np.int64)
@@ -217,8 +213,11 @@ def _choose_on_hull(problem: Problem, budget: float) -> Int64[np.ndarray, " grou
 
 
 def _choose_uniformly(problem: Problem, budget: float) -> Int64[np.ndarray, " groups"]:
-    """The best choice within the budget among those that keep the same share of every group, rounded down."""
-    ratios = np.unique(np.concatenate([widths / max(widths[-1], 1) for widths in problem.widths]))
+    """The best choice within the budget among those that keep the same share of every group, rounded down.
+
+    The narrowest widths must fit. If only one group has a choice, this is the best of all.
+    """
+    ratios = np.unique(np.concatenate([widths / widths[-1] for widths in problem.widths]))
     choices = np.stack(
         [
             np.maximum(np.searchsorted(widths, ratios * widths[-1] * (1 + 1e-12), side="right") - 1, 0)
@@ -253,8 +252,7 @@ def _improve_pairs(
     problem: Problem, choice: Int64[np.ndarray, " groups"], budget: float
 ) -> Int64[np.ndarray, " groups"]:
     """Chooses two groups at a time anew until no pair gets better; growth, shrinkage and swaps of any size in one."""
-    last = len(problem.widths) - 1
-    free = [i for i, widths in enumerate(problem.widths) if len(widths) > 1 or i == last]
+    free = [i for i, widths in enumerate(problem.widths) if len(widths) > 1]
     rank, improved = problem.rank(choice), True
     while improved:
         improved = False
@@ -263,7 +261,7 @@ def _improve_pairs(
             other[[first, second]] = _best_pair(problem, choice, first, second, budget)
             if (other == choice).all():
                 continue
-            other_rank = problem.rank(other)
+            other_rank = problem.rank(other)  # also the word on the budget: the pair's own sum may be rounded
             if other_rank < rank and other_rank[1] <= budget:
                 choice, rank, improved = other, other_rank, True
     return choice

@@ -165,8 +165,9 @@ def test_dead_and_constant_neurons() -> None:
     """Neurons that never change carry nothing that a bias cannot; they leave first, so a live one must never be taken
     for one of them: not a rare one, not one whose activation is small."""
     field, at = relu_field(), points()
+    layers = field.layers()
     with torch.no_grad():
-        weight, bias = field.trunk[0].weight, field.trunk[0].bias
+        weight, bias = layers["field.trunk.0"].weight, layers["field.trunk.0"].bias
         weight.zero_()
         bias.zero_()
         bias[1] = 0.7  # constant
@@ -181,18 +182,19 @@ def test_dead_and_constant_neurons() -> None:
     small = float((at[0][:, 0] > -1).double().mean())
     assert found.active.tolist() == pytest.approx([0, 1, 0, positive, 1 / len(at[0]), small, 1])
     assert found.mean.tolist() == pytest.approx(
-        torch.relu(at[0] @ field.trunk[0].weight.T + field.trunk[0].bias).mean(dim=0).tolist()
+        torch.relu(at[0] @ layers["field.trunk.0"].weight.T + layers["field.trunk.0"].bias).mean(dim=0).tolist()
     )
 
 
 def test_neurons_that_die_behind_a_cut_are_found() -> None:
     """Dead is dead in the network that is already pruned: a neuron fed by what left is not worth a place."""
     field, at = relu_field(), points()
+    layers = field.layers()
     with torch.no_grad():
-        field.trunk[1].weight[2] = 0
-        field.trunk[1].weight[2, 4] = 1
-        field.trunk[1].bias[2] = 0
-        field.trunk[0].bias[4] = 5
+        layers["field.trunk.1"].weight[2] = 0
+        layers["field.trunk.1"].weight[2, 4] = 1
+        layers["field.trunk.1"].bias[2] = 0
+        layers["field.trunk.0"].bias[4] = 5
     walk = Propagation(field.groups(), samples_of(field, at), 1e-4)
     first, second = field.groups()[:2]
     walk.statistics(first)
@@ -215,12 +217,12 @@ def test_neurons_that_die_behind_a_cut_are_found() -> None:
 def test_activations_that_are_not_finite_name_the_group(spoil: str, message: str) -> None:
     """The event is called off with a message that says where to look, before a factorisation fails on NaN."""
     field, at = relu_field(), points()
-    samples = samples_of(field, at)
+    samples, layers = samples_of(field, at), field.layers()
     with torch.no_grad():
         if spoil == "weight":
-            field.trunk[1].weight[[1, 4], 0] = torch.nan
+            layers["field.trunk.1"].weight[[1, 4], 0] = torch.nan
         elif spoil == "bias":
-            field.head[1].bias[3] = torch.nan
+            layers["field.head.1"].bias[3] = torch.nan
         elif spoil == "samples":
             samples.extra["field.trunk.0"][5, 1] = torch.nan
         elif spoil == "infinite":

@@ -124,7 +124,8 @@ def dense_refits(field: TinyField, samples: Mapping[str, Samples], rule: Strateg
 def test_refit_front_to_back_makes_up_for_what_was_lost_before() -> None:
     """Why the walk exists. On the output of the whole network, averaged over ten of them: a refit is far better than
     none, and one that sees the activations as they will be, and aims at those that were, is better than one that knows
-    only the network as it was, with the same neurons. On the samples themselves and on points that were not among them."""
+    only the network as it was, with the same neurons. On the samples themselves and on points that were not among
+    them."""
     errors: dict[str, list[float]] = {"none": [], "dense": [], "front to back": []}
     fresh: dict[str, list[float]] = {name: [] for name in errors}
     for seed in range(10):

@@ -164,8 +164,10 @@ class _Collector:
     ) -> None:
         """Takes up a batch."""
         samples = len(contribution)
-        share = self.calibration.num_samples * min(1.0, RAYS_AT_ONCE / self.calibration.num_rays)
-        kept = torch.randperm(samples, generator=self.generator)[: max(1, int(share))].sort().values
+        rays_before, self.rays = self.rays, self.rays + len(next(iter(layers.values())).output)
+        # Each batch gives its share of the samples, and all together give no more than there may be.
+        due = [self.calibration.num_samples * rays // self.calibration.num_rays for rays in (rays_before, self.rays)]
+        kept = torch.randperm(samples, generator=self.generator)[: due[1] - due[0]].sort().values
         kept = kept.to(contribution.device)
         for name, record in layers.items():
             self.extra.setdefault(name, []).append(record.extra[kept])
@@ -179,7 +181,10 @@ class _Collector:
         self.count += samples
 
     def add_losses(self, layers: Mapping[str, LayerRecord], gradients: Mapping[str, Tensor]) -> None:
-        """Takes up gradients of the loss. With ReLU, activation times its gradient is the same before and after it."""
+        """Takes up gradients of the loss for the batch that was added last.
+
+        With ReLU, activation times its gradient is the same before and after it.
+        """
         for group in self.groups:
             z, gradient = layers[group.name].output.detach(), gradients[group.name]
             # The loss is a mean over rays: times their number it is the ray's own.
@@ -187,7 +192,6 @@ class _Collector:
             nothing = torch.zeros(group.width, dtype=torch.float64)
             self.taylor[group.name] = self.taylor.get(group.name, nothing) + rays.mean(dim=0).square()
             self.fisher[group.name] = self.fisher.get(group.name, nothing) + rays.square().sum(dim=0)
-        self.rays += len(z)
         self.batches += 1
 
     def samples(self) -> Samples:

@@ -1,7 +1,7 @@
 """Random rays of a data set with their true colours, without touching the run's random state or data order."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.model_components.ray_generators import RayGenerator
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def draw_rays(
-    dataset: InputDataset, num_rays: int, generator: torch.Generator, views: Float[Tensor, " views"] | None = None
+    dataset: InputDataset, num_rays: int, generator: torch.Generator, views: Int64[Tensor, " views"] | None = None
 ) -> tuple[RayBundle, Float[Tensor, "rays channels"]]:
     """Draws rays spread evenly over views.
 

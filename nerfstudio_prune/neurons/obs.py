@@ -30,12 +30,19 @@ class Elimination:
 def regularised(layer: LayerMoments, ridge: float) -> Float[Tensor, "inputs inputs"]:
     """Second moments plus the ridge, a share of the mean squared input, which draws weights to their present values.
 
+    Sums in single precision of inputs that depend on each other can be off by more than a small ridge; it is then
+    raised tenfold until the matrix is safely positive definite.
+
     Args:
         layer: Moments of a consumer.
         ridge: Share, >= 0.
     """
-    strength = max(ridge, SMALLEST_RIDGE) * float(layer.gram.diagonal().mean())
-    return layer.gram + max(strength, torch.finfo(torch.float64).tiny) * torch.eye(len(layer.gram), dtype=torch.float64)
+    mean = float(layer.gram.diagonal().mean())
+    strength = max(max(ridge, SMALLEST_RIDGE) * mean, torch.finfo(torch.float64).tiny)
+    identity = torch.eye(len(layer.gram), dtype=torch.float64)
+    while strength < mean and int(torch.linalg.cholesky_ex(layer.gram + strength / 2 * identity).info):
+        strength *= 10
+    return layer.gram + strength * identity
 
 
 class _Consumer:

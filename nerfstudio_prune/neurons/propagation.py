@@ -53,7 +53,7 @@ class Propagation:
         """Statistics of a group whose predecessor has been committed.
 
         Raises:
-            ValueError: If the activations are not finite.
+            ValueError: If the activations, or the second moments of what reads them, are not finite.
         """
         dense, now = (self._activate(group.name, layers, i) for i, layers in enumerate((self._dense, self._now)))
         for values in (dense, now):
@@ -62,10 +62,14 @@ class Propagation:
                 raise ValueError(f"{group.name}: {bad} of {group.width} neurons have activations that are not finite")
         self._activations[group.name] = (dense, now)
         low, high = now.amin(dim=0), now.amax(dim=0)
+        layers = tuple(self._moments(consumer, dense, now) for consumer in group.consumers)
+        for consumer, layer in zip(group.consumers, layers, strict=True):
+            if not bool(torch.isfinite(layer.gram).all()):
+                raise ValueError(f"{group.name}: second moments of the inputs of {consumer.name} are not finite")
         return GroupStatistics(
-            layers=tuple(self._moments(consumer, dense, now) for consumer in group.consumers),
+            layers=layers,
             ridge=self.ridge,
-            active=(now != 0).double().mean(dim=0).cpu(),
+            active=(now != 0).cpu().double().mean(dim=0),
             constant=(high - low <= 1e-6 * high.abs()).cpu(),
             mean=now.double().mean(dim=0).cpu() if now.device.type != "mps" else now.mean(dim=0).cpu().double(),
             taylor=_on_cpu(self.samples.taylor.get(group.name)),

@@ -3,7 +3,7 @@
 from typing import Literal, Optional
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup
@@ -99,7 +99,9 @@ def fold_constants(
 
 
 @torch.no_grad()
-def merge(group: NeuronGroup, keep: Int64[Tensor, " kept"]) -> dict[str, tuple[Tensor, Optional[Tensor]]]:
+def merge(
+    group: NeuronGroup, keep: Int64[Tensor, " kept"], idle: Optional[Bool[Tensor, " neurons"]] = None
+) -> dict[str, tuple[Tensor, Optional[Tensor]]]:
     """Adds the outgoing weights of each neuron that leaves to those of the most similar one that stays. Needs no data.
 
     Similar is a large cosine of the incoming weights with bias; as ReLU is positively homogeneous, a neuron whose
@@ -109,6 +111,7 @@ def merge(group: NeuronGroup, keep: Int64[Tensor, " kept"]) -> dict[str, tuple[T
     Args:
         group: The group.
         keep: Neurons that stay.
+        idle: Neurons that are known never to change; none takes over from them. None: nothing is known.
 
     Returns:
         As `lstsq`; biases as they are.
@@ -121,7 +124,10 @@ def merge(group: NeuronGroup, keep: Int64[Tensor, " kept"]) -> dict[str, tuple[T
     gone = torch.ones(group.width, dtype=torch.bool)
     gone[keep] = False
     cosine, nearest = (directions[gone] @ directions[keep].T).max(dim=1)
-    scale = torch.where(cosine >= LEAST_COSINE, norms[gone] / norms[keep[nearest]], 0.0)
+    alike = cosine >= LEAST_COSINE
+    if idle is not None:
+        alike &= ~idle[gone]
+    scale = torch.where(alike, norms[gone] / norms[keep[nearest]], 0.0)
     values = {}
     for consumer in group.consumers:
         weight, bias = consumer.linear.weight.detach().cpu().double().clone(), consumer.linear.bias

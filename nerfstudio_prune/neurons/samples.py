@@ -45,7 +45,7 @@ class LayerRecord:
 
     extra: Float[Tensor, "samples columns"]
     """Its inputs that are not neurons, detached."""
-    output: Float[Tensor, "samples outputs"]
+    output: Float[Tensor, "*leading outputs"]
     """Its pre-activations as they are in the graph, of any leading shape."""
 
 

@@ -113,8 +113,9 @@ def _refitted(group: NeuronGroup, selection: Selection, refit: Refit) -> Selecti
     if refit.mode == "lstsq":
         assert statistics is not None
         return Selection(selection.keep, refit=lstsq(group, statistics, selection.keep))
+    folded = {} if statistics is None else fold_constants(group, statistics, selection.keep)
     if refit.mode == "merge" and len(selection.keep) < group.width:
-        return Selection(selection.keep, refit=merge(group, selection.keep))
-    if statistics is not None:
-        return replace(selection, refit=fold_constants(group, statistics, selection.keep))
-    return selection
+        merged = merge(group, selection.keep, None if statistics is None else statistics.constant)
+        biases = {name: (merged[name][0], bias) for name, (_, bias) in folded.items()}
+        return Selection(selection.keep, refit={**merged, **biases})
+    return selection if statistics is None else replace(selection, refit=folded)

@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -180,6 +181,55 @@ def test_planning_changes_nothing() -> None:
     assert optimizer.state_dict()["param_groups"] == before["param_groups"]
     assert [id(p) for p in optimizer.state] == ids == [id(p) for p in parameters["fields"]]
     assert [id(p) for p in net.parameters()] == ids and len(idle.state) == 0
+
+
+@every_optimizer
+def test_moments_can_be_rescaled(make: Factory, moments: set[str]) -> None:
+    """Values that a refit multiplied have other gradients than the ones remembered. First moments and momentum take the
+    factor, second ones its square, also AMSGrad's largest; counters, and parameters without a factor, do not."""
+    net, optimizer = warmed_up(make)
+    before = {name: copy.deepcopy(optimizer.state[p]) for name, p in net.named_parameters()}
+    edits = make_edits(net)
+    factor = torch.tensor([2.0, 0.5, -3.0], dtype=torch.float64)
+    edits[2] = replace(edits[2], moment_factor=factor)
+    plan = plan_rebind({"fields": optimizer}, {}, edits)
+    for edit in edits:
+        edit.apply()
+    plan.apply()
+    for name, p in net.named_parameters():
+        state = optimizer.state[p]
+        assert set(state) == set(before[name])
+        for key in moments:
+            power = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}[key]
+            expected = part(name, before[name][key])
+            if name == "second.weight":
+                expected = expected * factor**power
+            torch.testing.assert_close(state[key], expected, rtol=1e-15, atol=0)
+        for key in set(state) - moments:
+            assert state[key] == before[name][key] == WARM_UP
+
+
+@every_optimizer
+def test_parameters_can_be_forgotten_one_by_one(make: Factory, moments: set[str]) -> None:
+    """A forgotten parameter starts like a new one, with bias correction and RAdam's warm-up; the others go on. Nothing
+    may be left of the old tensor."""
+    net, optimizer = warmed_up(make)
+    edits = make_edits(net)
+    edits[2] = replace(edits[2], forget=True)
+    old = edits[2].old
+    plan = plan_rebind({"fields": optimizer}, {}, edits)
+    assert old in optimizer.state
+    for edit in edits:
+        edit.apply()
+    plan.apply()
+    assert old not in optimizer.state and net.second.weight not in optimizer.state
+    assert set(optimizer.state[net.first.weight]) >= moments
+    fresh = copy.deepcopy(net)
+    optimizer_of_fresh = make(fresh.parameters())
+    for model, own in ((net, optimizer), (fresh, optimizer_of_fresh)):
+        step(model, [own], WARM_UP, whole=False)
+    assert torch.equal(net.second.weight, fresh.second.weight)
+    assert not torch.equal(net.first.weight, fresh.first.weight)
 
 
 def test_several_param_groups_keep_members_and_options() -> None:

@@ -15,6 +15,7 @@ from tiny_run import make_config, rays, same_bits, start, tiny_model, tiny_width
 from nerfstudio_prune.method import metrics as metrics_module
 from nerfstudio_prune.method.metrics import LazyLpips, weights_file
 from nerfstudio_prune.method.quality import FixedRays
+from nerfstudio_prune.method.rays import draw_rays
 
 Config = Callable[..., Any]
 
@@ -226,7 +227,7 @@ def test_masked_pixels_are_not_measured(tiny_config: Config) -> None:
             return {**dataset[view], "mask": mask}
 
     masked: Any = Masked()
-    bundle, _ = FixedRays(masked, 40, 0)._load()
+    bundle, _ = draw_rays(masked, 40, torch.Generator().manual_seed(0))
     seen = set()
     for i in range(40):
         view = int(bundle.camera_indices[i])  # type: ignore[index]

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, cut_by_hand, draw_selections, gates_of, inputs
+from tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, gates_of, inputs
 from torch import Tensor, nn
 
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.core.optimizer_state import plan_rebind
+from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -191,3 +192,115 @@ def test_planning_leaves_the_network_alone() -> None:
     for name, p in field.named().items():
         assert p is before[name][0] and torch.equal(p, before[name][1])
     assert len(edits) == 14
+
+
+def with_refit(field: TinyField, names: tuple[str, ...] = GROUP_NAMES, drop: int = 2) -> dict[str, Selection]:
+    """Selections with arbitrary values for all readers, in full size and double precision."""
+    generator = torch.Generator().manual_seed(8)
+    selections = draw_selections(field.groups(), names, drop=drop)
+    for group in field.groups():
+        if group.name in names:
+            refit = {}
+            for consumer in group.consumers:
+                shape, bias = consumer.linear.weight.shape, consumer.linear.bias
+                weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+                refit[consumer.name] = (
+                    weight,
+                    None if bias is None else torch.randn(shape[0], generator=generator).double(),
+                )
+            selections[group.name] = Selection(selections[group.name].keep, refit=refit)
+    return selections
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@which_groups
+def test_refitted_values_are_cut_like_the_ones_they_replace(
+    names: tuple[str, ...], bias: bool, dtype: torch.dtype
+) -> None:
+    """A refitted layer also loses rows when its own neurons leave: new values and cut must meet in one parameter, of
+    the old type. Compared with replacing the values in the large network and slicing that by hand."""
+    field = TinyField(bias=bias, dtype=dtype)
+    selections = with_refit(field, names)
+    values = {name: p.detach().clone() for name, p in field.named().items()}
+    for selection in selections.values():
+        for name, (weight, new_bias) in selection.refit.items():
+            values[f"{name}.weight"] = weight.to(dtype)
+            if new_bias is not None:
+                values[f"{name}.bias"] = new_bias.to(dtype)
+    keep = {g.name: selections[g.name].keep if g.name in names else torch.arange(g.width) for g in field.groups()}
+    compact(field.groups(), selections)
+    after = {name: p.detach() for name, p in field.named().items()}
+    torch.testing.assert_close(after, cut_by_hand(values, keep), rtol=0, atol=0)
+    assert {p.dtype for p in field.parameters()} == {dtype} and all(p.is_leaf for p in field.parameters())
+
+
+def test_refit_without_a_cut() -> None:
+    """Behind a cut also groups that keep all neurons are refitted; weight and bias then change and nothing shrinks."""
+    field = TinyField()
+    selections = with_refit(field, ("field.head.1",), drop=0)
+    edits = plan_compaction(field.groups(), selections)
+    assert [(edit.name, dict(edit.keep)) for edit in edits] == [("field.rgb.weight", {}), ("field.rgb.bias", {})]
+    apply_compaction(edits)
+    weight, bias = selections["field.head.1"].refit["field.rgb"]
+    assert torch.equal(field.rgb.weight, weight) and bias is not None and torch.equal(field.rgb.bias, bias)
+    weight.zero_()
+    assert bool(field.rgb.weight.all())  # no shared memory
+
+
+REFITTED = ("field.trunk.1", "field.trunk.3")
+"""Groups with a refit below; one of their readers loses rows as well, one has two readers."""
+
+
+@pytest.mark.parametrize("mode", ["keep", "rescale", "reset"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_moments_of_refitted_layers(mode: MomentsMode, bias: bool) -> None:
+    """What the optimizer remembers belongs to the values before the refit. `keep` slices it, `rescale` multiplies each
+    column of a refitted weight by what its norm grew (second moments by the square), `reset` forgets it with the
+    counter. Layers that are only cut, and biases unless reset, are sliced whatever the mode."""
+    field = TinyField(bias=bias)
+    training = Training.start(field, torch.optim.Adam).run(4)
+    first, second = training.moments("exp_avg"), training.moments("exp_avg_sq")
+    selections = {**with_refit(field, REFITTED), **draw_selections(field.groups(), ["field.trunk.2"], seed=5)}
+    before = {name: p.detach().clone() for name, p in field.named().items()}
+    keep = {g.name: selections[g.name].keep if g.name in selections else torch.arange(g.width) for g in field.groups()}
+    edits = plan_compaction(field.groups(), selections, mode)
+    rebind = plan_rebind(training.optimizers, training.lists, edits)
+    apply_compaction(edits)
+    rebind.apply()
+    before, first, second = (cut_by_hand(tensors, keep) for tensors in (before, first, second))
+    refitted = {f"field.{name}.{kind}" for name in ("trunk.2", "density", "head.0") for kind in ("weight", "bias")}
+    state = training.optimizers["fields"].state
+    for name, p in field.named().items():
+        if name in refitted and mode == "reset":
+            assert p not in state
+            continue
+        assert state[p]["step"] == 4
+        factor: Tensor = torch.ones(())
+        if name in refitted and mode == "rescale" and name.endswith("weight"):
+            columns = range(p.shape[1])
+            factor = torch.stack([p[:, j].detach().norm() / before[name][:, j].norm() for j in columns])
+            assert float((factor - 1).abs().min()) > 1e-3
+        torch.testing.assert_close(state[p]["exp_avg"], first[name] * factor, rtol=1e-13, atol=0)
+        torch.testing.assert_close(state[p]["exp_avg_sq"], second[name] * factor**2, rtol=1e-13, atol=0)
+    training.run(3, first=4)
+    assert all(bool(torch.isfinite(p).all()) and state[p]["step"] >= 3 for p in field.parameters())
+
+
+def test_rescaling_of_columns_that_were_zero() -> None:
+    """A column without weights has no norm to compare with; its moments stay finite and as they are."""
+    field = TinyField()
+    with torch.no_grad():
+        field.rgb.weight[:, 2] = 0
+    edits = plan_compaction(field.groups(), with_refit(field, ("field.head.1",), drop=0), "rescale")
+    factor = edits[0].moment_factor
+    assert factor is not None and factor[2] == 1 and bool(torch.isfinite(factor).all())
+    assert edits[1].moment_factor is None
+
+
+def test_moments_of_layers_that_are_only_cut_are_never_touched() -> None:
+    """The option is for refitted layers; without a refit every mode gives the same edits."""
+    field = TinyField()
+    for mode in ("keep", "rescale", "reset"):
+        edits = plan_compaction(field.groups(), draw_selections(field.groups()), mode)
+        assert len(edits) == 14 and not any(edit.forget or edit.moment_factor is not None for edit in edits)

@@ -1,6 +1,6 @@
 """A NeRF in miniature for the tests: same structure, a handful of neurons, torch only."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -25,7 +25,8 @@ GROUP_NAMES = tuple(f"{PREFIX}.trunk.{i}" for i in range(4)) + tuple(f"{PREFIX}.
 class TinyField(nn.Module):
     """Trunk with a skip connection, density head, and a colour head that reads [direction, trunk].
 
-    The activation is softplus instead of ReLU, so that no neuron is ever dead and each one shows in the output.
+    The activation is softplus instead of ReLU, so that no neuron is ever dead and each one shows in the output, unless
+    another one is asked for.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class TinyField(nn.Module):
         bias: bool = True,
         dtype: torch.dtype = torch.float64,
         seed: int = 0,
+        activation: Callable[[Tensor], Tensor] = nn.functional.softplus,
     ) -> None:
         super().__init__()
+        self.activation = activation
         inputs = [POSITION, *trunk[:-1]]
         inputs[SKIP_LAYER] += POSITION
         self.trunk = nn.ModuleList([nn.Linear(i, o, bias) for i, o in zip(inputs, trunk, strict=True)])
@@ -54,7 +57,7 @@ class TinyField(nn.Module):
         """Colour and density; `gates` multiplies the neurons of a group, the reference for what pruning must do."""
 
         def activate(name: str, x: Tensor) -> Tensor:
-            x = nn.functional.softplus(x)
+            x = self.activation(x)
             return x if gates is None or name not in gates else x * gates[name]
 
         x = position

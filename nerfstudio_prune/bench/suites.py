@@ -364,16 +364,18 @@ RECIPE: dict[str, dict[str, Any]] = {
 def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
     """The best that the method has, at the size of a network of that pruning ratio."""
     recovery = scale.steps - scale.start_steps
+    rate = scale.options.get(_LR, 5e-4)
     options: dict[str, Any] = {
         "strategy": "obs",
         "score": None,
         "refit": "lstsq",
         "target_parameters": parameter_share(tuple(scale.options.items()), ratio),
         "start_step": scale.start_steps,
-        "teacher.steps": max(1, recovery // 3),
-        "recovery_lr": scale.options.get(_LR, 5e-4) / 2,
-        "recovery_decay": recovery,
+        # A teacher that has hardly been trained itself is soon overtaken.
+        "teacher.steps": max(1, min(recovery // 3, scale.start_steps // 10)),
     }
+    if rate * DECAY ** (scale.start_steps / scale.steps) < rate / 2:
+        options |= {"recovery_lr": rate / 2, "recovery_decay": recovery}
     options |= RECIPE.get(without, {})
     if options["target_parameters"] is None:
         options["pruning_ratio"] = ratio

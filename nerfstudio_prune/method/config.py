@@ -104,6 +104,9 @@ class PruneConfig(PrintableConfig):
     all."""
     start_step: Optional[int] = None
     """Training step at whose end the first event happens. None: 15 % of max_num_iterations."""
+    auto_start: Optional[float] = None
+    """Start as soon as the training PSNR rises by less than this many dB within 5 % of the run, > 0; all events move
+    forward, and start_step is the latest step for the first. None: off."""
     stop_step: Optional[int] = None
     """Training step at whose end the last event happens. None: half of max_num_iterations, or, if the first event lies
     behind that, half-way between it and the end of the run."""
@@ -112,6 +115,11 @@ class PruneConfig(PrintableConfig):
     schedule: Optional[ScheduleKind] = None
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning).
     None: one-shot."""
+    shrink_steps: Optional[int] = None
+    """Training steps before each event in which the outgoing weights of the neurons that are about to leave are drawn
+    towards zero by an L1 penalty. None: 0."""
+    shrink_weight: Optional[float] = None
+    """Factor of that penalty on the mean absolute weight, > 0; it rises linearly to this. None: 0.01."""
     recovery: Optional[RecoveryMode] = None
     """How to go on: continue (inherit weights and moments), retrain (inherit weights, clear moments, restart the
     scheduler), rewind (kept neurons take the weights of rewind_step), scratch (new initialisation). None: continue."""
@@ -178,6 +186,8 @@ class FilledPruneConfig(PruneConfig):
     schedule: ScheduleKind = "one-shot"
     recovery: RecoveryMode = "continue"
     rewind_step: int = 0
+    shrink_steps: int = 0
+    shrink_weight: float = 0.01
     recovery_decay: int = 0
     recovery_warm_up: int = 0
     round_to: int = 1
@@ -212,7 +222,9 @@ class FilledPruneConfig(PruneConfig):
             _check(name, getattr(self, name), lambda value: value >= 1, "at least 1")
         for name in ("start_step", "stop_step", "rewind_step", "num_eval_rays", "edge_threshold", "refit_ridge"):
             _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
-        for name in ("recovery_decay", "recovery_warm_up"):
+        for name in ("auto_start", "shrink_weight"):
+            _check(name, getattr(self, name), lambda value: value > 0, "above 0")
+        for name in ("recovery_decay", "recovery_warm_up", "shrink_steps"):
             _check(name, getattr(self, name), lambda value: value >= 0, "at least 0")
         if self.recovery_decay and self.recovery_lr is None:
             raise ValueError(

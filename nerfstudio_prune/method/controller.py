@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
 from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.core.plateau import Plateau
 from nerfstudio_prune.method.allocation import allocate, budget_of
 from nerfstudio_prune.method.calibration import Calibration
 from nerfstudio_prune.method.config import PruneConfig
@@ -24,13 +25,17 @@ from nerfstudio_prune.method.lessons import Lessons
 from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.planning import plan_options, update_plan
+from nerfstudio_prune.method.shrinkage import Shrinkage, doomed_columns
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import linears, match_groups
 from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning
 from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.neurons.selecting import select_neurons
+from nerfstudio_prune.neurons.strategies import Selection
 
+AUTO_WINDOW_PERCENT = 5
+"""Share of the run over which `auto_start` takes the slope of the training PSNR."""
 PHASES = ("dense", "pruning", "recovery")
 
 
@@ -82,6 +87,8 @@ class PruneController:
         self._first_step = 0
         self._plan_seconds = 0.0
         self._detour = RateDetour(None, 0, 0)
+        self._plateau: Optional[Plateau] = None
+        self._shrinkage: Optional[Shrinkage] = None
 
     def start(self, first_step: int, num_iterations: int, defaults: Optional[PruneConfig] = None) -> None:
         """Checks what was loaded and makes, or takes up, the plan.
@@ -106,6 +113,9 @@ class PruneController:
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
         config = self.config
         self._detour = RateDetour(config.recovery_lr, config.recovery_decay, config.recovery_warm_up)
+        if config.auto_start is not None:
+            window = max(2, num_iterations * AUTO_WINDOW_PERCENT // 100)
+            self._plateau = Plateau(window, config.auto_start / window)
         state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
         if self.config.strategy != "none" and self.config.has_budget:
             budget_of(self.config, self.model)
@@ -127,6 +137,45 @@ class PruneController:
                     f"event at step {first_event}, and no earlier snapshot is in the checkpoint; "
                     f"got {self.config.rewind_step}"
                 )
+
+    def observe(self, step: int, psnr: Tensor) -> None:
+        """Moves all events forward when the training has become slow; only with option `auto_start`.
+
+        Args:
+            step: Training step.
+            psnr: PSNR of its batch, in dB.
+        """
+        state = self.model.prune_state
+        if self._plateau is None or state.phase != "dense" or not state.pending or step >= state.pending[0].step:
+            return
+        if self._plateau.add(float(psnr)):
+            pending, ahead = state.pending, state.pending[0].step - step
+            for event in pending:
+                event.step -= ahead
+            CONSOLE.print(
+                f"The training PSNR rises by less than {self.config.auto_start:g} dB within {AUTO_WINDOW_PERCENT} % of "
+                f"the run: pruning starts at step {step} instead of {step + ahead}"
+            )
+
+    def shrinkage_loss(self, step: int) -> Optional[Tensor]:
+        """Penalty on weights that are about to leave; None where there is none.
+
+        Args:
+            step: Training step.
+        """
+        pending = self.model.prune_state.pending
+        if not self.config.shrink_steps or self.config.strategy in ("edge", "none") or not pending:
+            return None
+        event = pending[0]
+        if not event.step - self.config.shrink_steps < step <= event.step:
+            return None
+        if self._shrinkage is None or self._shrinkage.last_step != event.step:
+            selections = self._select(event, self.event_seed(event.step))
+            columns = doomed_columns(self.model.neuron_groups(), selections)
+            if not columns:
+                return None
+            self._shrinkage = Shrinkage(columns, event.step, self.config.shrink_steps, self.config.shrink_weight)
+        return self._shrinkage.penalty(step)
 
     def callbacks(self) -> list[TrainingCallback]:
         """Hooks for the host's training loop."""
@@ -164,6 +213,7 @@ class PruneController:
         if self.config.recovery == "rewind" and step == self.config.rewind_step and state.pending and due is None:
             state.rewind_snapshot = snapshot(named_parameters(self.model.neuron_groups()))
         if due is not None:
+            self._shrinkage = None
             self._handle(due, step)
             if not state.pending:
                 state.rewind_snapshot = {}
@@ -221,28 +271,14 @@ class PruneController:
         groups = self.model.neuron_groups()
         seed = self.event_seed(step)
         masks: dict[str, Tensor] = state.edge_masks
-        selections = {}
+        selections: dict[str, Selection] = {}
         if config.strategy == "edge":
             # An edge that was cut stays cut, whatever the new target.
             new = self._edge_masks(scheduled)
             masks = {**masks, **{name: mask & masks[name] if name in masks else mask for name, mask in new.items()}}
             touched = {name.split(".")[0] for name in new}
         else:
-            samples = self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
-            targets: Mapping[str, int] = scheduled.targets
-            if config.has_budget:
-                assert samples is not None
-                targets = allocate(config, self.model, samples, scheduled.progress)
-                CONSOLE.print(allocation_table(budget_of(config, self.model), scheduled.progress, groups, targets))
-            selections = select_neurons(
-                groups,
-                targets,
-                config.make_strategy(),
-                config.make_score(),
-                seed,
-                config.make_refit(),
-                samples,
-            )
+            selections = self._select(scheduled, seed)
             touched = {name.split(".")[0] for name in selections}
         pruning = plan_pruning(
             [group for group in groups if group.name.split(".")[0] in touched],
@@ -257,6 +293,18 @@ class PruneController:
         )
         self._plan_seconds = self._now() - start
         return pruning
+
+    def _select(self, scheduled: ScheduledEvent, seed: int) -> dict[str, Selection]:
+        """Chooses the neurons that stay at an event, on fresh calibration samples where they are needed."""
+        config, groups = self.config, self.model.neuron_groups()
+        samples = self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
+        targets: Mapping[str, int] = scheduled.targets
+        if config.has_budget:
+            assert samples is not None
+            targets = allocate(config, self.model, samples, scheduled.progress)
+            CONSOLE.print(allocation_table(budget_of(config, self.model), scheduled.progress, groups, targets))
+        strategy, score = config.make_strategy(), config.make_score()
+        return select_neurons(groups, targets, strategy, score, seed, config.make_refit(), samples)
 
     def event_seed(self, step: int) -> int:
         """Seed of the random choices of an event at a step."""

@@ -70,18 +70,26 @@ class PrunePipeline(VanillaPipeline):
         self.controller: Optional[PruneController] = None
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Outputs, losses and metrics of a training step, with the teacher's losses while there is a teacher.
+        """Outputs, losses and metrics of a training step, with the losses of a teacher and of shrinking weights.
 
         Args:
             step: Training step.
         """
-        lesson = self.controller.lessons.at(step) if self.controller is not None else None
-        if lesson is None:
+        if self.controller is None:
             return super().get_train_loss_dict(step)
-        teacher, age = lesson
-        rays, batch = self.datamanager.next_train(step)
-        assert isinstance(rays, RayBundle)
-        return teacher.train_step(self.model, rays, batch, age)
+        lesson = self.controller.lessons.at(step)
+        if lesson is None:
+            outputs, losses, metrics = super().get_train_loss_dict(step)
+        else:
+            teacher, age = lesson
+            rays, batch = self.datamanager.next_train(step)
+            assert isinstance(rays, RayBundle)
+            outputs, losses, metrics = teacher.train_step(self.model, rays, batch, age)
+        self.controller.observe(step, metrics["psnr"])
+        shrinkage = self.controller.shrinkage_loss(step)
+        if shrinkage is not None:
+            losses["shrinkage_loss"] = shrinkage
+        return outputs, losses, metrics
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

@@ -183,7 +183,7 @@ def test_all_branches_see_the_same_batches(tmp_path: Path, batches: dict[str, li
     dense = batches["dense-s1"]
     assert len(dense) == SMOKE.steps - SMOKE.start_steps
     cut = [name for name in batches if name.endswith("-s1") and not name.startswith(("dense", "small"))]
-    assert len(cut) == 8
+    assert len(cut) == 12
     for name in cut:
         assert same(batches[name], dense), name
     assert not any(same([a], [b]) for a, b in pairwise(dense))

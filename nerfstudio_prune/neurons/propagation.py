@@ -55,13 +55,14 @@ class Propagation:
         Raises:
             ValueError: If the activations, or the second moments of what reads them, are not finite.
         """
-        dense, now = (self._activate(group.name, layers, i) for i, layers in enumerate((self._dense, self._now)))
-        for values in (dense, now):
-            bad = int((~torch.isfinite(values)).any(dim=0).sum())
-            if bad:
-                raise ValueError(f"{group.name}: {bad} of {group.width} neurons have activations that are not finite")
-        self._activations[group.name] = (dense, now)
+        dense = now = self._activate(group.name, self._dense, 0)
+        if not self._is_dense(group.name):
+            now = self._activate(group.name, self._now, 1)
         low, high = now.amin(dim=0), now.amax(dim=0)
+        bad = int((~torch.isfinite(high - low + dense.amax(dim=0))).sum())
+        if bad:
+            raise ValueError(f"{group.name}: {bad} of {group.width} neurons have activations that are not finite")
+        self._activations[group.name] = (dense, now)
         layers = tuple(self._moments(consumer, dense, now) for consumer in group.consumers)
         for consumer, layer in zip(group.consumers, layers, strict=True):
             if not bool(torch.isfinite(layer.gram).all()):
@@ -69,9 +70,9 @@ class Propagation:
         return GroupStatistics(
             layers=layers,
             ridge=self.ridge,
-            active=(now != 0).cpu().double().mean(dim=0),
+            active=(now != 0).sum(dim=0).cpu().double() / len(now),
             constant=(high - low <= 1e-6 * high.abs()).cpu(),
-            mean=now.double().mean(dim=0).cpu() if now.device.type != "mps" else now.mean(dim=0).cpu().double(),
+            mean=now.mean(dim=0).cpu().double(),
             taylor=_on_cpu(self.samples.taylor.get(group.name)),
             fisher=_on_cpu(self.samples.fisher.get(group.name)),
         )
@@ -80,12 +81,19 @@ class Propagation:
     def commit(self, group: NeuronGroup, selection: Selection) -> None:
         """Takes up the neurons that stay and the new values of the layers that read them."""
         dense, now = self._activations[group.name]
+        for name, (weight, bias) in selection.refit.items():
+            self._now[name] = (weight.to(now), None if bias is None else bias.to(now))
+        if len(selection.keep) == group.width and selection.scale is None:
+            return
         factors = torch.zeros(group.width, dtype=torch.float64)
         factors[selection.keep] = 1.0 if selection.scale is None else selection.scale.cpu().double()
         # The scale belongs to the outgoing weights; on the activations it has the same effect.
         self._activations[group.name] = (dense, now * factors.to(now))
-        for name, (weight, bias) in selection.refit.items():
-            self._now[name] = (weight.to(now), None if bias is None else bias.to(now))
+
+    def _is_dense(self, name: str) -> bool:
+        """Whether a layer and all before it are as they were, so that its pre-activations are the wanted ones."""
+        fed = self._activations[self._source[name][0].name] if name in self._source else (None, None)
+        return fed[0] is fed[1] and self._now[name] is self._dense[name]
 
     def _activate(self, name: str, layers: dict[str, Layer], which: int) -> Float[Tensor, "samples neurons"]:
         if name in self._source:
@@ -110,7 +118,9 @@ class Propagation:
         is_extra = self._extra_columns[name].to(weight.device)
         extra = self.samples.extra[name].to(now)
         ones = [] if bias is None else [torch.ones_like(now[:, :1])]
-        errors = self._read(consumer, dense, self._dense) - self._read(consumer, now, self._now)
+        errors = now.new_zeros(1, len(weight)).expand(len(now), -1)
+        if dense is not now or weight is not self._dense[name][0]:
+            errors = self._read(consumer, dense, self._dense) - self._read(consumer, now, self._now)
         weights = self.samples.weights[name].to(now)
         gram, residual = second_moments(torch.cat([extra, *ones, now], dim=1), errors, weights)
         neurons = weight[:, consumer.column_offset : consumer.column_offset + now.shape[1]]

@@ -244,7 +244,9 @@ def _best_pair(
     errors = problem.errors[second]
     is_record = np.append(True, errors[1:] < np.minimum.accumulate(errors)[:-1])
     least = np.maximum.accumulate(np.where(is_record, np.arange(len(errors)), 0))[affordable]
-    chosen = int(np.where(affordable < 0, np.inf, problem.errors[first] + errors[least]).argmin())
+    error = np.where(affordable < 0, np.inf, problem.errors[first] + errors[least])
+    cost = per_x * x + (per_y + per_pair * x) * y[least]
+    chosen = int(np.lexsort((cost, error))[0])
     return chosen, int(least[chosen])
 
 

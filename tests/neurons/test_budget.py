@@ -49,7 +49,7 @@ def ones(groups: Sequence[NeuronGroup]) -> dict[str, int]:
 
 
 def draw_curves(groups: Sequence[NeuronGroup], kind: str, seed: int) -> Curves:
-    """Error curves: convex; falling in uneven steps; or without any order."""
+    """Error curves: convex; falling unevenly; without any order; or falling in a few whole steps."""
     generator = np.random.default_rng(seed)
     curves = {}
     for group in groups:
@@ -58,7 +58,8 @@ def draw_curves(groups: Sequence[NeuronGroup], kind: str, seed: int) -> Curves:
             curve = generator.lognormal() * np.exp(-kept / (group.width * generator.uniform(0.05, 0.5)))
         else:
             curve = generator.random(group.width + 1)
-            curve = np.sort(curve)[::-1] if kind == "ragged" else curve
+            curve = np.sort(curve)[::-1] if kind in ("ragged", "steps") else curve
+            curve = np.floor(4 * curve) if kind == "steps" else curve
         curves[group.name] = curve.tolist()
     return curves
 
@@ -209,6 +210,28 @@ def test_against_exhaustive_search(kind: str, count_bias: bool) -> None:
     assert sum(gap < 1e-12 for gap in gaps) >= 0.9 * len(gaps) and sum(gaps) / len(gaps) < 0.01, sorted(gaps)[-12:]
 
 
+@pytest.mark.parametrize("kind", ["random", "steps"])
+@pytest.mark.parametrize("seed", [5, 33, 35])
+def test_no_two_groups_can_be_better(kind: str, seed: int) -> None:
+    """The promise where the optimum is out of reach, on a grid of 1 and with the worst of curves: whatever two groups
+    change to, within the budget, the error is not lower, and not equal at a lower cost."""
+    groups = two_networks()
+    choices = {g.name: allowed_widths(g.width, 1, 1) for g in groups}
+    curves = draw_curves(groups, kind, seed)
+    budget = 0.3 * cost_of(groups, {}, ones(groups), True)
+    found = allocate_widths(groups, curves, choices, ones(groups), budget, True)
+    costs = cost_terms(groups, ones(groups), True)
+    error, cost = total_error(curves, found), cost_of(groups, found, ones(groups), True)
+    for first, second in itertools.combinations(range(4), 2):
+        names = groups[first].name, groups[second].name
+        pairs = list(itertools.product(choices[names[0]], choices[names[1]]))
+        widths = np.tile(np.array(list(found.values()), dtype=float), (len(pairs), 1))
+        widths[:, [first, second]] = pairs
+        for pair, other_cost in zip(pairs, costs.total(widths).tolist(), strict=True):
+            other = total_error(curves, {**found, **dict(zip(names, pair, strict=True))})
+            assert other_cost > budget or other > error + 1e-12 or (abs(other - error) < 1e-12 and other_cost >= cost)
+
+
 @kinds_of_curve
 @pytest.mark.parametrize("fraction", [0.15, 0.5])
 def test_never_worse_than_one_ratio_for_all(kind: str, fraction: float) -> None:
@@ -333,13 +356,17 @@ def test_units_do_not_matter(error_unit: float, cost_unit: int) -> None:
 
 
 def test_megabytes_are_met_in_fractions() -> None:
-    """4e-6 MB per weight has no exact binary form; rounding must not put the result above the budget."""
+    """4e-6 MB per weight has no exact binary form; rounding must not put the result above the budget, least of all
+    where an allocation uses the budget up to the last bit."""
     groups = two_networks()
     choices = {g.name: allowed_widths(g.width, 1, 1) for g in groups}
     units = dict.fromkeys(linears(groups), 4e-6)
-    for seed, budget in itertools.product(range(3), (0.0007, 0.001, 0.0014)):
+    generator = np.random.default_rng(11)
+    for seed in range(30):
+        widths = {g.name: int(generator.integers(g.width // 2, g.width)) for g in groups}
+        budget = cost_of(groups, widths, units, True)
         found = allocate_widths(groups, draw_curves(groups, "convex", seed), choices, units, budget, True)
-        assert 0.97 * budget < cost_of(groups, found, units, True) <= budget
+        assert 0.85 * budget < cost_of(groups, found, units, True) <= budget
 
 
 def test_budget_of_the_whole_network_keeps_it() -> None:

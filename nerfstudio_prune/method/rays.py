@@ -20,7 +20,11 @@ def draw_rays(
         views: Indices of the views. None: all.
 
     Returns:
-        Rays and colours, both on the CPU: the host's ray generator needs all on one device.
+        Rays and colours, both on the CPU: the host's ray generator needs all on one device. A view that is masked out
+        as a whole gives none.
+
+    Raises:
+        ValueError: If the views give no ray at all.
     """
     chosen = range(len(dataset)) if views is None else [int(view) for view in views]
     indices, colours = [], []
@@ -32,7 +36,11 @@ def draw_rays(
         image = data["image"]
         usable = data["mask"][..., 0].bool() if "mask" in data else torch.ones(image.shape[:2], dtype=torch.bool)
         pixels = usable.nonzero()
+        if len(pixels) == 0:
+            continue
         pixels = pixels[torch.randint(len(pixels), (count,), generator=generator)]
         indices.append(torch.cat([torch.full((count, 1), view), pixels], dim=1))
         colours.append(image[pixels[:, 0], pixels[:, 1]])
+    if not indices:
+        raise ValueError(f"the masks of the {len(chosen)} views that rays are drawn from leave no pixel")
     return RayGenerator(dataset.cameras.to("cpu"))(torch.cat(indices)), torch.cat(colours)

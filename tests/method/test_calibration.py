@@ -249,10 +249,12 @@ def test_contributions_are_those_of_the_rendering(model: PruneModel, views: Inpu
 
 def with_offsets(model: PruneModel, batch: Any, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Any:
     """Renders a batch with the pre-activations of every layer changed."""
-    handles = [
-        layer.register_forward_hook(lambda module, args, output, name=name: change(name, output))
-        for name, layer in linears(model.neuron_groups()).items()
-    ]
+
+    def hook(name: str) -> Any:
+        return lambda module, args, output: change(name, output)
+
+    layers = linears(model.neuron_groups())
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
         return rendered(model, batch)[0]
     finally:
@@ -407,6 +409,31 @@ def test_rays_are_spread_over_the_views(views: InputDataset) -> None:
     rays, _ = draw_rays(views, 10, torch.Generator().manual_seed(0), torch.tensor([3, 1]))
     assert rays.camera_indices is not None and set(rays.camera_indices.flatten().tolist()) == {1, 3}
     assert len(draw_rays(views, 3, torch.Generator().manual_seed(0))[1]) == 3  # fewer rays than views
+
+
+def test_views_that_are_masked_out(views: InputDataset) -> None:
+    """One photograph without a usable pixel must not end a training at its event; a data set of them gives an error
+    that an event can handle."""
+
+    class Masked:
+        cameras = views.cameras
+
+        def __init__(self, *usable: int) -> None:
+            self.usable = usable
+
+        def __len__(self) -> int:
+            return len(views)
+
+        def __getitem__(self, view: int) -> dict[str, Any]:
+            return {**views[view], "mask": torch.full((16, 16, 1), view in self.usable)}
+
+    some: Any = Masked(0, 2)
+    rays, colours = draw_rays(some, 12, torch.Generator().manual_seed(0))
+    assert rays.camera_indices is not None
+    assert rays.camera_indices.flatten().tolist() == [0] * 3 + [2] * 3 and len(colours) == 6
+    none: Any = Masked()
+    with pytest.raises(ValueError, match="the masks of the 4 views that rays are drawn from leave no pixel"):
+        draw_rays(none, 12, torch.Generator().manual_seed(0))
 
 
 def test_large_data_sets_are_sampled(

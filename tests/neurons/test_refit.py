@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_obs import CASES, Reader, ill_conditioned, reader, relu_neurons, statistics
+from reader_layers import CASES, Reader, ill_conditioned, reader, relu_neurons, statistics
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup
 from nerfstudio_prune.neurons.refit import LEAST_COSINE, fold_constants, lstsq, merge, refit_layer
+from nerfstudio_prune.neurons.statistics import LayerMoments
 
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -138,7 +139,7 @@ def test_values_stand_where_the_layer_has_them(offset: int) -> None:
         assert torch.equal(new_bias, consumer.linear.bias)
 
 
-def without_residual(layer):  # type: ignore[no-untyped-def]
+def without_residual(layer: LayerMoments) -> LayerMoments:
     return replace(layer, residual=torch.zeros_like(layer.residual))
 
 

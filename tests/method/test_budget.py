@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method.tiny_run import paper_model, shrink, tiny_model
-from tiny_field import TinyField
+from neurons.tiny_field import TinyField
+from tiny_run import paper_model, shrink, tiny_model
 from torch import nn
 
 from nerfstudio_prune.method.model import PruneModel

@@ -53,7 +53,7 @@ nerf_prune_demo = MethodSpecification(
                 num_coarse_samples=32,
                 num_importance_samples=32,
             ),
-            prune=PruneConfig(start_step=1000),
+            prune=PruneConfig(start_step=1000, schedule="one-shot"),
         ),
         optimizers={
             "fields": {

@@ -28,6 +28,7 @@ RESERVED = (
     "experiment_name",
     "timestamp",
     "vis",
+    "pipeline.prune.preset",
     "pipeline.prune.strategy",
     "pipeline.prune.score",
     "pipeline.prune.pruning_ratio",
@@ -179,6 +180,8 @@ def make_config(
     set_option(config, DATAPARSER, deepcopy(scene.dataparser))
     # Quality is measured on whole views here; the controller's own batch of rays would only take time.
     set_option(config, "pipeline.prune.num_eval_rays", 0)
+    # A run of a suite says itself what is pruned, unless a preset is what it measures.
+    set_option(config, "pipeline.prune.preset", "paper")
     for path, value in run_options(run, scale, scene.method).items():
         set_option(config, path, value)
     if run.decay is not None:

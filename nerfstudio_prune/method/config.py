@@ -8,6 +8,7 @@ from nerfstudio.configs.base_config import PrintableConfig
 
 from nerfstudio_prune.core.schedule import ScheduleKind
 from nerfstudio_prune.method.calibration import Calibration, SampleWeights
+from nerfstudio_prune.method.presets import BUDGETS, PRESETS, TARGETS, PresetName
 from nerfstudio_prune.method.teacher_config import TEACHER_RULES, TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
@@ -16,9 +17,6 @@ from nerfstudio_prune.neurons.refit import RefitMode
 from nerfstudio_prune.neurons.scores import Score, needs_of, score_by_name
 from nerfstudio_prune.neurons.selecting import Refit
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
-
-BUDGETS = ("target_parameters", "target_macs", "target_mb")
-"""Options that give a budget instead of widths."""
 
 
 @dataclass
@@ -42,14 +40,20 @@ class FieldTargetConfig(PrintableConfig):
 class PruneConfig(PrintableConfig):
     """What to prune, when, how far, and how to go on.
 
-    Without any target option every layer loses half of its neurons. None means «not given», so that a resumed run can
-    tell what is given again; `filled` puts the defaults in.
+    None means «not given», so that a resumed run can tell what is given again; `filled` puts in what the preset says,
+    else the default that the option names. Without any target every layer loses half of its neurons.
     """
 
+    preset: Optional[PresetName] = None
+    """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no
+    refit; the defaults named below), fast (one early cut by a budget of operations), best (gradual cuts by a budget of
+    parameters: the quality of the dense network), tiny (the same, much smaller). An option that is given takes the
+    place of those of the preset that contradict it. None: best."""
     strategy: Optional[str] = None
     """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score),
     obs (least error after refit, one by one), pivoted-qr (those that span the others; faster, blind to their use);
-    edge (single weights, masked and no faster); none (the dense control). None: coreset."""
+    edge (single weights, masked and no faster); none (the dense control). None: coreset; importance when a score
+    is given that the preset's strategy does not take."""
     score: Optional[str] = None
     """Score of a neuron: w_in, w_out (mean absolute incoming or outgoing weight), w_in_w_out (their product),
     sensitivity (largest outgoing weight times incoming norm); on calibration samples: activation (its size times the
@@ -156,8 +160,18 @@ class PruneConfig(PrintableConfig):
 
     def filled(self) -> "FilledPruneConfig":
         """A copy with the defaults in place of what is not given."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return FilledPruneConfig(**{name: value for name, value in given.items() if value is not None})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {name: value for name, value in values.items() if value is not None}
+        name = given.get("preset", FilledPruneConfig.preset)
+        if name not in PRESETS:
+            raise ValueError(f"prune.preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        target_given = bool(set(given) & set(TARGETS)) or self.coarse.given or self.fine.given
+        preset = PRESETS[name].fill(given, target_given)
+        if "coreset_variant" in given:
+            preset.pop("strategy", None)
+        elif "score" in given and "strategy" in preset and STRATEGIES[preset["strategy"]].needs_samples:
+            preset["strategy"] = "importance"
+        return FilledPruneConfig(**{**preset, **given})
 
     def validate(self) -> None:
         """Checks everything that does not depend on the network or the run.
@@ -172,6 +186,7 @@ class PruneConfig(PrintableConfig):
 class FilledPruneConfig(PruneConfig):
     """Options with their defaults; what all code below works with."""
 
+    preset: PresetName = "best"
     strategy: str = "coreset"
     groups: tuple[str, ...] = ("*",)
     refit: RefitMode = "none"

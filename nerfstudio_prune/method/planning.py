@@ -6,14 +6,15 @@ from typing import Any, Optional
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent
 from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
-from nerfstudio_prune.method.config import BUDGETS, FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.method.presets import PRESETS, TARGETS
 from nerfstudio_prune.method.teacher_config import TeacherConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, match_groups
 
 RUN_OPTIONS = ("on_error", "num_eval_rays")
 """Options of the run at hand, which a stored plan says nothing about."""
 REPLACED_TOGETHER = (
-    ("width", "head_width", "pruning_ratio", "group_widths", "coarse", "fine", "groups", *BUDGETS),
+    (*TARGETS, "coarse", "fine", "groups"),
     ("edge_threshold", "edge_keep_fraction"),
 )
 """Options of which one that is given again replaces all."""
@@ -21,6 +22,7 @@ FOLLOWING = {
     "strategy": (*REPLACED_TOGETHER[0], *REPLACED_TOGETHER[1], "score", "coreset_variant", "edge_scope"),
     "start_step": ("stop_step",),
     "schedule": ("num_events",),
+    "preset": tuple(f.name for f in fields(PruneConfig) if f.name not in (*RUN_OPTIONS, "preset", "teacher")),
 }
 """Option -> options whose stored values make no sense any more when it is given again."""
 
@@ -40,11 +42,14 @@ def resolve_steps(config: FilledPruneConfig, first_step: int, num_iterations: in
         ValueError: If an event would never happen.
     """
     end = first_step + num_iterations
-    start = config.start_step if config.start_step is not None else num_iterations * 15 // 100
+    preset = PRESETS[config.preset]
+    start = config.start_step if config.start_step is not None else num_iterations * preset.start_percent // 100
     events = config.num_events or (1 if config.schedule == "one-shot" else 4)
     stop = config.stop_step
     if stop is None:
-        stop = num_iterations // 2 if num_iterations // 2 >= start + events - 1 else (start + end) // 2
+        stop = num_iterations * preset.stop_percent // 100
+        if stop < start + events - 1:
+            stop = max((start + end) // 2, min(start + events, end) - 1)
     advice = "Lower it, raise max_num_iterations, or choose prune.strategy none"
     if start >= end:
         raise ValueError(
@@ -205,7 +210,9 @@ def update_plan(
     if state.options:
         own, registered = plan_options(config), plan_options(defaults or PruneConfig())
         absent = plan_options(PruneConfig())
-        stored = {**plan_options(FilledPruneConfig()), **state.options}
+        bare = plan_options(FilledPruneConfig())
+        # Before there were presets all plans followed from the defaults.
+        stored = {**bare, "preset": "paper", **state.options}
         # Of the teacher's options those that are not given again hold on their own, for none contradicts another.
         again = {k: v for k, v in own["teacher"].items() if v is not None and v != registered["teacher"][k]}
         own["teacher"] = {**stored["teacher"], **again}
@@ -214,6 +221,9 @@ def update_plan(
         options = {**stored}
         dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
         dropped |= {name for names in REPLACED_TOGETHER if set(names) & set(changed) for name in names}
+        if "strategy" in changed and stored["strategy"] == "none":
+            # Nothing had been planned that these defaults would have to hold for.
+            dropped |= {name for name, value in stored.items() if value == bare[name]}
         options.update({name: absent[name] for name in dropped})
         options.update({name: value for name, value in given.items() if name in dropped or name in changed})
     in_force = with_plan_options(config, options)

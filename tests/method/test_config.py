@@ -91,7 +91,7 @@ def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
             {"strategy": "edge", "edge_threshold": 0.1, "edge_keep_fraction": 0.5},
             "prune.edge_threshold and prune.edge_keep_fraction exclude each other; give one",
         ),
-        ({"edge_threshold": 0.1}, "go with strategy edge, not coreset"),
+        ({"edge_threshold": 0.1}, "go with strategy edge, not obs"),
         ({"strategy": "uniform", "edge_keep_fraction": 0.5}, "go with strategy edge, not uniform"),
         (
             {"coreset_variant": "mussay", "recovery": "rewind"},
@@ -153,7 +153,8 @@ def test_sensible_options_pass(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "score"),
     [
-        ({}, "w_in_w_out"),
+        ({}, None),
+        ({"preset": "paper"}, "w_in_w_out"),
         ({"coreset_variant": "mussay"}, "sensitivity"),
         ({"strategy": "importance"}, "w_in_w_out"),
         ({"strategy": "importance", "score": "w_out"}, "w_out"),
@@ -173,7 +174,7 @@ def test_score_that_a_strategy_uses(options: dict[str, Any], score: str | None) 
 def test_open_options_are_filled_in() -> None:
     """Options are open until they are given, so that a resumed run can tell; the defaults that the help texts name are
     put in at one place, and nothing that was given is overwritten there."""
-    filled = PruneConfig().filled()
+    filled = PruneConfig(preset="paper").filled()
     assert (filled.strategy, filled.coreset_variant, filled.schedule, filled.recovery) == (
         "coreset",
         "paper",

@@ -23,8 +23,13 @@ def groups() -> list[NeuronGroup]:
     return paper_model().neuron_groups()
 
 
+def paper_config(**options: Any) -> PruneConfig:
+    """Options on top of the bare defaults."""
+    return PruneConfig(**{"preset": "paper", **options})
+
+
 def targets_of(network: list[NeuronGroup], **options: Any) -> dict[str, int]:
-    config = PruneConfig(**options).filled()
+    config = paper_config(**options).filled()
     config.validate()
     return resolve_targets(config, network, {group.name: group.width for group in network})
 
@@ -141,7 +146,7 @@ def test_width_above_the_current_one(groups: list[NeuronGroup], options: dict[st
 )
 def test_unknown_pattern_lists_the_groups(groups: list[NeuronGroup], options: dict[str, Any], option: str) -> None:
     """Nobody knows module paths by heart; the answer to a wrong pattern is the list of names, also for edges."""
-    config = resolve_steps(PruneConfig(**options).filled(), 0, 100)
+    config = resolve_steps(paper_config(**options).filled(), 0, 100)
     with pytest.raises(ValueError) as caught:
         resolve_plan(config, groups, {group.name: group.width for group in groups})
     assert f"{option} matches no group of neurons; the groups are" in str(caught.value)
@@ -158,14 +163,15 @@ def test_unknown_pattern_lists_the_groups(groups: list[NeuronGroup], options: di
         ({"schedule": "cubic", "num_events": 3, "start_step": 600}, 0, (600, 800, 3)),
         ({"schedule": "iterative", "start_step": 600}, 400, (600, 1000, 4)),
         ({"start_step": 500}, 0, (500, 500, 1)),
+        ({"schedule": "cubic", "num_events": 5, "start_step": 995}, 0, (995, 999, 5)),
         ({"stop_step": 700}, 400, (150, 700, 1)),
     ],
 )
 def test_open_steps_are_filled_in(options: dict[str, Any], first_step: int, expected: tuple[int, int, int]) -> None:
     """Start after 15 % and stop at half of a run of 1,000 steps, or, where the events do not fit before that, half-way
-    to the end; the host counts the steps of a
-    resumed run from the loaded one, so its last step is further than `max_num_iterations`."""
-    config = resolve_steps(PruneConfig(**options).filled(), first_step, 1000)
+    to the end, or as early as they do fit; the host counts the steps of a resumed run from the loaded one, so its last
+    step is further than `max_num_iterations`."""
+    config = resolve_steps(paper_config(**options).filled(), first_step, 1000)
     assert (config.start_step, config.stop_step, config.num_events) == expected
 
 
@@ -190,7 +196,7 @@ def test_open_steps_are_filled_in(options: dict[str, Any], first_step: int, expe
 def test_steps_that_cannot_be(options: dict[str, Any], first_step: int, message: str) -> None:
     """A cut after the end of the run would leave a dense network after days of training that were meant to prune."""
     with pytest.raises(ValueError) as caught:
-        resolve_steps(PruneConfig(**options).filled(), first_step, 1000)
+        resolve_steps(paper_config(**options).filled(), first_step, 1000)
     assert message in str(caught.value)
 
 
@@ -210,7 +216,7 @@ def test_steps_that_cannot_be(options: dict[str, Any], first_step: int, message:
 )
 def test_schedules_that_cannot_be(groups: list[NeuronGroup], options: dict[str, Any], message: str) -> None:
     """Several cuts where one was asked for, or more cuts than steps, must not be quietly turned into something else."""
-    config = resolve_steps(PruneConfig(**options).filled(), 0, 1000)
+    config = resolve_steps(paper_config(**options).filled(), 0, 1000)
     with pytest.raises(ValueError) as caught:
         resolve_plan(config, groups, {group.name: group.width for group in groups})
     assert message in str(caught.value)
@@ -240,7 +246,7 @@ def test_table_of_events(
 ) -> None:
     """The plan is printed at the start and stored in the checkpoint: steps and widths as worked out by hand, the last
     event at the target exactly."""
-    config = resolve_steps(PruneConfig(**options).filled(), 0, 1000)
+    config = resolve_steps(paper_config(**options).filled(), 0, 1000)
     plan = resolve_plan(config, groups, {group.name: group.width for group in groups})
     assert [event.step for event in plan] == steps
     assert [event.targets["field_fine.mlp_base.layers.4"] for event in plan] == trunk
@@ -252,7 +258,7 @@ def test_ratios_refer_to_the_initial_width(groups: list[NeuronGroup]) -> None:
     """Half of an already halved network is not what `pruning_ratio 0.5` says; over a resumed run the ratio would
     compound."""
     initial = {group.name: 2 * group.width for group in groups}
-    config = PruneConfig(pruning_ratio=0.75).filled()
+    config = paper_config(pruning_ratio=0.75).filled()
     assert by_kind(resolve_targets(config, groups, initial))["fine base"] == {128}
 
 
@@ -274,7 +280,7 @@ def test_stored_plan_holds_on_resume() -> None:
     """A resumed run has another first step and often another length, from which the open steps would come out
     differently; the resolved plan has to stand, and done events have to stay done."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    config = PruneConfig(schedule="iterative", num_events=2, min_width=2)
+    config = paper_config(schedule="iterative", num_events=2, min_width=2)
     assert changed_by(state, config, groups, 0, 100) == []
     plan = list(state.plan)
     assert [event.step for event in plan] == [15, 50]
@@ -306,13 +312,13 @@ def test_option_given_again_replaces_the_stored_one(
     of one kind takes the place of one of another kind instead of contradicting it."""
     groups, state = tiny_model().neuron_groups(), PruneState()
     first = {"schedule": "iterative", "num_events": 2, "min_width": 2}
-    update_plan(state, PruneConfig(**first, width=8), groups, 0, 100)
+    update_plan(state, paper_config(**first, width=8), groups, 0, 100)
     later = resumed(state)
-    assert changed_by(later, PruneConfig(**given), groups, 10, 100) == changed
+    assert changed_by(later, paper_config(**given), groups, 10, 100) == changed
     assert [event.step for event in later.plan] == steps
     assert [event.targets["field_fine.mlp_base.layers.2"] for event in later.plan] == trunk
     again = resumed(later)
-    assert changed_by(again, PruneConfig(**given), groups, 12, 100) == []
+    assert changed_by(again, paper_config(**given), groups, 12, 100) == []
     assert again.plan == later.plan
 
 
@@ -322,10 +328,10 @@ def test_option_given_again_replaces_the_stored_one(
 def test_bad_option_given_again_leaves_the_state_alone(options: dict[str, Any], message: str) -> None:
     """The state goes into the next checkpoint; a refused option must not have changed half of it."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(min_width=2), groups, 0, 100)
+    update_plan(state, paper_config(min_width=2), groups, 0, 100)
     before = state.to_dict()
     with pytest.raises(ValueError, match=message):
-        update_plan(state, PruneConfig(**options), groups, 10, 100)
+        update_plan(state, paper_config(**options), groups, 10, 100)
     assert state.to_dict() == before
 
 
@@ -333,11 +339,11 @@ def test_dense_control_resumed_with_a_strategy_plans_anew() -> None:
     """The fair comparison branches several strategies from one checkpoint of a `strategy none` run; each branch has to
     plan from the options it is given, as if it had started with them. Without a strategy the control stays dense."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    assert changed_by(state, PruneConfig(strategy="none", min_width=2), groups, 0, 100) == []
+    assert changed_by(state, paper_config(strategy="none", min_width=2), groups, 0, 100) == []
     assert state.plan == [] and state.initial_sizes == tiny_widths(16, 8)
     branch, control = resumed(state), resumed(state)
     assert changed_by(control, PruneConfig(), groups, 51, 100) == [] and control.plan == []
-    in_force, changed = update_plan(branch, PruneConfig(strategy="uniform", start_step=60), groups, 51, 100)
+    in_force, changed = update_plan(branch, paper_config(strategy="uniform", start_step=60), groups, 51, 100)
     assert (in_force.strategy, changed) == ("uniform", ["strategy", "start_step"])
     assert [(event.step, event.targets) for event in branch.plan] == [(60, tiny_widths(8, 4))]
 
@@ -346,13 +352,13 @@ def test_pruning_switched_off_on_resume() -> None:
     """`strategy none` on a half-pruned run means «no further cuts», which is said, and later resumes do not remember
     the cuts that were called off."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(schedule="iterative", num_events=2, min_width=2), groups, 0, 100)
+    update_plan(state, paper_config(schedule="iterative", num_events=2, min_width=2), groups, 0, 100)
     carry_out(state, 0)
     later = resumed(state)
-    assert changed_by(later, PruneConfig(strategy="none"), groups, 21, 100) == ["strategy"]
+    assert changed_by(later, paper_config(strategy="none"), groups, 21, 100) == ["strategy"]
     assert later.pending == [] and later.phase == "recovery"
     again = resumed(later)
-    assert changed_by(again, PruneConfig(strategy="none"), groups, 31, 100) == [] and again.pending == []
+    assert changed_by(again, paper_config(strategy="none"), groups, 31, 100) == [] and again.pending == []
 
 
 def test_further_pruning_of_a_pruned_network_counts_from_its_first_width() -> None:
@@ -360,17 +366,17 @@ def test_further_pruning_of_a_pruned_network_counts_from_its_first_width() -> No
     does not have any more is an error."""
     model = shrink(tiny_model(), tiny_widths(8, 4))
     state = PruneState(initial_sizes=tiny_widths(16, 8))
-    update_plan(state, PruneConfig(pruning_ratio=0.75, min_width=2, start_step=5), model.neuron_groups(), 0, 100)
+    update_plan(state, paper_config(pruning_ratio=0.75, min_width=2, start_step=5), model.neuron_groups(), 0, 100)
     assert state.plan[0].targets == tiny_widths(4, 2)
     with pytest.raises(ValueError, match="width 9 is above the current width 8 of"):
-        update_plan(PruneState(initial_sizes=tiny_widths(16, 8)), PruneConfig(width=9), model.neuron_groups(), 0, 100)
+        update_plan(PruneState(initial_sizes=tiny_widths(16, 8)), paper_config(width=9), model.neuron_groups(), 0, 100)
     assert widths(model) == tiny_widths(8, 4)
 
 
 def test_method_defaults_are_not_options_given_again() -> None:
     """Methods bring their own defaults (`nerf-prune-demo` its start step); a default that nobody typed must not replace
     what was typed at the first start, or every resume moves the pruning."""
-    groups, state, default = tiny_model().neuron_groups(), PruneState(), PruneConfig(start_step=75, min_width=2)
+    groups, state, default = tiny_model().neuron_groups(), PruneState(), paper_config(start_step=75, min_width=2)
     update_plan(state, replace(default, start_step=20), groups, 0, 100, default)
     later = resumed(state)
     assert changed_by(later, default, groups, 10, 50, default) == []
@@ -382,10 +388,10 @@ def test_stored_strategy_and_recovery_hold_too() -> None:
     """A plan is only half of what was asked for: resumed without options, an importance run that went on as a coreset
     run would be filed under the wrong name. A strategy given again brings its own score and variant."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    first = PruneConfig(strategy="importance", score="w_out", recovery="retrain", recovery_lr=1e-4, min_width=2, seed=3)
+    first = paper_config(strategy="importance", score="w_out", recovery="retrain", recovery_lr=1e-4, min_width=2, seed=3)
     started, _ = update_plan(state, first, groups, 0, 100)
     later = resumed(state)
-    in_force, changed = update_plan(later, PruneConfig(on_error="continue"), groups, 10, 100)
+    in_force, changed = update_plan(later, paper_config(on_error="continue"), groups, 10, 100)
     assert changed == [] and in_force == replace(started, on_error="continue")
     assert (in_force.strategy, in_force.score_name, in_force.recovery, in_force.seed) == (
         "importance",
@@ -393,7 +399,7 @@ def test_stored_strategy_and_recovery_hold_too() -> None:
         "retrain",
         3,
     )
-    in_force, changed = update_plan(later, PruneConfig(strategy="uniform"), groups, 10, 100)
+    in_force, changed = update_plan(later, paper_config(strategy="uniform"), groups, 10, 100)
     assert changed == ["strategy"]
     assert (in_force.strategy, in_force.score_name, in_force.recovery) == ("uniform", None, "retrain")
 
@@ -402,9 +408,9 @@ def test_default_can_be_given_again() -> None:
     """Going back to a default is a choice as well: `--pipeline.prune.strategy coreset` typed on the resume of an
     importance run must not be taken for nothing."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(strategy="importance", recovery="scratch", min_width=2), groups, 0, 100)
+    update_plan(state, paper_config(strategy="importance", recovery="scratch", min_width=2), groups, 0, 100)
     in_force, changed = update_plan(
-        resumed(state), PruneConfig(strategy="coreset", recovery="continue"), groups, 10, 100
+        resumed(state), paper_config(strategy="coreset", recovery="continue"), groups, 10, 100
     )
     assert changed == ["strategy", "recovery"]
     assert (in_force.strategy, in_force.recovery) == ("coreset", "continue")
@@ -414,7 +420,7 @@ def test_plan_of_an_earlier_version_is_taken_up() -> None:
     """Checkpoints outlive versions: an option that an older one did not know has its default, one that a newer one gave
     up is no reason to refuse the run."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(strategy="importance", min_width=2), groups, 0, 100)
+    update_plan(state, paper_config(strategy="importance", min_width=2), groups, 0, 100)
     del state.options["edge_scope"]
     state.options["given_up"] = 1
     in_force, changed = update_plan(state, PruneConfig(), groups, 10, 100)

@@ -48,7 +48,7 @@ def test_killed_run_is_resumed_and_evaluated(
     chance to clean up, goes on from its checkpoint without the schedule being typed again, prunes a third time as
     planned, ends by itself, and is evaluated at the small size."""
     log = tmp_path / "first.log"
-    prune = "--pipeline.prune.schedule iterative --pipeline.prune.num-events 3".split()
+    prune = "--pipeline.prune.preset paper --pipeline.prune.schedule iterative --pipeline.prune.num-events 3".split()
     steps = "--pipeline.prune.start-step 2 --pipeline.prune.stop-step 10".split()
     with log.open("wb") as stream:
         first = command("--timestamp", "first", "--max-num-iterations", "100000", *prune, *steps)

@@ -123,7 +123,7 @@ def make_config(folder: Path, cache: Path, name: str = "run", method: str = "ner
     data.train_num_rays_per_batch = data.eval_num_rays_per_batch = 32
     for key, value in TINY_SIZE.items():
         setattr(config.pipeline.model, key, value)
-    for key, value in {"min_width": 2, "num_eval_rays": 64, **prune}.items():
+    for key, value in {"preset": "paper", "min_width": 2, "num_eval_rays": 64, **prune}.items():
         setattr(config.pipeline.prune, key, value)
     return config
 

@@ -388,7 +388,8 @@ def test_stored_strategy_and_recovery_hold_too() -> None:
     """A plan is only half of what was asked for: resumed without options, an importance run that went on as a coreset
     run would be filed under the wrong name. A strategy given again brings its own score and variant."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    first = paper_config(strategy="importance", score="w_out", recovery="retrain", recovery_lr=1e-4, min_width=2, seed=3)
+    options = {"strategy": "importance", "score": "w_out", "recovery": "retrain", "recovery_lr": 1e-4, "seed": 3}
+    first = paper_config(**options, min_width=2)
     started, _ = update_plan(state, first, groups, 0, 100)
     later = resumed(state)
     in_force, changed = update_plan(later, paper_config(on_error="continue"), groups, 10, 100)

@@ -91,7 +91,7 @@ def test_options_that_the_presets_strategy_does_not_take_choose_another() -> Non
     assert (filled(score="w_out").strategy, filled(score="w_out").score_name) == ("importance", "w_out")
     assert filled(coreset_variant="mussay").strategy == "coreset"
     assert filled(preset="paper", score="w_out").strategy == "coreset"
-    with pytest.raises(ValueError, match="prune.strategy obs ranks the neurons itself and takes no prune.score"):
+    with pytest.raises(ValueError, match=r"prune\.strategy obs ranks the neurons itself and takes no prune\.score"):
         filled(strategy="obs", score="w_out")
 
 
@@ -99,7 +99,7 @@ def test_options_that_the_presets_strategy_does_not_take_choose_another() -> Non
 def test_recovery_that_replaces_the_weights_leaves_refit_out(recovery: str) -> None:
     """The two contradict each other; the one that was typed holds."""
     assert (filled(recovery=recovery).refit, filled(recovery="retrain").refit) == ("none", "lstsq")
-    with pytest.raises(ValueError, match="replaces the weights that prune.refit lstsq gives"):
+    with pytest.raises(ValueError, match=r"replaces the weights that prune\.refit lstsq gives"):
         filled(recovery=recovery, refit="lstsq")
 
 
@@ -127,7 +127,7 @@ def test_unknown_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tyro.cli(PruneConfig, args=["--preset", "small"])
     assert "tiny" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="prune.preset must be one of paper, fast, best, tiny, got 'small'"):
+    with pytest.raises(ValueError, match=r"prune\.preset must be one of paper, fast, best, tiny, got 'small'"):
         PruneConfig(preset="small").validate()  # type: ignore[arg-type]
 
 
@@ -173,7 +173,8 @@ def test_dense_control_branches_into_any_preset() -> None:
     somebody's choice, and must not keep the preset's recipe out."""
     groups, state = tiny_model().neuron_groups(), PruneState()
     update_plan(state, PruneConfig(strategy="none", min_width=2), groups, 0, 100)
-    for options in ({"strategy": "obs"}, {"preset": "tiny", "strategy": "obs"}):
+    choices: list[dict[str, Any]] = [{"strategy": "obs"}, {"preset": "tiny", "strategy": "obs"}]
+    for options in choices:
         in_force, _ = update_plan(resumed(state), PruneConfig(**options), groups, 50, 100)
         expected = resolve_steps(filled(**options, min_width=2), 50, 100)
         assert replace(in_force, min_width=2) == expected

@@ -112,7 +112,9 @@ class PruneController:
             self.seed = self.config.seed
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
         config = self.config
-        self._detour = RateDetour(config.recovery_lr, config.recovery_decay, config.recovery_warm_up)
+        self._detour = RateDetour(
+            config.recovery_lr, config.recovery_decay, config.recovery_warm_up, config.recovery_lr_factor
+        )
         if config.auto_start is not None:
             window = max(2, num_iterations * AUTO_WINDOW_PERCENT // 100)
             self._plateau = Plateau(window, config.auto_start / window)
@@ -192,10 +194,12 @@ class PruneController:
     def before_step(self, step: int) -> None:
         """Starts the clock of a training step, and sets its learning rates after an event."""
         self._step_start = time.perf_counter()
-        done = [event.step for event in self.model.prune_state.history if not event.error]
+        done = [event for event in self.model.prune_state.history if not event.error]
         if done:
+            last = done[-1]
+            progress = last.scheduled.progress if last.scheduled is not None else 1.0
             for name, optimizer in self._pruned_optimizers().items():
-                self._detour.enter(optimizer, self.optimizers.schedulers.get(name), step - done[-1] - 1)
+                self._detour.enter(optimizer, self.optimizers.schedulers.get(name), step - last.step - 1, progress)
 
     def on_step(self, step: int) -> None:
         """Does what is due at the end of a training step.

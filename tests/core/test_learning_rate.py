@@ -101,6 +101,34 @@ def test_detour_by_hand() -> None:
     assert RateDetour(1.0, 0, 0).rate(0.3, 0) == 0.3
 
 
+def test_factor_by_hand() -> None:
+    """The factor is whole when the whole cut is done, and on a way of several cuts grows like the cuts; a detour comes
+    back to the rate with it, and a warm-up rises to that."""
+    detour = RateDetour(None, 0, 0, factor=4.0)
+    assert [detour.rate(0.1, 0, progress) for progress in (0.5, 1.0)] == pytest.approx([0.2, 0.4])
+    assert detour.rate(0.1, 10_000) == pytest.approx(0.4)
+    assert [RateDetour(1.0, 2, 0, 4.0).rate(0.0025, age) for age in range(4)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
+    assert [RateDetour(None, 0, 1, 2.0).rate(0.1, age) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
+
+
+@every_scheduler
+@pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
+def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
+    """It is set anew in every step; if it stayed in what the scheduler multiplies, the rate would explode."""
+    optimizer, scheduler = make(build)
+    twin, twin_scheduler = make(build)
+    detour = RateDetour(None, 0, 0, factor=3.0)
+    for age in range(5):
+        detour.enter(optimizer, scheduler if scheduled else None, age)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(3 * twin.param_groups[0]["lr"])
+        for one, other in ((optimizer, scheduler), (twin, twin_scheduler)):
+            one.step()
+            if scheduled:
+                other.step()
+        detour.leave()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(twin.param_groups[0]["lr"])
+
+
 @every_scheduler
 @pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
 def test_detour_leaves_the_schedule_as_it_is(build: Build, scheduled: bool) -> None:

@@ -35,6 +35,7 @@ NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse, fine a
         ({"rewind_step": -3}, "prune.rewind_step must be at least 0, got -3"),
         ({"num_eval_rays": -1}, "prune.num_eval_rays must be at least 0, got -1"),
         ({"recovery_lr": 0.0}, "prune.recovery_lr must be above 0, got 0.0"),
+        ({"recovery_lr_factor": 0.0}, "prune.recovery_lr_factor must be above 0, got 0.0"),
         ({"strategy": "edge", "edge_threshold": -0.5}, "prune.edge_threshold must be at least 0, got -0.5"),
         ({"strategy": "edge", "edge_keep_fraction": 0.0}, "prune.edge_keep_fraction must be in (0, 1], got 0.0"),
         ({"strategy": "edge", "edge_keep_fraction": 1.5}, "prune.edge_keep_fraction must be in (0, 1], got 1.5"),
@@ -91,6 +92,7 @@ def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
             {"strategy": "edge", "edge_threshold": 0.1, "edge_keep_fraction": 0.5},
             "prune.edge_threshold and prune.edge_keep_fraction exclude each other; give one",
         ),
+        ({"recovery_lr": 1e-4, "recovery_lr_factor": 2.0}, "both say what the rate is from an event on; give one"),
         ({"edge_threshold": 0.1}, "go with strategy edge, not obs"),
         ({"strategy": "uniform", "edge_keep_fraction": 0.5}, "go with strategy edge, not uniform"),
         (

@@ -359,6 +359,18 @@ def test_recovery_lr_without_a_scheduler(tiny_config: Config) -> None:
     assert rates == [5e-4] * 4 + [7e-5] * 6
 
 
+def test_rate_grows_with_the_share_of_the_cut(tiny_config: Config) -> None:
+    """A narrower network bears a larger rate: half of the cut takes the square root of the factor, all of it the whole
+    one; what is saved and shown is the rate that the factor is on."""
+    events = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
+    trainer = start(tiny_config(**events, recovery_lr_factor=4.0))
+    rates: list[float] = []
+    before_each_step(trainer, lambda step: rates.append(optimizer_of(trainer).param_groups[0]["lr"]))
+    trainer.train()
+    assert rates == pytest.approx([5e-4] * 4 + [1e-3] * 3 + [2e-3] * 3)
+    assert optimizer_of(trainer).param_groups[0]["lr"] == 5e-4
+
+
 def test_fields_can_have_their_own_targets(tiny_config: Config) -> None:
     """The coarse field can be cut harder than the fine one, down to leaving one of them whole."""
     coarse, fine = FieldTargetConfig(width=4, head_width=3), FieldTargetConfig(pruning_ratio=0.0)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.utils import writer
 from tiny_run import (
@@ -365,7 +366,12 @@ def test_rate_grows_with_the_share_of_the_cut(tiny_config: Config) -> None:
     events = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
     trainer = start(tiny_config(**events, recovery_lr_factor=4.0))
     rates: list[float] = []
-    before_each_step(trainer, lambda step: rates.append(optimizer_of(trainer).param_groups[0]["lr"]))
+
+    def note_rate(step: int) -> None:
+        rates.append(optimizer_of(trainer).param_groups[0]["lr"])
+
+    # Behind the controller's own, which sets the rates.
+    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], note_rate))
     trainer.train()
     assert rates == pytest.approx([5e-4] * 4 + [1e-3] * 3 + [2e-3] * 3)
     assert optimizer_of(trainer).param_groups[0]["lr"] == 5e-4

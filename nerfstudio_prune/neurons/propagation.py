@@ -71,7 +71,8 @@ class Propagation:
             layers=layers,
             ridge=self.ridge,
             active=(now != 0).sum(dim=0).cpu().double() / len(now),
-            constant=(high - low <= 1e-6 * high.abs()).cpu(),
+            # A single sample cannot tell what varies.
+            constant=(high - low <= 1e-6 * high.abs()).cpu() & (len(now) > 1),
             mean=now.mean(dim=0).cpu().double(),
             taylor=_on_cpu(self.samples.taylor.get(group.name)),
             fisher=_on_cpu(self.samples.fisher.get(group.name)),

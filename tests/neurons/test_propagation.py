@@ -161,6 +161,11 @@ def walked(field: TinyField, upto: str, at: tuple[Tensor, Tensor]) -> GroupStati
     raise AssertionError(upto)
 
 
+def test_one_sample_tells_nothing_about_what_varies() -> None:
+    """From a single sample all neurons look alike; taken for constant, all would be folded away."""
+    assert not walked(relu_field(), "field.trunk.0", points(rows=1)).constant.any()
+
+
 def test_dead_and_constant_neurons() -> None:
     """Neurons that never change carry nothing that a bias cannot; they leave first, so a live one must never be taken
     for one of them: not a rare one, not one whose activation is small."""

@@ -11,10 +11,8 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.core.plateau import Plateau
 from nerfstudio_prune.method.allocation import allocate, budget_of
@@ -25,6 +23,7 @@ from nerfstudio_prune.method.lessons import Lessons
 from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.planning import plan_options, update_plan
+from nerfstudio_prune.method.rates import Rates
 from nerfstudio_prune.method.shrinkage import Shrinkage, doomed_columns
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import linears, match_groups
@@ -82,11 +81,11 @@ class PruneController:
         self.measure = measure
         self.calibrate = calibrate
         self.lessons = Lessons(self.config.teacher, model, seed)
+        self.rates = Rates(self.config, model, optimizers)
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._first_step = 0
         self._plan_seconds = 0.0
-        self._detour = RateDetour(None, 0, 0)
         self._plateau: Optional[Plateau] = None
         self._shrinkage: Optional[Shrinkage] = None
 
@@ -112,9 +111,7 @@ class PruneController:
             self.seed = self.config.seed
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
         config = self.config
-        self._detour = RateDetour(
-            config.recovery_lr, config.recovery_decay, config.recovery_warm_up, config.recovery_lr_factor
-        )
+        self.rates = Rates(config, self.model, self.optimizers)
         if config.auto_start is not None:
             window = max(2, num_iterations * AUTO_WINDOW_PERCENT // 100)
             self._plateau = Plateau(window, config.auto_start / window)
@@ -194,12 +191,7 @@ class PruneController:
     def before_step(self, step: int) -> None:
         """Starts the clock of a training step, and sets its learning rates after an event."""
         self._step_start = time.perf_counter()
-        done = [event for event in self.model.prune_state.history if not event.error]
-        if done:
-            last = done[-1]
-            progress = last.scheduled.progress if last.scheduled is not None else 1.0
-            for name, optimizer in self._pruned_optimizers().items():
-                self._detour.enter(optimizer, self.optimizers.schedulers.get(name), step - last.step - 1, progress)
+        self.rates.before_step(step)
 
     def on_step(self, step: int) -> None:
         """Does what is due at the end of a training step.
@@ -208,7 +200,7 @@ class PruneController:
             step: Training step that has just ended.
         """
         self._step_seconds.append(time.perf_counter() - self._step_start)
-        self._detour.leave()
+        self.rates.after_step()
         self.lessons.after_step(step, self._step_seconds[-1])
         state = self.model.prune_state
         if state.edge_masks:
@@ -258,7 +250,7 @@ class PruneController:
         start = self._now()
         pruning.apply()
         model.sync_widths()
-        self._set_learning_rates()
+        self.rates.after_event()
         event.seconds = self._plan_seconds + self._now() - start
         state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
         event.sizes_after, event.parameters_after, event.macs_per_ray_after = self._sizes(state.edge_masks)
@@ -323,26 +315,6 @@ class PruneController:
         keep_fraction = 0.5 if config.edge_keep_fraction is None else config.edge_keep_fraction
         keep_now = 1 - (1 - keep_fraction) * scheduled.progress
         return edge_masks(layers, keep_fraction=keep_now, scope=config.edge_scope)
-
-    def _pruned_optimizers(self) -> dict[str, Optimizer]:
-        """Optimizers of layers that pruning touches."""
-        pruned = {id(p) for p in named_parameters(self.model.neuron_groups()).values()}
-        return {
-            name: self.optimizers.optimizers[name]
-            for name, parameters in self.model.get_param_groups().items()
-            if any(id(p) in pruned for p in parameters)
-        }
-
-    def _set_learning_rates(self) -> None:
-        for name in self._pruned_optimizers():
-            optimizer, scheduler = self.optimizers.optimizers[name], self.optimizers.schedulers.get(name)
-            if self.config.recovery == "retrain" and scheduler is not None:
-                build = self.optimizers.config[name]["scheduler"].setup().get_scheduler
-                restart_scheduler(
-                    optimizer, scheduler, lambda model, lr, build=build: build(optimizer=model, lr_init=lr)
-                )
-            if self.config.recovery_lr is not None and not self.config.recovery_decay:
-                set_learning_rate(optimizer, scheduler, self.config.recovery_lr)
 
     def _sizes(self, masks: dict[str, Tensor]) -> tuple[dict[str, int], int, int]:
         """Sizes of the groups, parameters of both fields and MACs per ray; with edge masks what lives is counted."""

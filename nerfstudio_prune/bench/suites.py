@@ -12,6 +12,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.records import Role
 from nerfstudio_prune.method.model import PruneModelConfig
+from nerfstudio_prune.method.presets import PRESETS, PresetName
 from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.strategies import STRATEGIES
@@ -340,6 +341,8 @@ def ablation(scale: Scale) -> list[Run | SpeedRun]:
         own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
         own += [pruned(seed, scale, "importance", "w_out", HALF)]
         own += [_small(seed, scale, HALF)[0]]
+        if scale.start_steps <= scale.steps // 5:
+            own += [_preset(seed, scale, name) for name in PRESETS]
         if seed == first:
             own += [_recipe(seed, scale, HALF, without) for without in RECIPE]
             own += [pruned(seed, scale, "uniform", None, HALF)]
@@ -388,6 +391,27 @@ def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
         options=_prune(**options),
         strategy=arm.replace(f"-{ratio:g}", "").replace("-", " "),
         pruning_ratio=ratio,
+        recovery="continue",
+    )
+
+
+def _preset(seed: int, scale: Scale, name: PresetName) -> Run:
+    """A preset of the method as it is, but for the step of its first event."""
+    preset = PRESETS[name]
+    options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps}
+    if preset.options.get("num_events", 1) > 1:
+        # The run goes on from the dense start, and counts the share of its own steps only.
+        options["stop_step"] = scale.steps * preset.stop_percent // 100
+    share = preset.options.get("target_parameters", preset.options.get("target_macs"))
+    sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
+    return _cut(
+        f"preset-{name}",
+        seed,
+        scale,
+        "pruned",
+        options=_prune(**options),
+        strategy=f"preset {name}",
+        pruning_ratio=HALF if share is None else min(sizes, key=lambda ratio: abs(sizes[ratio] - share)),
         recovery="continue",
     )
 

@@ -56,7 +56,7 @@ def measured_text(studies: Sequence[Study]) -> str:
 def caption(study: Study) -> str:
     """Line below a table of a README: where its numbers come from."""
     seeds = sorted({run.seed for arm in study.arms for run in arm.runs})
-    parts = [f"{escape(study.scene)}, scale {escape(study.scale)}", escape(study.device)]
+    parts = [escape(study.title)]
     views = sorted({run.eval_views for arm in study.arms for run in arm.runs})
     if views:
         parts.append(f"{views[0] if len(views) == 1 else f'{views[0]} to {views[-1]}'} views")

@@ -1,7 +1,7 @@
 """What records are compared as.
 
-A study holds what may be compared: one scene, one scale, one method, one device. An arm holds the runs of a study that
-differ in the seed only. Times are never taken across studies.
+A study holds what may be compared: one scene, one scale, one method, one device, one schedule. An arm holds the runs of
+a study that differ in the seed only. Times are never taken across studies.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -96,13 +96,15 @@ class Arm:
 
 @dataclass
 class Study:
-    """One scene, scale, method and device."""
+    """One scene, scale, method, device and schedule."""
 
     scene: str
     scale: str
     method: str
     device: str
     """What must agree for two times to be compared."""
+    schedule: str = ""
+    """When its runs are cut and end, and how their rate falls; empty where the scale decides all of it."""
     arms: list[Arm] = field(default_factory=list)
     speeds: list[SpeedRecord] = field(default_factory=list)
     controls: Mapping[Path, RunRecord] = field(default_factory=dict)
@@ -113,12 +115,13 @@ class Study:
     @property
     def title(self) -> str:
         """For headings."""
-        return f"{self.scene}, scale {self.scale}, {self.device}"
+        return ", ".join(part for part in (self.scene, f"scale {self.scale}", self.schedule, self.device) if part)
 
     @property
     def slug(self) -> str:
         """For file names."""
-        text = f"{self.scene}-{self.scale}-{self.method}-{self.letter}".lower()
+        parts = (self.scene, self.scale, self.method, self.letter, self.schedule)
+        text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
     @property

@@ -25,6 +25,7 @@ def measured_table(studies: Sequence[Study]) -> str:
                 escape(study.device),
                 escape(study.scene),
                 f"{escape(study.scale)}, {escape(study.method)}",
+                escape(study.schedule or "the scale's own"),
                 str(len(runs)),
                 _distinct(run.seed for run in runs),
                 _distinct(run.steps for run in runs if run.role == "dense") or _distinct(run.steps for run in runs),
@@ -39,6 +40,7 @@ def measured_table(studies: Sequence[Study]) -> str:
         "device",
         "scene",
         "scale, method",
+        "schedule",
         "runs",
         "seeds",
         "steps",
@@ -46,7 +48,7 @@ def measured_table(studies: Sequence[Study]) -> str:
         "views",
         "curve rays",
     ]
-    return table([*headers, "speed records"], rows, text_columns=4)
+    return table([*headers, "speed records"], rows, text_columns=5)
 
 
 def versions_text(studies: Sequence[Study]) -> str:
@@ -131,19 +133,21 @@ def _train_seconds(run: RunRecord) -> float:
 
 
 def device_table(studies: Sequence[Study]) -> Optional[str]:
-    """PSNR of arms that several devices of one scene, scale and method have; None if there are no such."""
-    groups: dict[tuple[str, str, str], list[Study]] = {}
+    """PSNR of arms that several devices of one scene, scale, method and schedule have; None if there are no such."""
+    groups: dict[tuple[str, str, str, str], list[Study]] = {}
     for study in studies:
         if any(arm.first.role in FRONTIER_ROLES for arm in study.arms):
-            groups.setdefault((study.scene, study.scale, study.method), []).append(study)
+            key = (study.scene, study.scale, study.method, study.schedule)
+            groups.setdefault(key, []).append(study)
     parts = []
-    for (scene, scale, _), group in groups.items():
+    for (scene, scale, _, schedule), group in groups.items():
         arms = [{arm.name: arm for arm in study.arms if arm.first.role in FRONTIER_ROLES} for study in group]
         names = [name for name in arms[0] if sum(name in others for others in arms) > 1]
         names += [name for others in arms[1:] for name in others if name not in arms[0]]
         names = [name for name in dict.fromkeys(names) if sum(name in others for others in arms) > 1]
         if names:
-            headers = [f"{escape(scene)}, {escape(scale)}", *[f"{study.letter} dB (n)" for study in group]]
+            title = ", ".join(escape(part) for part in (scene, scale, schedule) if part)
+            headers = [title, *[f"{study.letter} dB (n)" for study in group]]
             parts.append(table(headers, [[code(name), *[_cell(a.get(name)) for a in arms]] for name in names]))
     return "\n\n".join(parts) or None
 

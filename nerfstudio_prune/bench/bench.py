@@ -36,7 +36,8 @@ class Bench:
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""
     output: Path = Path("benchmarks/results")
-    """Folder of the records; another one for every scene and scale. `work` in it (checkpoints, logs) may be deleted."""
+    """Folder of the records; another one for every scene, scale and schedule. `work` in it (checkpoints, logs) may be
+    deleted."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
     """Sizes of network and runs: smoke takes a minute, cpu suits two cores, gpu has the paper's size."""
     seeds: Optional[tuple[int, ...]] = None

@@ -8,29 +8,31 @@ from nerfstudio_prune.bench.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, E
 
 ARM_FIELDS = ("role", "strategy", "score", "pruning_ratio", "recovery")
 """What runs of one arm must agree in."""
+StudyKey = tuple[str, str, str, str, str]
+"""Scene, scale, method, device and schedule."""
 
 
 def collect(folder: Path) -> list[Study]:
     """Reads all records below a folder and puts them together.
 
+    Speed depends on no schedule: its records go to the study without one, else to the first of their device.
+
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
     entries, speeds = _read(folder)
-    studies: dict[tuple[str, ...], Study] = {}
-
-    def study_of(record: RunRecord | SpeedRecord) -> Study:
-        key = (record.scene, record.scale, record.method, record.machine.key)
-        return studies.setdefault(key, Study(*key))
-
-    for speed in speeds:
-        study_of(speed).speeds.append(speed)
-    groups: dict[tuple[int, str], list[Entry]] = {}
+    studies: dict[StudyKey, Study] = {}
+    groups: dict[tuple[StudyKey, str], list[Entry]] = {}
     for entry in entries:
-        study = study_of(entry.record)
-        groups.setdefault((id(study), entry.record.arm), []).append(entry)
-    for group in groups.values():
-        study_of(group[0].record).arms.append(Arm(_checked(group)))
+        key = (*_common(entry.record), entry.record.machine.key, entry.record.schedule)
+        groups.setdefault((key, entry.record.arm), []).append(entry)
+    for (key, _), group in groups.items():
+        studies.setdefault(key, Study(*key)).arms.append(Arm(_checked(group)))
+    for speed in speeds:
+        device = (*_common(speed), speed.machine.key)
+        # Sorted, the empty schedule is the first.
+        key = min((key for key in studies if key[:-1] == device), default=(*device, ""))
+        studies.setdefault(key, Study(*key)).speeds.append(speed)
     ordered = [studies[key] for key in sorted(studies)]
     letters = {device: _letter(i) for i, device in enumerate(sorted({study.device for study in ordered}))}
     controls = _controls(entries)
@@ -43,15 +45,22 @@ def collect(folder: Path) -> list[Study]:
     return ordered
 
 
+def _common(record: RunRecord | SpeedRecord) -> tuple[str, str, str]:
+    """What must agree for anything to be compared, besides the schedule of runs."""
+    return record.scene, record.scale, record.method
+
+
 def _read(folder: Path) -> tuple[list[Entry], list[SpeedRecord]]:
     entries: list[Entry] = []
     speeds: list[SpeedRecord] = []
     seen: dict[tuple[str, ...], Path] = {}
     for path in record_files(folder):
         record = read_record(path)
-        repetition = record.arm if isinstance(record, RunRecord) else record.name
-        seed = str(record.seed) if isinstance(record, RunRecord) else ""
-        key = (record.kind, record.scene, record.scale, record.method, record.machine.key, repetition, seed)
+        if isinstance(record, RunRecord):
+            repetition = (record.schedule, record.arm, str(record.seed))
+        else:
+            repetition = (record.name,)
+        key = (record.kind, *_common(record), record.machine.key, *repetition)
         if key in seen:
             raise RecordError(f"{path}: the same run on the same device as {seen[key]}; keep one of the two")
         seen[key] = path
@@ -108,7 +117,7 @@ def _controls(entries: list[Entry]) -> dict[Path, RunRecord]:
 
     def keys(entry: Entry) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         run = entry.record
-        common = (run.scene, run.scale, run.method, run.seed)
+        common = (*_common(run), run.schedule, run.seed)
         return (*common, run.machine.key), (*common, entry.root)
 
     for entry in entries:

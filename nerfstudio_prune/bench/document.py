@@ -10,7 +10,7 @@ from nerfstudio_prune.bench.images import ERROR_SCALE, Gallery, gallery
 from nerfstudio_prune.bench.markup import escape
 from nerfstudio_prune.bench.page import to_html
 from nerfstudio_prune.bench.plots import Plot, svg_file
-from nerfstudio_prune.bench.sections import BUSY, by_study, measured_text, missing
+from nerfstudio_prune.bench.sections import BUSY, ablation_text, by_study, measured_text, missing, without_ablations
 from nerfstudio_prune.bench.study import Study
 from nerfstudio_prune.bench.tables import (
     FRONTIER_ROLES,
@@ -48,6 +48,7 @@ def render(studies: Sequence[Study]) -> dict[str, bytes]:
 class _Document:
     def __init__(self, studies: Sequence[Study]) -> None:
         self.studies = studies
+        self.plain = without_ablations(studies)
         self.plots = {study.slug: charts(study) for study in studies}
         self.galleries: dict[str, Gallery] = {}
         for study in studies:
@@ -71,9 +72,10 @@ class _Document:
         """The report as Markdown."""
         sections = [
             ("What was measured", measured_text(self.studies)),
-            ("What the numbers say", f"{RULE}\n\n{self._studies(claims_text, 'frontier')}"),
+            ("What the numbers say", f"{RULE}\n\n{self._studies(claims_text, 'frontier', self.plain)}"),
             ("The paper's tables", self._paper()),
             ("Quality against size and time", self._frontier()),
+            ("Ablation", self._ablation()),
             ("Speed", self._speed()),
             ("Other libraries", self._peers()),
             ("Layers and scores", self._layers()),
@@ -85,9 +87,12 @@ class _Document:
             parts.append(f"## {number}. {title}\n\n{text}")
         return "\n\n".join(parts) + "\n"
 
-    def _studies(self, make: Callable[[Study], Optional[str]], suite: str) -> str:
-        """One part for each study that something can be made of; headings only where there are several studies."""
-        made = list(by_study(self.studies, make))
+    def _studies(
+        self, make: Callable[[Study], Optional[str]], suite: str, studies: Optional[Sequence[Study]] = None
+    ) -> str:
+        """One part for each study, or each of some, that something can be made of; headings only where the report has
+        several studies."""
+        made = list(by_study(self.studies if studies is None else studies, make))
         if not made:
             return missing(suite)
         if len(self.studies) == 1:
@@ -121,7 +126,7 @@ class _Document:
                 parts.append(BUSY)
             return "\n\n".join(parts) or None
 
-        return f"{intro}\n\n{self._studies(make, 'paper')}"
+        return f"{intro}\n\n{self._studies(make, 'paper', self.plain)}"
 
     def _frontier(self) -> str:
         def make(study: Study) -> Optional[str]:
@@ -140,6 +145,17 @@ class _Document:
             title = "### The same arms on several devices\n\nPSNR at the end, mean ± standard deviation (n)."
             text += f"\n\n{title}\n\n{devices}"
         return text
+
+    def _ablation(self) -> str:
+        note = (
+            "A recipe prunes by several means at once; each arm `without` leaves one of them out. Δ small is the "
+            "difference to the network of half the width from scratch of the same seed. Δ dense at equal time compares "
+            "the end of the curve on held-out rays with the dense curve at the same training time, a straight line "
+            "between two of its points; there is none on another device, on a busy machine, or beyond the dense curve. "
+            "Nothing is bold: the arms differ in size."
+        )
+        text = self._studies(ablation_text, "ablation")
+        return f"{note}\n\n{text}" if len(self.plain) < len(self.studies) else text
 
     def _speed(self) -> str:
         def make(study: Study) -> Optional[str]:
@@ -171,7 +187,7 @@ class _Document:
                     parts.append(f"`{run.name}`: the library's own surgery gave another network than this project's.")
             return "\n\n".join(parts)
 
-        return self._studies(make, "peers")
+        return self._studies(make, "peers", self.plain)
 
     def _layers(self) -> str:
         def make(study: Study) -> Optional[str]:

@@ -208,6 +208,8 @@ class RunRecord:
     """Views that the quality is the mean of."""
     curve_rays: int
     """Rays behind a point of the curve."""
+    schedule: str = ""
+    """Steps of cut and end, and how the learning rate falls, in words; empty where the scale decides all of it."""
     clock: Clock = "wall"
     """What training was timed by. With one thread on a CPU it is the processor time of this process: what else the
     machine does then does not count."""

@@ -8,7 +8,15 @@ from nerfstudio_prune.bench.claims import claims_text
 from nerfstudio_prune.bench.markup import escape
 from nerfstudio_prune.bench.paper import compact_table
 from nerfstudio_prune.bench.study import Study
-from nerfstudio_prune.bench.tables import frontier_table, measured_table, peers_table, speed_table, versions_text
+from nerfstudio_prune.bench.tables import (
+    FRONTIER_ROLES,
+    ablation_table,
+    frontier_table,
+    measured_table,
+    peers_table,
+    speed_table,
+    versions_text,
+)
 
 MISSING = "No records for this; `ns-prune bench {}` makes them."
 BUSY = (
@@ -53,10 +61,27 @@ def measured_text(studies: Sequence[Study]) -> str:
     return "\n\n".join(lines)
 
 
+def ablation_text(study: Study, compact: bool = False) -> Optional[str]:
+    """The table of an ablation, with the footnote that it needs; None for a study without a recipe.
+
+    Args:
+        study: The study.
+        compact: Fewer columns, for the README.
+    """
+    table = ablation_table(study, compact)
+    busy = any(arm.busy for arm in study.arms if arm.first.role in FRONTIER_ROLES)
+    return f"{table}\n\n{BUSY}" if table and busy else table
+
+
+def without_ablations(studies: Sequence[Study]) -> list[Study]:
+    """Studies in which arms differ in how neurons are chosen: in a recipe other things decide as well."""
+    return [study for study in studies if not study.ablation]
+
+
 def caption(study: Study) -> str:
     """Line below a table of a README: where its numbers come from."""
     seeds = sorted({run.seed for arm in study.arms for run in arm.runs})
-    parts = [f"{escape(study.scene)}, scale {escape(study.scale)}", escape(study.device)]
+    parts = [escape(study.title)]
     views = sorted({run.eval_views for arm in study.arms for run in arm.runs})
     if views:
         parts.append(f"{views[0] if len(views) == 1 else f'{views[0]} to {views[-1]}'} views")
@@ -74,11 +99,12 @@ def _short(studies: Sequence[Study], suite: str, make: Callable[[Study], Optiona
 
 def readme_tables(studies: Sequence[Study]) -> dict[str, Callable[[], str]]:
     """Tables that a README may hold: name -> what makes it."""
-    makers: dict[str, tuple[str, Callable[[Study], Optional[str]]]] = {
-        "frontier": ("frontier", _frontier),
-        "paper": ("paper", compact_table),
-        "speed": ("speed", lambda study: speed_table(study, compact=True)),
-        "peers": ("peers", lambda study: peers_table(study, compact=True)),
-        "claims": ("frontier", claims_text),
+    plain = without_ablations(studies)
+    return {
+        "frontier": partial(_short, plain, "frontier", _frontier),
+        "ablation": partial(_short, studies, "ablation", partial(ablation_text, compact=True)),
+        "paper": partial(_short, plain, "paper", compact_table),
+        "speed": partial(_short, studies, "speed", partial(speed_table, compact=True)),
+        "peers": partial(_short, plain, "peers", partial(peers_table, compact=True)),
+        "claims": partial(_short, plain, "frontier", claims_text),
     }
-    return {name: partial(_short, studies, suite, make) for name, (suite, make) in makers.items()}

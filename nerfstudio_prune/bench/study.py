@@ -1,7 +1,7 @@
 """What records are compared as.
 
-A study holds what may be compared: one scene, one scale, one method, one device. An arm holds the runs of a study that
-differ in the seed only. Times are never taken across studies.
+A study holds what may be compared: one scene, one scale, one method, one device, one schedule. An arm holds the runs of
+a study that differ in the seed only. Times are never taken across studies.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from nerfstudio_prune.bench.records import MachineRecord, RunRecord, SpeedRecord, Stage
 from nerfstudio_prune.bench.stats import Stat
 
 CONTINUE, SCRATCH = "continue", "scratch"
 ANY_STRATEGY = "any"
 """Strategy of runs in which the choice of the neurons plays no part."""
+RECIPES = ("recipe", "preset")
+"""What the strategy of an arm begins with that prunes by several means at once."""
 ROLE_ORDER = ("start", "dense", "pruned", "masked", "small", "small-equal-time", "peer", "edges")
 BUSY_BELOW = 0.7
 """A CPU run that had less of its threads' time than this is marked: others used the machine."""
@@ -67,6 +71,11 @@ class Arm:
         """Whether it is a pruned network that keeps its weights."""
         return self.first.role == "pruned" and self.first.recovery != SCRATCH
 
+    @property
+    def recipe(self) -> bool:
+        """Whether it is pruned by a recipe, whole or without a part, or by a preset."""
+        return self.first.role == "pruned" and self.first.strategy.startswith(RECIPES)
+
     def stat(self, value: Callable[[RunRecord], Optional[float]]) -> Stat:
         """A quantity over the seeds."""
         return Stat.of(value(run) for run in self.runs)
@@ -96,13 +105,15 @@ class Arm:
 
 @dataclass
 class Study:
-    """One scene, scale, method and device."""
+    """One scene, scale, method, device and schedule."""
 
     scene: str
     scale: str
     method: str
     device: str
     """What must agree for two times to be compared."""
+    schedule: str = ""
+    """When its runs are cut and end, and how their rate falls; empty where the scale decides all of it."""
     arms: list[Arm] = field(default_factory=list)
     speeds: list[SpeedRecord] = field(default_factory=list)
     controls: Mapping[Path, RunRecord] = field(default_factory=dict)
@@ -113,18 +124,24 @@ class Study:
     @property
     def title(self) -> str:
         """For headings."""
-        return f"{self.scene}, scale {self.scale}, {self.device}"
+        return ", ".join(part for part in (self.scene, f"scale {self.scale}", self.schedule, self.device) if part)
 
     @property
     def slug(self) -> str:
         """For file names."""
-        text = f"{self.scene}-{self.scale}-{self.method}-{self.letter}".lower()
+        parts = (self.scene, self.scale, self.method, self.letter, self.schedule)
+        text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
     @property
     def machines(self) -> list[MachineRecord]:
         """Machine of every record."""
         return [run.machine for arm in self.arms for run in arm.runs] + [speed.machine for speed in self.speeds]
+
+    @property
+    def ablation(self) -> bool:
+        """Whether it takes a recipe apart. Such a study has a table of its own."""
+        return any(arm.recipe for arm in self.arms)
 
     def find(self, role: str, **fields: Any) -> list[Arm]:
         """Arms of a role whose first run has these values."""
@@ -166,6 +183,12 @@ class Study:
         pairs = [(e.record, self.controls.get(e.path)) for e in arm.entries if seeds is None or e.record.seed in seeds]
         return Stat(tuple(run.end.quality.psnr - control.end.quality.psnr for run, control in pairs if control))
 
+    def delta_at_equal_time(self, arm: Arm) -> Stat:
+        """`gain_at_equal_time` over the dense control of the same seed, over the seeds that have one, in dB."""
+        pairs = [(entry.record, self.controls.get(entry.path)) for entry in arm.entries]
+        gains = [gain_at_equal_time(run, control) for run, control in pairs if control]
+        return Stat(tuple(gain for gain in gains if gain is not None))
+
 
 def psnr(stage: Stage) -> float:
     """PSNR of a stage in dB."""
@@ -177,6 +200,29 @@ def paired(arm: Arm, other: Arm) -> Stat:
     others = {run.seed: run for run in other.runs}
     pairs = [(run, others[run.seed]) for run in arm.runs if run.seed in others]
     return Stat(tuple(run.end.quality.psnr - partner.end.quality.psnr for run, partner in pairs))
+
+
+def gain_at_equal_time(run: RunRecord, dense: RunRecord) -> Optional[float]:
+    """How far the end of a run's curve lies above the dense curve at the same training time.
+
+    The dense curve is a straight line between two points. A run that was cut has taken less time for its steps than
+    the dense one, so that the dense curve covers its end.
+
+    Args:
+        run: A run.
+        dense: The dense run that it is compared with.
+
+    Returns:
+        Difference of the PSNR on the held-out rays of the curve, in dB. None if the times or the rays cannot be
+        compared (other device or clock, a busy machine, other rays), or the dense curve does not cover the time.
+    """
+    measured = [(one.machine.key, one.clock, one.curve_rays) for one in (run, dense)]
+    if measured[0] != measured[1] or busy(run) or busy(dense) or not run.curve or not dense.curve:
+        return None
+    end, times = run.curve[-1], [point.train_seconds for point in dense.curve]
+    if not times[0] <= end.train_seconds <= times[-1]:
+        return None
+    return end.psnr - float(np.interp(end.train_seconds, times, [point.psnr for point in dense.curve]))
 
 
 def busy(run: RunRecord) -> bool:

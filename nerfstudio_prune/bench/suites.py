@@ -163,6 +163,23 @@ def speed_name(pruning_ratio: float) -> str:
     return f"speed-{pruning_ratio:g}"
 
 
+def schedule_text(run: Run, scale: Scale) -> str:
+    """When the runs of a suite are cut and end, and how their rate falls: the same text for what may be compared.
+
+    Args:
+        run: Any run of the suite, controls included.
+        scale: Sizes, with what replaces those of the scale of that name.
+
+    Returns:
+        Text for people; empty if all is as the scale of that name has it, at a constant rate.
+    """
+    own = SCALES.get(scale.name, scale)
+    if run.decay is None and (scale.start_steps, scale.steps) == (own.start_steps, own.steps):
+        return ""
+    text = f"cut at {scale.start_steps:,} of {scale.steps:,} steps"
+    return text if run.decay is None else f"{text}, rate decaying to {100 * run.decay[0]:g} %"
+
+
 def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
     """Fingerprint of everything that decides what a job gives, apart from code and machine.
 

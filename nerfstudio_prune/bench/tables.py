@@ -1,15 +1,17 @@
 """The project's own tables: what was measured, frontier, speed, peers, layers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Optional
 
 from nerfstudio_prune.bench.markup import Column, bold_best, code, escape, item_table, stat_column, table, widths_text
 from nerfstudio_prune.bench.records import RunRecord, Sizes, SpeedRecord, Stage
-from nerfstudio_prune.bench.stats import NOTHING, TIMES, TO, number
-from nerfstudio_prune.bench.study import Arm, Study, psnr
+from nerfstudio_prune.bench.stats import NOTHING, TIMES, TO, Stat, number
+from nerfstudio_prune.bench.study import Arm, Study, paired, psnr
 
 FRONTIER_ROLES = ("dense", "pruned", "masked", "small", "small-equal-time", "edges")
+SMALL_RATIO = 0.5
+"""Pruning ratio of the small network that an ablation is compared with."""
 MASKS_SOME = 0.98
 """Share of weights that are not zero below which masks are at work; fresh biases are zero without any."""
 
@@ -25,6 +27,7 @@ def measured_table(studies: Sequence[Study]) -> str:
                 escape(study.device),
                 escape(study.scene),
                 f"{escape(study.scale)}, {escape(study.method)}",
+                escape(study.schedule or "the scale's own"),
                 str(len(runs)),
                 _distinct(run.seed for run in runs),
                 _distinct(run.steps for run in runs if run.role == "dense") or _distinct(run.steps for run in runs),
@@ -39,6 +42,7 @@ def measured_table(studies: Sequence[Study]) -> str:
         "device",
         "scene",
         "scale, method",
+        "schedule",
         "runs",
         "seeds",
         "steps",
@@ -46,7 +50,7 @@ def measured_table(studies: Sequence[Study]) -> str:
         "views",
         "curve rays",
     ]
-    return table([*headers, "speed records"], rows, text_columns=4)
+    return table([*headers, "speed records"], rows, text_columns=5)
 
 
 def versions_text(studies: Sequence[Study]) -> str:
@@ -112,7 +116,7 @@ def frontier_table(study: Study, compact: bool = False) -> str:
         stat_column("Δ dense dB", study.delta, 2, max, signed=True),
         stat_column("SSIM", lambda arm: arm.at("end", lambda stage: stage.quality.ssim), 3, max),
         stat_column("LPIPS", lambda arm: arm.at("end", _lpips), 3, min),
-        Column("training s", lambda arm: arm.stat(_train_seconds).text(1) + (" †" if arm.busy else "")),
+        Column("training s", _training_text),
         stat_column("train rays/s", lambda arm: arm.stat(lambda run: run.rays_per_sec), 0),
         Column("steps", lambda arm: number(arm.stat(lambda run: run.steps).mean)),
         Column("n", lambda arm: str(arm.n)),
@@ -126,24 +130,84 @@ def frontier_table(study: Study, compact: bool = False) -> str:
     return item_table(columns, [block for _, block in study.blocks(roles)])
 
 
+def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
+    """What pruned by a recipe, whole and without each of its parts, beside the controls.
+
+    Args:
+        study: The study.
+        compact: Fewer columns, for the README.
+
+    Returns:
+        Rows for the dense network, the small one, whole recipes and presets by size, recipes without a part, and the
+        others. None for a study without a recipe.
+    """
+    if not study.ablation:
+        return None
+    small = next(iter(study.find("small", pruning_ratio=SMALL_RATIO)), None)
+
+    def delta_small(arm: Arm) -> Stat:
+        return Stat(()) if small is None or arm in (small, study.dense) else paired(arm, small)
+
+    def column(title: str, stat: Callable[[Arm], Stat]) -> Column:
+        return Column(title, lambda arm: _of_some(stat(arm), arm))
+
+    columns = [
+        Column("arm", lambda arm: code(arm.name.removesuffix("-decay"))),
+        Column("parameters", _parameters),
+        Column("smaller", lambda arm: _times_smaller(study, arm)),
+        Column("MACs per ray", lambda arm: number(sizes_of(arm).macs_per_ray)),
+        stat_column("before dB", lambda arm: arm.at("before", psnr), 2),
+        stat_column("right after dB", lambda arm: arm.at("right after", psnr), 2),
+        stat_column("end dB", lambda arm: arm.psnr, 2),
+        column("Δ dense dB", study.delta),
+        column("Δ small dB", delta_small),
+        Column("training s", _training_text),
+        column("Δ dense at equal time dB", study.delta_at_equal_time),
+        Column("n", lambda arm: str(arm.n)),
+    ]
+    if compact:
+        columns = [column for column in columns if column.title != "MACs per ray"]
+    arms = [arm for arm in study.arms if arm.first.role in FRONTIER_ROLES]
+    return item_table(columns, [sorted(arms, key=_ablation_order)])
+
+
+def _of_some(difference: Stat, arm: Arm) -> str:
+    """Differences that not all seeds of the row have tell how many have."""
+    return difference.text(2, signed=True) + (f" (n = {difference.n})" if 0 < difference.n < arm.n else "")
+
+
+def _ablation_order(arm: Arm) -> tuple[int, int]:
+    if arm.first.role in ("dense", "small"):
+        return (("dense", "small").index(arm.first.role), 0)
+    if not arm.recipe:
+        return (4, 0)
+    return (3, 0) if " without " in arm.first.strategy else (2, -sizes_of(arm).parameters)
+
+
+def _training_text(arm: Arm) -> str:
+    return arm.stat(_train_seconds).text(1) + (" †" if arm.busy else "")
+
+
 def _train_seconds(run: RunRecord) -> float:
     return run.seconds.train_total
 
 
 def device_table(studies: Sequence[Study]) -> Optional[str]:
-    """PSNR of arms that several devices of one scene, scale and method have; None if there are no such."""
-    groups: dict[tuple[str, str, str], list[Study]] = {}
+    """PSNR of arms that several devices of one scene, scale, method and schedule have; None if there are no such."""
+    groups: dict[tuple[str, str, str, str], list[Study]] = {}
     for study in studies:
         if any(arm.first.role in FRONTIER_ROLES for arm in study.arms):
-            groups.setdefault((study.scene, study.scale, study.method), []).append(study)
+            key = (study.scene, study.scale, study.method, study.schedule)
+            groups.setdefault(key, []).append(study)
     parts = []
-    for (scene, scale, _), group in groups.items():
+    for (scene, scale, _, schedule), group in groups.items():
         arms = [{arm.name: arm for arm in study.arms if arm.first.role in FRONTIER_ROLES} for study in group]
         names = [name for name in arms[0] if sum(name in others for others in arms) > 1]
         names += [name for others in arms[1:] for name in others if name not in arms[0]]
         names = [name for name in dict.fromkeys(names) if sum(name in others for others in arms) > 1]
         if names:
-            headers = [f"{escape(scene)}, {escape(scale)}", *[f"{study.letter} dB (n)" for study in group]]
+            title = ", ".join(escape(part) for part in (scene, scale, schedule) if part)
+            headers = [title, *[f"{study.letter} dB (n)" for study in group]]
             parts.append(table(headers, [[code(name), *[_cell(a.get(name)) for a in arms]] for name in names]))
     return "\n\n".join(parts) or None
 

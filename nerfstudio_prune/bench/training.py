@@ -17,7 +17,7 @@ from nerfstudio_prune.bench.procedures import PROCEDURES
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, save_image
 from nerfstudio_prune.bench.records import Clock, CurvePoint, RunRecord, Seconds, Stage
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
-from nerfstudio_prune.bench.suites import Run, Scale
+from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.demo import newest_checkpoint
 from nerfstudio_prune.method.controller import PruneController
@@ -227,6 +227,7 @@ def _record(
         peak_memory_mb=peak,
         eval_views=len(recorder.meter.views),
         curve_rays=recorder.rays.num_rays,
+        schedule=schedule_text(run, scale),
         clock=recorder.clock,
         anatomy=measure_anatomy(recorder.model) if run.describe else None,
         images={view: {"truth": "images/truth.png", **pictures}},

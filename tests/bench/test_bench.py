@@ -401,6 +401,23 @@ def test_shortest_run(tmp_path: Path) -> None:
     assert [stage.step for stage in record.stages] == [2, 2, 3] and record.rays_per_sec > 0
 
 
+def test_schedule_is_recorded(tmp_path: Path, whole: Path) -> None:
+    """The report keeps runs of several schedules apart by what their records say, controls included."""
+    assert {record.schedule for record in read_records(whole)[0]} == {""}
+    bench("paper", tmp_path / "later", only="uniform-0.75-s1", start_steps=5)
+    bench("ablation", tmp_path / "ablation", only="*-0.5-decay-s1", start_steps=1, steps=3)
+    for folder, names, text in (
+        ("later", {"dense-start-s1", "uniform-0.75-s1"}, "cut at 5 of 8 steps"),
+        (
+            "ablation",
+            {"dense-start-decay-s1", "recipe-0.5-decay-s1", "small-0.5-decay-s1"},
+            "cut at 1 of 3 steps, rate decaying to 10 %",
+        ),
+    ):
+        found = {record.name: record.schedule for record in read_records(tmp_path / folder)[0]}
+        assert set(found.values()) == {text} and names <= set(found)
+
+
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Calls the command as a shell does and gives its exit status."""

@@ -90,6 +90,7 @@ def some_run(name: str = "coreset-s1") -> RunRecord:
         peak_memory_mb=None,
         eval_views=2,
         curve_rays=32,
+        schedule="cut at 10 of 20 steps",
         anatomy=Anatomy([0.0, 0.5, 1.0], [3, 4], {"w_out": {"field_fine.mlp_base.layers.0": [0.1] * 33}}),
         images={"0": {"truth": "images/t.png", "end": "images/e.png"}},
         notes={"größe": "π"},
@@ -311,6 +312,8 @@ def test_other_schema_version(version: Any, path: Path) -> None:
         (lambda values: values.update(seed="1"), "$.seed"),
         (lambda values: values.update(role="baseline"), "$.role"),
         (lambda values: values.update(rays_per_sec=None), "$.rays_per_sec"),
+        (lambda values: values.update(schedule=None), "$.schedule"),
+        (lambda values: values.update(schedule=["late"]), "$.schedule"),
         (lambda values: values["curve"][1].update(psnr="20"), "$.curve[...].psnr"),
         (lambda values: values["stages"][0]["sizes"].update(parameters=0.5), "$.stages[...].sizes.parameters"),
         (lambda values: values["history"][0].update(scheduled=3), "$.history[...].scheduled"),
@@ -326,6 +329,13 @@ def test_wrong_fields_are_named(change: Callable[[dict[str, Any]], Any], field: 
     text = message(changed(path, change))
     pattern = re.escape(field).replace(re.escape("[...]"), r"\[[^]]+\]")
     assert text.startswith("not a valid run record: ") and re.search(pattern, text), text
+
+
+def test_records_from_before_schedules(path: Path) -> None:
+    """Days of measurements were recorded without the field, all of them as the scale has it. They must not have to be
+    touched."""
+    record = read_record(changed(path, lambda values: values.pop("schedule")))
+    assert isinstance(record, RunRecord) and record.schedule == ""
 
 
 def test_missing_file_and_directory(path: Path) -> None:

@@ -11,8 +11,8 @@ from record_factory import CPU, GPU, dense, everything, run, save, speed
 from nerfstudio_prune.bench.records import RecordError
 from nerfstudio_prune.bench.report import Report
 
-SECTIONS = ["What was measured", "What the numbers say", "The paper's tables", "Quality against size and time", "Speed"]
-SECTIONS += ["Other libraries", "Layers and scores", "Renderings", "All comparisons"]
+SECTIONS = ["What was measured", "What the numbers say", "The paper's tables", "Quality against size and time"]
+SECTIONS += ["Ablation", "Speed", "Other libraries", "Layers and scores", "Renderings", "All comparisons"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -101,7 +101,7 @@ def test_page_follows_scheme_and_printer(report: dict[str, bytes]) -> None:
 def test_markdown_refers_to_files_that_are_there(report: dict[str, bytes]) -> None:
     """Text is the same as on the page, plots and pictures lie beside it."""
     text = report["report.md"].decode()
-    assert re.findall(r"^## \d\. (.*)$", text, re.MULTILINE) == SECTIONS
+    assert re.findall(r"^## \d+\. (.*)$", text, re.MULTILINE) == SECTIONS
     named = set(re.findall(r"\]\((plots/[^)]+)\)", text)) | set(re.findall(r'src="(images/[^"]+)"', text))
     assert named == set(report) - {"report.md", "index.html"}
     assert all(report[name].startswith(b"\x89PNG") for name in named if name.endswith(".png"))
@@ -118,8 +118,9 @@ def test_missing_sections_name_their_suite(tmp_path: Path) -> None:
     save([dense(), run()], tmp_path / "records")
     Report(tmp_path / "records", tmp_path / "out").main()
     text = (tmp_path / "out/report.md").read_text()
-    sections = dict(zip(SECTIONS, re.split(r"^## \d\. .*$", text, flags=re.MULTILINE)[1:], strict=True))
+    sections = dict(zip(SECTIONS, re.split(r"^## \d+\. .*$", text, flags=re.MULTILINE)[1:], strict=True))
     assert sections["Speed"].strip() == "No records for this; `ns-prune bench speed` makes them."
+    assert sections["Ablation"].strip() == "No records for this; `ns-prune bench ablation` makes them."
     assert sections["Other libraries"].strip() == "No records for this; `ns-prune bench peers` makes them."
     assert "images are not kept with the records" in sections["Renderings"]
     assert "\n### Table 4" in sections["The paper's tables"] and "Table 1" not in sections["The paper's tables"]
@@ -247,7 +248,7 @@ def test_readme_without_records_of_a_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (readme("nonsense"), r"README\.md:4: unknown table 'nonsense'; the tables are frontier, paper"),
+        (readme("nonsense"), r"README\.md:4: unknown table 'nonsense'; the tables are frontier, ablation, paper"),
         ("<!-- ns-prune report: speed begin -->\n", r"README\.md:1: table 'speed' begins and does not end"),
         ("x\n<!-- ns-prune report: speed end -->\n", r"README\.md:2: end of table 'speed' without its begin"),
         (

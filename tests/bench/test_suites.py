@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest
+from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest, schedule_text
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
 
 CPU = SCALES["cpu"]
@@ -149,6 +149,35 @@ def test_all_branches_have_the_same_start_and_length(suite: str) -> None:
             assert run.options["pipeline.prune.start_step"] == CPU.start_steps
         if run.role == "small":
             assert (run.parent, run.steps) == (None, CPU.steps)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "decay", "text"),
+    [
+        ({}, None, ""),
+        ({"seeds": (7,), "views": 1, "options": {}}, None, ""),
+        ({"start_steps": 450}, None, "cut at 450 of 2,000 steps"),
+        ({"steps": 3000}, None, "cut at 1,000 of 3,000 steps"),
+        ({}, (0.1, 2000), "cut at 1,000 of 2,000 steps, rate decaying to 10 %"),
+        (
+            {"start_steps": 3000, "steps": 3300},
+            (0.125, 3300),
+            "cut at 3,000 of 3,300 steps, rate decaying to 12.5 %",
+        ),
+    ],
+)
+def test_schedules_in_words(sizes: dict[str, Any], decay: Any, text: str) -> None:
+    """Runs are compared where the text is the same: it has to hold all that was replaced on the command line, and
+    nothing for what the scale itself says, as that is what records without it mean."""
+    assert schedule_text(replace(RUN, decay=decay), replace(CPU, **sizes)) == text
+
+
+@pytest.mark.parametrize("suite", [name for name in SUITES if name != "speed"])
+def test_the_runs_of_a_suite_have_one_schedule(suite: str) -> None:
+    """A control of another text would be none."""
+    scale = replace(CPU, start_steps=450)
+    (text,) = {schedule_text(run, scale) for run in runs_of(suite, scale)}
+    assert text.startswith("cut at 450 of 2,000 steps") and ("decaying" in text) == (suite == "ablation")
 
 
 def test_peers_prune_to_the_same_width() -> None:

@@ -259,6 +259,72 @@ def test_other_scenes_are_other_studies(tmp_path: Path, field: str) -> None:
     assert all("Δ dense dB" not in line for one in made for line in rows(frontier_table(one)).values())
 
 
+def two_schedules(tmp_path: Path) -> list[Study]:
+    """One arm and seed on one machine, cut late and early; the folders' own schedule is a third."""
+    save([dense(1, 20.0), run("coreset-0.5", 1, 19.0)], tmp_path / "own")
+    for text, psnr, delta in (("late", 30.0, 0.25), ("early", 25.0, 0.75)):
+        records = [dense(1, psnr, schedule=text), run("coreset-0.5", 1, psnr - delta, schedule=text)]
+        save(records, tmp_path / text)
+    return collect(tmp_path)
+
+
+def test_schedules_stay_apart(tmp_path: Path) -> None:
+    """A network that was cut late is no second measurement of one that was cut early, and the dense run beside it has
+    another length and rate: each has its own control."""
+    made = two_schedules(tmp_path)
+    assert [one.schedule for one in made] == ["", "early", "late"] and {one.letter for one in made} == {"A"}
+    for one, end, delta in zip(made, ("19.00", "24.25", "29.75"), ("1.00", "0.75", "0.25"), strict=True):
+        row = rows(frontier_table(one))["`coreset-0.5`"]
+        assert (row["end dB"], row["Δ dense dB"], row["n"]) == (end, f"{MINUS}{delta}", "1")
+    assert len({one.slug for one in made}) == 3
+    assert made[0].title == "demo-data, scale cpu, Some Processor, 2 threads"
+    assert made[1].title == "demo-data, scale cpu, early, Some Processor, 2 threads"
+    schedules = [line.split(" | ")[4] for line in measured_table(made).splitlines()]
+    assert schedules == ["schedule", "---", "the scale's own", "early", "late"]
+    # The devices of a schedule are compared with each other.
+    assert device_table(made) is None
+
+
+def test_a_schedule_has_no_control_of_another(tmp_path: Path) -> None:
+    """Neither on the same device nor, for a run that moved to another one, in the same folder."""
+    for i, machine in enumerate((CPU, GPU)):
+        records = [dense(1, 20.0), run("coreset-0.5", 1, 19.0, schedule="late", machine=machine)]
+        for one in studies(tmp_path / str(i), *records):
+            assert all("Δ dense dB" not in row for row in rows(frontier_table(one)).values())
+
+
+def test_the_same_run_of_a_schedule_twice(tmp_path: Path) -> None:
+    """Is refused as it is without a schedule."""
+    for folder in ("x", "y"):
+        save([run("a", 1, schedule="late")], tmp_path / folder)
+    with pytest.raises(RecordError, match=r"y/runs/a-s1\.json: the same run on the same device as .*x/runs/a-s1\.json"):
+        collect(tmp_path)
+
+
+def test_speed_belongs_to_no_schedule(tmp_path: Path) -> None:
+    """How long a step takes does not depend on when it is taken. The records are shown once: with the runs without a
+    schedule, else with the first of their device, else alone."""
+    two_schedules(tmp_path)
+    save([speed(), speed(machine=GPU, name="gpu")], tmp_path / "speed")
+
+    def found(folder: Path) -> dict[tuple[str, str], int]:
+        return {(one.device.split(",")[0], one.schedule): len(one.speeds) for one in collect(folder)}
+
+    assert found(tmp_path) == {
+        ("Some Processor", ""): 1,
+        ("Some Processor", "early"): 0,
+        ("Some Processor", "late"): 0,
+        ("Some GPU 80GB", ""): 1,
+    }
+    for path in (tmp_path / "own/runs").iterdir():
+        path.unlink()
+    assert found(tmp_path) == {
+        ("Some Processor", "early"): 1,
+        ("Some Processor", "late"): 0,
+        ("Some GPU 80GB", ""): 1,
+    }
+
+
 def test_what_was_measured(tmp_path: Path) -> None:
     """Devices, seeds, commits; a commit with changed files says so."""
     made = two_devices(tmp_path)

@@ -54,6 +54,8 @@ class Scale:
 _MODEL = "pipeline.model."
 _RAYS = "pipeline.datamanager.train_num_rays_per_batch"
 _LR = "optimizers.fields.optimizer.lr"
+STOCK_RATE = 5e-4
+"""Learning rate of the methods, where no option replaces it."""
 
 SCALES = {
     "smoke": Scale(
@@ -177,7 +179,10 @@ def schedule_text(run: Run, scale: Scale) -> str:
     if run.decay is None and (scale.start_steps, scale.steps) == (own.start_steps, own.steps):
         return ""
     text = f"cut at {scale.start_steps:,} of {scale.steps:,} steps"
-    return text if run.decay is None else f"{text}, rate decaying to {100 * run.decay[0]:g} %"
+    if run.decay is None:
+        return text
+    rate = scale.options.get(_LR, STOCK_RATE)
+    return f"{text}, rate {rate:g} decaying to {rate * run.decay[0]:g}"
 
 
 def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
@@ -358,10 +363,10 @@ def ablation(scale: Scale) -> list[Run | SpeedRun]:
         own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
         own += [pruned(seed, scale, "importance", "w_out", HALF)]
         own += [_small(seed, scale, HALF)[0]]
-        if scale.start_steps <= scale.steps // 5:
+        if _is_early(scale):
             own += [_preset(seed, scale, name) for name in PRESETS]
         if seed == first:
-            own += [_recipe(seed, scale, HALF, without) for without in RECIPE]
+            own += [_recipe(seed, scale, HALF, without) for without in recipe_parts(scale)]
             own += [pruned(seed, scale, "uniform", None, HALF)]
         for run in own:
             # Runs of another rate are others than those of the same name in other suites.
@@ -370,33 +375,46 @@ def ablation(scale: Scale) -> list[Run | SpeedRun]:
     return runs
 
 
-RECIPE: dict[str, dict[str, Any]] = {
-    "obs": {"strategy": "importance", "score": "w_out"},
-    "refit": {"refit": "none"},
-    "budget": {"target_parameters": None},
-    "teacher": {"teacher.steps": None},
-    "rate": {"recovery_lr": None, "recovery_decay": None},
-    "gradients": {"calibration_weights": "contribution"},
-}
-"""Part of the recipe -> options that take it out."""
+EARLY_FACTOR = 2.0
+"""On the learning rate after an early cut; half the width bears twice the rate."""
+
+
+def _is_early(scale: Scale) -> bool:
+    return scale.start_steps <= scale.steps // 5
+
+
+def recipe_parts(scale: Scale) -> dict[str, dict[str, Any]]:
+    """Part of the recipe -> options that take it out."""
+    parts: dict[str, dict[str, Any]] = {
+        "obs": {"strategy": "importance", "score": "w_out"},
+        "refit": {"refit": "none"},
+        "budget": {"target_parameters": None},
+        "gradients": {"calibration_weights": "contribution"},
+    }
+    if _is_early(scale):
+        return parts | {"rate": {"recovery_lr_factor": None}}
+    return parts | {"teacher": {"teacher.steps": None}, "rate": {"recovery_lr": None, "recovery_decay": None}}
 
 
 def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
     """The best that the method has, at the size of a network of that pruning ratio."""
     recovery = scale.steps - scale.start_steps
-    rate = scale.options.get(_LR, 5e-4)
+    rate = scale.options.get(_LR, STOCK_RATE)
     options: dict[str, Any] = {
         "strategy": "obs",
         "score": None,
         "refit": "lstsq",
         "target_parameters": parameter_share(tuple(scale.options.items()), ratio),
         "start_step": scale.start_steps,
-        # A teacher that has hardly been trained itself is soon overtaken.
-        "teacher.steps": max(1, min(recovery // 3, scale.start_steps // 10)),
     }
-    if rate * DECAY ** (scale.start_steps / scale.steps) < rate / 2:
-        options |= {"recovery_lr": rate / 2, "recovery_decay": recovery}
-    options |= RECIPE.get(without, {})
+    if _is_early(scale):
+        # A teacher that has hardly been trained itself would hold the network back.
+        options |= {"recovery_lr_factor": EARLY_FACTOR}
+    else:
+        options |= {"teacher.steps": max(1, min(recovery // 3, scale.start_steps // 10))}
+        if rate * DECAY ** (scale.start_steps / scale.steps) < rate / 2:
+            options |= {"recovery_lr": rate / 2, "recovery_decay": recovery}
+    options |= recipe_parts(scale).get(without, {})
     if options["target_parameters"] is None:
         options["pruning_ratio"] = ratio
     arm = f"recipe-{ratio:g}" + (f"-without-{without}" if without else "")

@@ -411,7 +411,7 @@ def test_schedule_is_recorded(tmp_path: Path, whole: Path) -> None:
         (
             "ablation",
             {"dense-start-decay-s1", "recipe-0.5-decay-s1", "small-0.5-decay-s1"},
-            "cut at 1 of 3 steps, rate decaying to 10 %",
+            "cut at 1 of 3 steps, rate 0.0005 decaying to 5e-05",
         ),
     ):
         found = {record.name: record.schedule for record in read_records(tmp_path / folder)[0]}

@@ -158,11 +158,11 @@ def test_all_branches_have_the_same_start_and_length(suite: str) -> None:
         ({"seeds": (7,), "views": 1, "options": {}}, None, ""),
         ({"start_steps": 450}, None, "cut at 450 of 2,000 steps"),
         ({"steps": 3000}, None, "cut at 1,000 of 3,000 steps"),
-        ({}, (0.1, 2000), "cut at 1,000 of 2,000 steps, rate decaying to 10 %"),
+        ({}, (0.1, 2000), "cut at 1,000 of 2,000 steps, rate 0.002 decaying to 0.0002"),
         (
             {"start_steps": 3000, "steps": 3300},
             (0.125, 3300),
-            "cut at 3,000 of 3,300 steps, rate decaying to 12.5 %",
+            "cut at 3,000 of 3,300 steps, rate 0.002 decaying to 0.00025",
         ),
     ],
 )

@@ -362,9 +362,13 @@ def ablation(scale: Scale) -> list[Run | SpeedRun]:
         own: list[Run] = [_start(seed, scale), _dense(seed, scale)]
         own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
         own += [pruned(seed, scale, "importance", "w_out", HALF)]
-        own += [_small(seed, scale, HALF)[0]]
+        small = _small(seed, scale, HALF)[0]
         if _is_early(scale):
             own += [_preset(seed, scale, name) for name in PRESETS]
+            # It bears the larger rate as well, and is better for it.
+            rate = {_LR: EARLY_FACTOR * scale.options.get(_LR, STOCK_RATE)}
+            small = replace(small, options={**small.options, **rate})
+        own += [small]
         if seed == first:
             own += [_recipe(seed, scale, HALF, without) for without in recipe_parts(scale)]
             own += [pruned(seed, scale, "uniform", None, HALF)]

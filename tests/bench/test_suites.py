@@ -112,6 +112,63 @@ def test_matrix_of_the_frontier() -> None:
     assert {job.name for job in SUITES["frontier"](CPU) if isinstance(job, SpeedRun)} == {"speed-0.5", "speed-0.75"}
 
 
+WITHOUT = ("obs", "refit", "budget", "gradients", "rate")
+
+
+def test_arms_of_a_late_ablation() -> None:
+    """The whole recipe and its controls are what claims rest on: all seeds; each part is left out once. Every arm, the
+    dense one too, has the same decaying rate; otherwise the recipe would be credited with what the decay is worth."""
+    scale = replace(CPU, start_steps=3000, steps=3300)
+    everywhere = {"dense-start", "dense", "recipe-0.5", "recipe-0.625", "recipe-0.7", "importance-w_out-0.5"}
+    once = {f"recipe-0.5-without-{part}" for part in (*WITHOUT, "teacher")} | {"uniform-0.5"}
+    expected = {**dict.fromkeys(everywhere | {"small-0.5"}, (1, 2, 3)), **dict.fromkeys(once, (1,))}
+    runs = runs_of("ablation", scale)
+    assert seeds_of(runs) == {f"{arm}-decay": seeds for arm, seeds in expected.items()}
+    assert {run.decay for run in runs} == {(0.1, 3300)}
+    recipe = {run.arm: run for run in runs}["recipe-0.5-decay"].options
+    assert (recipe["pipeline.prune.teacher.steps"], recipe["pipeline.prune.recovery_decay"]) == (100, 300)
+    assert recipe["pipeline.prune.recovery_lr"] == 1e-3
+
+
+def test_arms_of_an_early_ablation() -> None:
+    """An early cut is followed by most of the training: the narrow networks get the larger rate that they bear, the one
+    from scratch too, for the comparison to be fair; presets are measured as they are."""
+    scale = replace(CPU, start_steps=450, steps=3000)
+    runs = runs_of("ablation", scale)
+    seeds = seeds_of(runs)
+    for name in ("paper", "fast", "best", "tiny"):
+        assert seeds[f"preset-{name}-decay"] == (1, 2, 3)
+    arms = {run.arm: run for run in runs if run.seed == 1}
+    assert {arm for arm in arms if "without" in arm} == {f"recipe-0.5-without-{part}-decay" for part in WITHOUT}
+    assert arms["recipe-0.5-decay"].options["pipeline.prune.recovery_lr_factor"] == 2.0
+    assert not any("teacher" in option for option in arms["recipe-0.5-decay"].options)
+    assert arms["small-0.5-decay"].options["optimizers.fields.optimizer.lr"] == 4e-3
+    best = arms["preset-best-decay"]
+    assert best.options["pipeline.prune.preset"] == "best" and best.options["pipeline.prune.start_step"] == 450
+    assert {option.split(".")[-1] for option in best.options} <= {"preset", "start_step", "stop_step"}
+    assert (arms["preset-tiny-decay"].pruning_ratio, best.pruning_ratio) == (0.7, 0.5)
+
+
+@pytest.mark.parametrize("start_steps", [450, 1500])
+def test_leaving_a_part_out_changes_that_part_only(start_steps: int) -> None:
+    """Otherwise the table of ingredients would credit one part with the work of another."""
+    scale = replace(CPU, start_steps=start_steps, steps=3000)
+    arms = {run.arm: run.options for run in runs_of("ablation", scale) if run.seed == 1}
+    whole = arms["recipe-0.5-decay"]
+    allowed = {
+        "obs": {"strategy", "score"},
+        "refit": {"refit"},
+        "budget": {"target_parameters", "pruning_ratio"},
+        "gradients": {"calibration_weights"},
+        "rate": {"recovery_lr", "recovery_decay", "recovery_lr_factor"},
+        "teacher": {"teacher.steps"},
+    }
+    for part in (*WITHOUT, *(["teacher"] if start_steps == 1500 else [])):
+        left_out = arms[f"recipe-0.5-without-{part}-decay"]
+        different = {key for key in whole | left_out if whole.get(key) != left_out.get(key)}
+        assert different and {key.removeprefix("pipeline.prune.") for key in different} <= allowed[part], part
+
+
 def test_a_new_strategy_is_in_the_frontier() -> None:
     """Somebody who registers a method of his own gets it compared without touching the benchmark."""
 

@@ -110,6 +110,12 @@ def test_schedule_that_is_given_brings_its_own_number_of_events() -> None:
         assert (config.schedule, config.num_events) == ("one-shot", 1)
 
 
+def test_rate_that_is_given_takes_the_place_of_the_presets_factor() -> None:
+    """Both say what the rate is after a cut, and together they are refused."""
+    for name in NAMES:
+        assert filled(preset=name, recovery_lr=1e-3).recovery_lr_factor == 1.0
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "options",

@@ -12,6 +12,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.records import Role
 from nerfstudio_prune.method.model import PruneModelConfig
+from nerfstudio_prune.method.planning import STOP_PERCENT
 from nerfstudio_prune.method.presets import PRESETS, PresetName
 from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.groups import linears
@@ -438,10 +439,10 @@ def _preset(seed: int, scale: Scale, name: PresetName) -> Run:
     """A preset of the method as it is, but for the step of its first event."""
     preset = PRESETS[name]
     options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps}
-    if preset.options.get("num_events", 1) > 1:
-        # The run goes on from the dense start, and counts the share of its own steps only.
-        options["stop_step"] = scale.steps * preset.stop_percent // 100
-    share = preset.options.get("target_parameters", preset.options.get("target_macs"))
+    if preset.get("num_events", 1) > 1:
+        # The run goes on from the dense start, and would count the share of its own steps only.
+        options["stop_step"] = scale.steps * STOP_PERCENT // 100
+    share = preset.get("target_parameters", preset.get("target_macs"))
     sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
     return _cut(
         f"preset-{name}",

@@ -71,6 +71,8 @@ class PruneState:
     """Name of the group -> neurons before the first event."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options that `plan` was resolved from, as plain values."""
+    given: Optional[dict[str, Any]] = None
+    """Those of them that were given, not filled in. None: a checkpoint that does not say."""
     plan: list[ScheduledEvent] = field(default_factory=list)
     """Events by increasing step."""
     history: list[PruneEvent] = field(default_factory=list)
@@ -111,6 +113,7 @@ class PruneState:
             "format_version": FORMAT_VERSION,
             "initial_sizes": dict(self.initial_sizes),
             "options": self.options,
+            "given": self.given,
             "plan": [asdict(event) for event in self.plan],
             "history": [asdict(event) for event in self.history],
             "phase": self.phase,
@@ -135,6 +138,7 @@ class PruneState:
             return cls(
                 initial_sizes=dict(values["initial_sizes"]),
                 options=values["options"],
+                given=values.get("given"),
                 plan=[ScheduledEvent(**event) for event in values["plan"]],
                 history=[_event_from_dict(event) for event in values["history"]],
                 edge_masks=dict(values["edge_masks"]),

@@ -28,7 +28,7 @@ def set_learning_rate(optimizer: Optimizer, scheduler: Optional[LRScheduler], lr
         group["lr"] = lr
 
 
-class RateDetour:
+class RecoveryRate:
     """After an event: rates that start elsewhere, and come back to those that the schedule gives.
 
     With a start rate the rate goes from there to the schedule's, evenly on a logarithmic scale ("learning rate

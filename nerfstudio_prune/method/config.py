@@ -8,7 +8,7 @@ from nerfstudio.configs.base_config import PrintableConfig
 
 from nerfstudio_prune.core.schedule import ScheduleKind
 from nerfstudio_prune.method.calibration import Calibration, SampleWeights
-from nerfstudio_prune.method.presets import BUDGETS, PRESETS, TARGETS, PresetName
+from nerfstudio_prune.method.presets import BUDGETS, TARGETS, PresetName, preset_options
 from nerfstudio_prune.method.teacher_config import TEACHER_RULES, TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
@@ -41,19 +41,21 @@ class PruneConfig(PrintableConfig):
     """What to prune, when, how far, and how to go on.
 
     None means «not given», so that a resumed run can tell what is given again; `filled` puts in what the preset says,
-    else the default that the option names. Without any target every layer loses half of its neurons.
+    else the default that the option names. Without any target, the preset's included, every layer loses half of its
+    neurons.
     """
 
     preset: Optional[PresetName] = None
     """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no
-    refit; the defaults named below), fast (one early cut by a budget of operations), best (gradual cuts by a budget of
-    parameters: the quality of the dense network), tiny (the same, much smaller). An option that is given takes the
-    place of those of the preset that contradict it. None: best."""
+    refit; the defaults named below), best (28 % of the parameters, chosen and refitted on samples: about the quality of
+    the dense network in half of its training time), fast (15 % of the operations: the shortest training), tiny (10 % of
+    the parameters: the smallest file). An option that is given takes the place of those of the preset that contradict
+    it; with an own target, or own groups, the preset's learning rate is left out as well. None: best."""
     strategy: Optional[str] = None
     """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score),
     obs (least error after refit, one by one), pivoted-qr (those that span the others; faster, blind to their use);
-    edge (single weights, masked and no faster); none (the dense control). None: coreset; importance when a score
-    is given that the preset's strategy does not take."""
+    edge (single weights, masked and no faster); none (the dense control). None: the preset's, else coreset;
+    importance when a score is given that the preset's strategy does not take."""
     score: Optional[str] = None
     """Score of a neuron: w_in, w_out (mean absolute incoming or outgoing weight), w_in_w_out (their product),
     sensitivity (largest outgoing weight times incoming norm); on calibration samples: activation (its size times the
@@ -62,7 +64,7 @@ class PruneConfig(PrintableConfig):
     may cost a backward pass). None: the strategy's own."""
     refit: Optional[RefitMode] = None
     """How the neurons that stay take over what left: none; lstsq (least squares on calibration samples, weights and
-    biases); merge (added to the most similar neuron, needs no samples). None: none."""
+    biases); merge (added to the most similar neuron, needs no samples). None: the preset's, else none."""
     refit_ridge: Optional[float] = None
     """Refit lstsq: how strongly weights are drawn to their present values, as a share of the mean squared input, >= 0.
     None: 1e-4."""
@@ -107,18 +109,19 @@ class PruneConfig(PrintableConfig):
     """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper. None:
     all."""
     start_step: Optional[int] = None
-    """Training step at whose end the first event happens. None: 15 % of max_num_iterations."""
+    """Training step at whose end the first event happens. None: 15 % of max_num_iterations, or the first step of a
+    resumed run if that is later."""
     auto_start: Optional[float] = None
     """Start as soon as the training PSNR rises by less than this many dB within 5 % of the run, > 0; all events move
     forward, and start_step is the latest step for the first. None: off."""
     stop_step: Optional[int] = None
     """Training step at whose end the last event happens. None: half of max_num_iterations, or, if the first event lies
-    behind that, half-way between it and the end of the run."""
+    less than 10 % of the run before that, half-way between it and the end of the run."""
     num_events: Optional[int] = None
-    """Number of events. None: 1 for one-shot, else 4."""
+    """Number of events. None: the preset's, else 1 for one-shot and 4 for the others."""
     schedule: Optional[ScheduleKind] = None
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning).
-    None: one-shot."""
+    None: the preset's, else one-shot."""
     shrink_steps: Optional[int] = None
     """Training steps before each event in which the outgoing weights of the neurons that are about to leave are drawn
     towards zero by an L1 penalty. None: 0."""
@@ -136,7 +139,8 @@ class PruneConfig(PrintableConfig):
     rewinding. None: 0, recovery_lr is there to stay."""
     recovery_lr_factor: Optional[float] = None
     """Factor on the learning rate from an event on, > 0; with several events it grows with the share of the cut that is
-    done. Narrow layers bear larger rates: half the width about twice the rate. None: 1."""
+    done. Narrow layers bear larger rates: half the width about twice the rate. What is logged as learning rate is
+    the schedule's, without it. None: the preset's, else 1."""
     recovery_warm_up: Optional[int] = None
     """Training steps after an event in which the learning rate rises from zero to what it would be. None: 0."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -162,14 +166,16 @@ class PruneConfig(PrintableConfig):
     """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
 
     def filled(self) -> "FilledPruneConfig":
-        """A copy with the defaults in place of what is not given."""
+        """A copy with the preset's values and the defaults in place of what is not given.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {name: value for name, value in values.items() if value is not None}
-        name = given.get("preset", FilledPruneConfig.preset)
-        if name not in PRESETS:
-            raise ValueError(f"prune.preset must be one of {', '.join(PRESETS)}, got {name!r}")
         target_given = bool(set(given) & set(TARGETS)) or self.coarse.given or self.fine.given
-        preset = PRESETS[name].fill(given, target_given)
+        target_given |= self.groups is not None and tuple(self.groups) != FilledPruneConfig.groups
+        preset = preset_options(given.get("preset", FilledPruneConfig.preset), given, target_given)
         if "coreset_variant" in given:
             preset.pop("strategy", None)
         elif "score" in given and "strategy" in preset and STRATEGIES[preset["strategy"]].needs_samples:

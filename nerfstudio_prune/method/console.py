@@ -12,8 +12,10 @@ from nerfstudio_prune.neurons.groups import NeuronGroup
 
 
 def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
-    """Strategy, recovery and what is planned, in one line."""
+    """Preset, strategy, recovery and what is planned, in one line."""
     rule = config.strategy + (f" by {config.score_name}" if config.score_name else "")
+    if config.strategy not in ("edge", "none"):
+        rule = f"preset {config.preset}, {rule}" + (f", refit {config.refit}" if config.refit != "none" else "")
     if not state.pending:
         return f"{rule}, no event to come (phase {state.phase})"
     lines = []
@@ -26,7 +28,8 @@ def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
             name, value = config.budget_option
             aim = f"{event.progress:.0%} of the way to {name} {value:g}"
         lines.append(f"step {event.step}: {aim}")
-    return f"{rule}, recovery {config.recovery}, {'; '.join(lines)} (phase {state.phase})"
+    rate = "" if config.recovery_lr_factor == 1 else f" at {config.recovery_lr_factor:g} times the learning rate"
+    return f"{rule}, recovery {config.recovery}{rate}, {'; '.join(lines)} (phase {state.phase})"
 
 
 def allocation_table(

@@ -22,8 +22,8 @@ from nerfstudio_prune.method.console import allocation_table, event_table, event
 from nerfstudio_prune.method.lessons import Lessons
 from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
-from nerfstudio_prune.method.planning import plan_options, update_plan
 from nerfstudio_prune.method.rates import Rates
+from nerfstudio_prune.method.resuming import plan_options, update_plan
 from nerfstudio_prune.method.shrinkage import Shrinkage, doomed_columns
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import linears, match_groups

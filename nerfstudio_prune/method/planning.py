@@ -1,30 +1,18 @@
 """Resolves options into a plan: absolute steps and widths. Decides nothing about neurons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from typing import Any, Optional
+from dataclasses import replace
+from typing import Optional
 
-from nerfstudio_prune.core.events import PruneState, ScheduledEvent
+from nerfstudio_prune.core.events import ScheduledEvent
 from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
-from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
-from nerfstudio_prune.method.presets import PRESETS, TARGETS
-from nerfstudio_prune.method.teacher_config import TeacherConfig
+from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, match_groups
 
-RUN_OPTIONS = ("on_error", "num_eval_rays")
-"""Options of the run at hand, which a stored plan says nothing about."""
-REPLACED_TOGETHER = (
-    (*TARGETS, "coarse", "fine", "groups"),
-    ("edge_threshold", "edge_keep_fraction"),
-)
-"""Options of which one that is given again replaces all."""
-FOLLOWING = {
-    "strategy": (*REPLACED_TOGETHER[0], *REPLACED_TOGETHER[1], "score", "coreset_variant", "edge_scope"),
-    "start_step": ("stop_step",),
-    "schedule": ("num_events",),
-    "preset": tuple(f.name for f in fields(PruneConfig) if f.name not in (*RUN_OPTIONS, "preset", "teacher")),
-}
-"""Option -> options whose stored values make no sense any more when it is given again."""
+START_PERCENT, STOP_PERCENT = 15, 50
+"""Of the run: where `start_step` and `stop_step` lie if they are not given."""
+LEAST_PERCENT = 10
+"""Of the run: what lies between the two at least if `stop_step` is not given."""
 
 
 def resolve_steps(config: FilledPruneConfig, first_step: int, num_iterations: int) -> FilledPruneConfig:
@@ -42,13 +30,14 @@ def resolve_steps(config: FilledPruneConfig, first_step: int, num_iterations: in
         ValueError: If an event would never happen.
     """
     end = first_step + num_iterations
-    preset = PRESETS[config.preset]
-    start = config.start_step if config.start_step is not None else num_iterations * preset.start_percent // 100
+    start = config.start_step
+    if start is None:
+        start = max(first_step, num_iterations * START_PERCENT // 100)
     events = config.num_events or (1 if config.schedule == "one-shot" else 4)
     stop = config.stop_step
     if stop is None:
-        stop = num_iterations * preset.stop_percent // 100
-        if stop < start + events - 1:
+        stop = num_iterations * STOP_PERCENT // 100
+        if stop - start < max(events - 1, num_iterations * LEAST_PERCENT // 100):
             stop = max((start + end) // 2, min(start + events, end) - 1)
     advice = "Lower it, raise max_num_iterations, or choose prune.strategy none"
     if start >= end:
@@ -157,82 +146,3 @@ def resolve_plan(
         )
         for step, done in zip(steps, progress, strict=True)
     ]
-
-
-def plan_options(config: PruneConfig) -> dict[str, Any]:
-    """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
-    values = asdict(config)
-    names = (f.name for f in fields(PruneConfig) if f.name not in RUN_OPTIONS)
-    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in names}
-
-
-def with_plan_options(config: PruneConfig, options: Mapping[str, Any]) -> FilledPruneConfig:
-    """A filled copy with options that `plan_options` gave, of this or an earlier version."""
-    known = {f.name for f in fields(PruneConfig)}
-    own = {name: value for name, value in options.items() if name in known}
-    for name, kind in (("coarse", FieldTargetConfig), ("fine", FieldTargetConfig), ("teacher", TeacherConfig)):
-        parts = {f.name for f in fields(kind)}
-        own[name] = kind(**{key: value for key, value in options.get(name, {}).items() if key in parts})
-    if own.get("groups") is not None:
-        own["groups"] = tuple(own["groups"])
-    return replace(PruneConfig(), **own, **{name: getattr(config, name) for name in RUN_OPTIONS}).filled()
-
-
-def update_plan(
-    state: PruneState,
-    config: PruneConfig,
-    groups: Sequence[NeuronGroup],
-    first_step: int,
-    num_iterations: int,
-    defaults: Optional[PruneConfig] = None,
-) -> tuple[FilledPruneConfig, list[str]]:
-    """Makes the plan of a run, or takes up the one of a resumed run.
-
-    A stored plan holds, with all the options it follows from and is carried out with, unless one of them is given
-    again with another value.
-
-    Args:
-        state: Pruning state, fresh or loaded; changed only if all is well.
-        config: Options of this run.
-        groups: All groups of the model, with their current widths.
-        first_step: First training step of this run.
-        num_iterations: Steps that this run takes.
-        defaults: Options of the method as registered, which count as not given. None: nothing does.
-
-    Returns:
-        The options in force, and the names of those that changed a stored plan; none for a first start.
-
-    Raises:
-        ValueError: If the options do not give a plan.
-    """
-    initial = state.initial_sizes or {group.name: group.width for group in groups}
-    options, changed = plan_options(config.filled()), []
-    if state.options:
-        own, registered = plan_options(config), plan_options(defaults or PruneConfig())
-        absent = plan_options(PruneConfig())
-        bare = plan_options(FilledPruneConfig())
-        # Before there were presets all plans followed from the defaults.
-        stored = {**bare, "preset": "paper", **state.options}
-        # Of the teacher's options those that are not given again hold on their own, for none contradicts another.
-        again = {k: v for k, v in own["teacher"].items() if v is not None and v != registered["teacher"][k]}
-        own["teacher"] = {**stored["teacher"], **again}
-        given = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
-        changed = [name for name, value in given.items() if value != stored[name]]
-        options = {**stored}
-        dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
-        dropped |= {name for names in REPLACED_TOGETHER if set(names) & set(changed) for name in names}
-        if "strategy" in changed and stored["strategy"] == "none":
-            # Nothing had been planned that these defaults would have to hold for.
-            dropped |= {name for name, value in stored.items() if value == bare[name]}
-        options.update({name: absent[name] for name in dropped})
-        options.update({name: value for name, value in given.items() if name in dropped or name in changed})
-    in_force = with_plan_options(config, options)
-    in_force.validate()
-    if state.options and not changed:
-        return in_force, []
-    plan = []
-    if in_force.strategy != "none":
-        in_force = resolve_steps(in_force, first_step, num_iterations)
-        plan = resolve_plan(in_force, groups, initial)
-    state.initial_sizes, state.plan, state.options = initial, plan, plan_options(in_force)
-    return in_force, changed

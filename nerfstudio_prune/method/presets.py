@@ -1,7 +1,6 @@
 """Recipes: values for the options of pruning that are not given. The README has the measurements behind them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PresetName = Literal["paper", "fast", "best", "tiny"]
@@ -11,46 +10,42 @@ BUDGETS = ("target_parameters", "target_macs", "target_mb")
 TARGETS = ("width", "head_width", "pruning_ratio", "group_widths", *BUDGETS)
 """Options that say how far to prune; one that is given takes the place of a preset's."""
 
-
-@dataclass(frozen=True)
-class Preset:
-    """What an option that is not given becomes."""
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Option -> value; the others have their defaults."""
-    start_percent: int = 15
-    """`start_step`, in percent of the run."""
-    stop_percent: int = 50
-    """`stop_step`, in percent of the run."""
-
-    def fill(self, given: Mapping[str, Any], target_given: bool) -> dict[str, Any]:
-        """The preset's options that do not contradict what is given.
-
-        Args:
-            given: Option -> value, of all that are given.
-            target_given: Whether they say how far to prune.
-        """
-        if given.get("strategy") in ("edge", "none"):
-            return {}
-        left_out = set(given)
-        if target_given:
-            left_out |= set(TARGETS)
-        if given.get("recovery") in ("rewind", "scratch"):
-            left_out.add("refit")
-        if "schedule" in given:
-            left_out.add("num_events")
-        if "recovery_lr" in given:
-            left_out.add("recovery_lr_factor")
-        return {name: value for name, value in self.options.items() if name not in left_out}
-
-
 _OURS = {"strategy": "obs", "refit": "lstsq", "recovery_lr_factor": 2.0}
-_GRADUAL = {"schedule": "cubic", "num_events": 5}
 
-PRESETS: dict[PresetName, Preset] = {
-    "paper": Preset(),
-    "fast": Preset({**_OURS, "target_macs": 0.28}),
-    "best": Preset({**_OURS, **_GRADUAL, "target_parameters": 0.28}),
-    "tiny": Preset({**_OURS, **_GRADUAL, "target_parameters": 0.12}),
+PRESETS: dict[PresetName, Mapping[str, Any]] = {
+    "paper": {},
+    "fast": {**_OURS, "target_macs": 0.15},
+    "best": {**_OURS, "target_parameters": 0.28},
+    "tiny": {**_OURS, "target_parameters": 0.1, "schedule": "cubic", "num_events": 5},
 }
-"""Name -> recipe. `paper` leaves every option at its default, and those are Algorithm 1 of Ding et al. 2025."""
+"""Name -> option -> value. `paper` leaves all options at their defaults: those are Algorithm 1 of Ding et al. 2025."""
+
+
+def preset_options(name: PresetName, given: Mapping[str, Any], target_given: bool) -> dict[str, Any]:
+    """The options of a preset that do not contradict what is given.
+
+    Args:
+        name: Name of the preset.
+        given: Option -> value, of all that are given.
+        target_given: Whether they say what to prune, or how far.
+
+    Raises:
+        ValueError: If there is no preset of that name; lists the names.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"prune.preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    if given.get("strategy") in ("edge", "none"):
+        return {}
+    preset = PRESETS[name]
+    left_out = set(given)
+    if target_given:
+        # The rate that a network bears follows from how narrow it becomes.
+        left_out |= {*TARGETS, "recovery_lr_factor"}
+    if given.get("recovery") in ("rewind", "scratch") or given.get("coreset_variant") == "mussay":
+        # Both have new weights of their own.
+        left_out.add("refit")
+    if given.get("schedule", preset.get("schedule")) != preset.get("schedule"):
+        left_out.add("num_events")
+    if "recovery_lr" in given and not given.get("recovery_decay"):
+        left_out.add("recovery_lr_factor")
+    return {option: value for option, value in preset.items() if option not in left_out}

@@ -3,7 +3,7 @@
 from nerfstudio.engine.optimizers import Optimizers
 from torch.optim import Optimizer
 
-from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
+from nerfstudio_prune.core.learning_rate import RecoveryRate, restart_scheduler, set_learning_rate
 from nerfstudio_prune.method.config import FilledPruneConfig
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.neurons.pruner import named_parameters
@@ -20,7 +20,7 @@ class Rates:
 
     def __init__(self, config: FilledPruneConfig, model: PruneModel, optimizers: Optimizers) -> None:
         self.config, self.model, self.optimizers = config, model, optimizers
-        self._detour = RateDetour(
+        self._rate = RecoveryRate(
             config.recovery_lr, config.recovery_decay, config.recovery_warm_up, config.recovery_lr_factor
         )
 
@@ -32,11 +32,11 @@ class Rates:
         last = done[-1]
         progress = last.scheduled.progress if last.scheduled is not None else 1.0
         for name, optimizer in self._pruned().items():
-            self._detour.enter(optimizer, self.optimizers.schedulers.get(name), step - last.step - 1, progress)
+            self._rate.enter(optimizer, self.optimizers.schedulers.get(name), step - last.step - 1, progress)
 
     def after_step(self) -> None:
         """Puts the schedule's rates back."""
-        self._detour.leave()
+        self._rate.leave()
 
     def after_event(self) -> None:
         """Restarts schedulers and sets lasting rates."""

@@ -146,14 +146,14 @@ def test_arms_of_an_early_ablation() -> None:
     best = arms["preset-best-decay"]
     assert best.options["pipeline.prune.preset"] == "best" and best.options["pipeline.prune.start_step"] == 450
     assert {option.split(".")[-1] for option in best.options} <= {"preset", "start_step", "stop_step"}
-    assert (arms["preset-tiny-decay"].pruning_ratio, best.pruning_ratio) == (0.7, 0.5)
+    assert (arms["preset-tiny-decay"].pruning_ratio, best.pruning_ratio) == (0.75, 0.5)
 
 
 @pytest.mark.parametrize("start_steps", [450, 1500])
 def test_leaving_a_part_out_changes_that_part_only(start_steps: int) -> None:
     """Otherwise the table of ingredients would credit one part with the work of another."""
     scale = replace(CPU, start_steps=start_steps, steps=3000)
-    arms = {run.arm: run.options for run in runs_of("ablation", scale) if run.seed == 1}
+    arms = {run.arm: dict(run.options) for run in runs_of("ablation", scale) if run.seed == 1}
     whole = arms["recipe-0.5-decay"]
     allowed = {
         "obs": {"strategy", "score"},

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler
 
-from nerfstudio_prune.core.learning_rate import RateDetour, restart_scheduler, set_learning_rate
+from nerfstudio_prune.core.learning_rate import RecoveryRate, restart_scheduler, set_learning_rate
 
 Build = Callable[[Optimizer, float], LRScheduler]
 BUILDERS: dict[str, Build] = {
@@ -92,23 +92,23 @@ def test_restart_into_a_warm_up_ends_at_the_new_rate() -> None:
 
 def test_detour_by_hand() -> None:
     """Rewinding starts at the rate asked for and comes back evenly on a logarithmic scale; a warm-up rises linearly."""
-    assert [RateDetour(1.0, 4, 0).rate(0.0001, age) for age in range(6)] == pytest.approx(
+    assert [RecoveryRate(1.0, 4, 0).rate(0.0001, age) for age in range(6)] == pytest.approx(
         [1.0, 0.1, 0.01, 0.001, 0.0001, 0.0001]
     )
-    assert [RateDetour(None, 0, 3).rate(0.4, age) for age in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
-    assert [RateDetour(1.0, 2, 1).rate(0.01, age) for age in range(4)] == pytest.approx([0.5, 0.1, 0.01, 0.01])
-    assert RateDetour(1.0, 4, 0).rate(0.0, 1) == 0.0
-    assert RateDetour(1.0, 0, 0).rate(0.3, 0) == 0.3
+    assert [RecoveryRate(None, 0, 3).rate(0.4, age) for age in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert [RecoveryRate(1.0, 2, 1).rate(0.01, age) for age in range(4)] == pytest.approx([0.5, 0.1, 0.01, 0.01])
+    assert RecoveryRate(1.0, 4, 0).rate(0.0, 1) == 0.0
+    assert RecoveryRate(1.0, 0, 0).rate(0.3, 0) == 0.3
 
 
 def test_factor_by_hand() -> None:
     """The factor is whole when the whole cut is done, and on a way of several cuts grows like the cuts; a detour comes
     back to the rate with it, and a warm-up rises to that."""
-    detour = RateDetour(None, 0, 0, factor=4.0)
+    detour = RecoveryRate(None, 0, 0, factor=4.0)
     assert [detour.rate(0.1, 0, progress) for progress in (0.5, 1.0)] == pytest.approx([0.2, 0.4])
     assert detour.rate(0.1, 10_000) == pytest.approx(0.4)
-    assert [RateDetour(1.0, 2, 0, 4.0).rate(0.0025, age) for age in range(4)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
-    assert [RateDetour(None, 0, 1, 2.0).rate(0.1, age) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
+    assert [RecoveryRate(1.0, 2, 0, 4.0).rate(0.0025, age) for age in range(4)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
+    assert [RecoveryRate(None, 0, 1, 2.0).rate(0.1, age) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
 
 
 @every_scheduler
@@ -117,7 +117,7 @@ def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
     """It is set anew in every step; if it stayed in what the scheduler multiplies, the rate would explode."""
     optimizer, scheduler = make(build)
     twin, twin_scheduler = make(build)
-    detour = RateDetour(None, 0, 0, factor=3.0)
+    detour = RecoveryRate(None, 0, 0, factor=3.0)
     for age in range(5):
         detour.enter(optimizer, scheduler if scheduled else None, age)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(3 * twin.param_groups[0]["lr"])
@@ -136,7 +136,7 @@ def test_detour_leaves_the_schedule_as_it_is(build: Build, scheduled: bool) -> N
     the detour, would otherwise start from a rate that was meant for a few steps."""
     optimizer, scheduler = make(build)
     twin, twin_scheduler = make(build)
-    detour = RateDetour(0.9, 3, 0)
+    detour = RecoveryRate(0.9, 3, 0)
     used = []
     for age in range(5):
         detour.enter(optimizer, scheduler if scheduled else None, age)

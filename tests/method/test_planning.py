@@ -12,8 +12,8 @@ from nerfstudio_prune.method.planning import (
     resolve_plan,
     resolve_steps,
     resolve_targets,
-    update_plan,
 )
+from nerfstudio_prune.method.resuming import update_plan
 from nerfstudio_prune.neurons.groups import NeuronGroup
 
 
@@ -158,19 +158,21 @@ def test_unknown_pattern_lists_the_groups(groups: list[NeuronGroup], options: di
     [
         ({}, 0, (150, 500, 1)),
         ({"schedule": "iterative"}, 0, (150, 500, 4)),
-        ({"schedule": "cubic", "num_events": 3, "start_step": 498}, 0, (498, 500, 3)),
-        ({"schedule": "cubic", "num_events": 3, "start_step": 499}, 0, (499, 749, 3)),
+        ({"schedule": "cubic", "num_events": 3, "start_step": 400}, 0, (400, 500, 3)),
+        ({"schedule": "cubic", "num_events": 3, "start_step": 401}, 0, (401, 700, 3)),
         ({"schedule": "cubic", "num_events": 3, "start_step": 600}, 0, (600, 800, 3)),
         ({"schedule": "iterative", "start_step": 600}, 400, (600, 1000, 4)),
-        ({"start_step": 500}, 0, (500, 500, 1)),
+        ({"start_step": 500}, 0, (500, 750, 1)),
+        ({"schedule": "cubic"}, 140, (150, 500, 4)),
+        ({"schedule": "cubic"}, 2000, (2000, 2500, 4)),
         ({"schedule": "cubic", "num_events": 5, "start_step": 995}, 0, (995, 999, 5)),
-        ({"stop_step": 700}, 400, (150, 700, 1)),
+        ({"stop_step": 700}, 400, (400, 700, 1)),
     ],
 )
 def test_open_steps_are_filled_in(options: dict[str, Any], first_step: int, expected: tuple[int, int, int]) -> None:
-    """Start after 15 % and stop at half of a run of 1,000 steps, or, where the events do not fit before that, half-way
-    to the end, or as early as they do fit; the host counts the steps of a resumed run from the loaded one, so its last
-    step is further than `max_num_iterations`."""
+    """Start after 15 % and stop at half of a run of 1,000 steps; where less than a tenth of the run lies between the
+    two, half-way to the end, or as early as the events fit. A run that goes on from a trained checkpoint is past these
+    steps: if its events were overdue, all of a gradual cut would happen at once."""
     config = resolve_steps(paper_config(**options).filled(), first_step, 1000)
     assert (config.start_step, config.stop_step, config.num_events) == expected
 

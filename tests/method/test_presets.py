@@ -10,8 +10,9 @@ from tiny_run import make_config, tiny_model, tiny_parameters, tiny_widths, trai
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState
 from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
-from nerfstudio_prune.method.planning import resolve_steps, update_plan
+from nerfstudio_prune.method.planning import resolve_steps
 from nerfstudio_prune.method.presets import PRESETS, PresetName
+from nerfstudio_prune.method.resuming import update_plan
 
 NAMES: tuple[PresetName, ...] = get_args(PresetName)
 
@@ -25,15 +26,11 @@ def filled(**options: Any) -> FilledPruneConfig:
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_a_valid_run_by_itself(name: PresetName) -> None:
     """A preset is what people type first and alone; it must name options that exist, and none that contradict."""
-    options = set(PRESETS[name].options)
+    options = set(PRESETS[name])
     assert options <= {f.name for f in fields(PruneConfig)} - {"preset"}
     config = filled(preset=name)
-    assert {option: getattr(config, option) for option in options} == dict(PRESETS[name].options)
-    resolved = resolve_steps(config, 0, 1000)
-    assert resolved.start_step is not None and resolved.stop_step is not None
-    assert resolved.start_step == 10 * PRESETS[name].start_percent
-    if resolved.num_events != 1:
-        assert resolved.stop_step == 10 * PRESETS[name].stop_percent > resolved.start_step
+    assert {option: getattr(config, option) for option in options} == dict(PRESETS[name])
+    resolve_steps(config, 0, 1000)
 
 
 def test_paper_is_algorithm_1() -> None:
@@ -64,6 +61,7 @@ def test_best_is_the_default() -> None:
         {"target_mb": 0.1},
         {"coarse": FieldTargetConfig(width=16)},
         {"fine": FieldTargetConfig(pruning_ratio=0.25)},
+        {"groups": ("field_fine.*",)},
     ],
 )
 def test_target_that_is_given_takes_the_place_of_the_presets(name: PresetName, target: dict[str, Any]) -> None:
@@ -76,6 +74,8 @@ def test_target_that_is_given_takes_the_place_of_the_presets(name: PresetName, t
     )
     for option in ("strategy", "refit", "schedule", "num_events"):
         assert getattr(config, option) == getattr(whole, option)
+    # What rate a network bears follows from how narrow it becomes, and that is not the preset's any more.
+    assert (config.recovery_lr_factor, whole.recovery_lr_factor) == (1.0, 2.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +97,8 @@ def test_options_that_the_presets_strategy_does_not_take_choose_another() -> Non
 
 @pytest.mark.parametrize("recovery", ["rewind", "scratch"])
 def test_recovery_that_replaces_the_weights_leaves_refit_out(recovery: str) -> None:
-    """The two contradict each other; the one that was typed holds."""
+    """The two contradict each other; the one that was typed holds. So it is with a coreset that brings new weights."""
+    assert filled(coreset_variant="mussay").refit == "none"
     assert (filled(recovery=recovery).refit, filled(recovery="retrain").refit) == ("none", "lstsq")
     with pytest.raises(ValueError, match=r"replaces the weights that prune\.refit lstsq gives"):
         filled(recovery=recovery, refit="lstsq")
@@ -108,12 +109,15 @@ def test_schedule_that_is_given_brings_its_own_number_of_events() -> None:
     for name in NAMES:
         config = resolve_steps(filled(preset=name, schedule="one-shot"), 0, 1000)
         assert (config.schedule, config.num_events) == ("one-shot", 1)
+    assert filled(preset="tiny", schedule="cubic") == filled(preset="tiny")
 
 
 def test_rate_that_is_given_takes_the_place_of_the_presets_factor() -> None:
-    """Both say what the rate is after a cut, and together they are refused."""
+    """Both say what the rate is after a cut, and together they are refused. A rate that comes back within some steps
+    comes back to the one with the factor."""
     for name in NAMES:
         assert filled(preset=name, recovery_lr=1e-3).recovery_lr_factor == 1.0
+    assert filled(recovery_lr=1e-3, recovery_decay=100).recovery_lr_factor == 2.0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,7 +154,8 @@ def test_stored_preset_holds_on_resume() -> None:
     assert (changed, in_force, later.plan) == ([], started, state.plan)
     in_force, changed = update_plan(later, PruneConfig(target_parameters=0.5), groups, 10, 100)
     assert changed == ["target_parameters"]
-    assert in_force == replace(started, target_parameters=0.5)
+    # The rate that the preset had for its own size goes with it.
+    assert in_force == replace(started, target_parameters=0.5, recovery_lr_factor=1.0)
 
 
 def test_preset_given_again_replaces_what_the_old_one_said() -> None:
@@ -174,18 +179,80 @@ def test_checkpoint_from_before_the_presets_keeps_its_plan() -> None:
     assert [event.targets for event in old.plan] == [tiny_widths(8, 4)]
 
 
-def test_dense_control_branches_into_any_preset() -> None:
-    """Comparisons branch several presets from one `strategy none` run; the defaults that its checkpoint holds are not
-    somebody's choice, and must not keep the preset's recipe out."""
+@pytest.mark.parametrize("stored", [None, *NAMES])
+@pytest.mark.parametrize("name", NAMES)
+def test_dense_control_branches_into_any_preset(name: PresetName, stored: PresetName | None) -> None:
+    """Comparisons branch several presets from one `strategy none` run; what its checkpoint holds is not somebody's
+    choice, also if it is the preset of that name, and must not keep the recipe out."""
     groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(strategy="none", min_width=2), groups, 0, 100)
-    choices: list[dict[str, Any]] = [{"strategy": "obs"}, {"preset": "tiny", "strategy": "obs"}]
-    for options in choices:
-        in_force, _ = update_plan(resumed(state), PruneConfig(**options), groups, 50, 100)
-        expected = resolve_steps(filled(**options, min_width=2), 50, 100)
-        assert replace(in_force, min_width=2) == expected
-    again = resumed(state)
-    assert update_plan(again, PruneConfig(), groups, 50, 100)[0].strategy == "none" and again.plan == []
+    update_plan(state, PruneConfig(preset=stored, strategy="none", min_width=2), groups, 0, 100)
+    branch = resumed(state)
+    in_force, _ = update_plan(branch, PruneConfig(preset=name), groups, 50, 100)
+    assert in_force == resolve_steps(filled(preset=name, min_width=2), 50, 100) and branch.plan
+    branch = resumed(state)
+    in_force, _ = update_plan(branch, PruneConfig(strategy="obs"), groups, 50, 100)
+    assert in_force == resolve_steps(filled(preset=stored, strategy="obs", min_width=2), 50, 100)
+    for options in (PruneConfig(), PruneConfig(preset=name, strategy="none")):
+        control = resumed(state)
+        assert update_plan(control, options, groups, 50, 100)[0].strategy == "none" and control.plan == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score": "w_out"},
+        {"recovery": "scratch"},
+        {"recovery": "rewind"},
+        {"recovery_lr": 1e-3},
+        {"coreset_variant": "mussay"},
+        {"strategy": "edge"},
+        {"strategy": "uniform"},
+        {"width": 8},
+        {"groups": ("field_fine.*",)},
+        {"schedule": "iterative"},
+    ],
+)
+def test_option_given_on_resume_means_what_it_means_at_the_start(name: PresetName, options: dict[str, Any]) -> None:
+    """What the preset filled in is not somebody's choice: on resume it gives way to an option as it does in a fresh
+    run, instead of contradicting it with a message about something that nobody typed."""
+    groups, state = tiny_model().neuron_groups(), PruneState()
+    update_plan(state, PruneConfig(preset=name, min_width=2), groups, 0, 100)
+    later = resumed(state)
+    in_force, changed = update_plan(later, PruneConfig(**options), groups, 10, 100)
+    fresh = resolve_steps(filled(preset=name, min_width=2, **options), 0, 100)
+    assert in_force == fresh and later.plan
+    assert changed == [key for key in options if getattr(fresh, key) != state.options[key]]
+    again = resumed(later)
+    assert update_plan(again, PruneConfig(**options), groups, 12, 100) == (in_force, []) and again.plan == later.plan
+
+
+def test_what_was_given_at_first_outlives_other_options() -> None:
+    """An own budget, seed or choice of layers is not the preset's to replace because something else is given again: a
+    cut that goes further than asked for cannot be taken back."""
+    groups, state = tiny_model().neuron_groups(), PruneState()
+    first: dict[str, Any] = {"target_parameters": 0.5, "seed": 7, "min_width": 2}
+    update_plan(state, PruneConfig(**first), groups, 0, 100)
+    others: list[dict[str, Any]] = [
+        {"strategy": "pivoted-qr"},
+        {"groups": ("*.mlp_base.*",)},
+        {"calibration_rays": 9},
+    ]
+    for options in others:
+        in_force, _ = update_plan(resumed(state), PruneConfig(**options), groups, 10, 100)
+        assert in_force == resolve_steps(filled(**first, **options), 0, 100)
+    in_force, _ = update_plan(resumed(state), PruneConfig(preset="tiny"), groups, 10, 100)
+    assert (in_force.target_parameters, in_force.seed, in_force.min_width) == (0.1, 7, 2)
+
+
+def test_methods_own_defaults_come_back_where_a_stored_value_does_not_hold() -> None:
+    """`nerf-prune-demo` says when its cut is; a preset chosen on resume must not move it to where another method has
+    it."""
+    groups, state = tiny_model().neuron_groups(), PruneState()
+    defaults = PruneConfig(start_step=60, schedule="one-shot")
+    update_plan(state, replace(defaults, strategy="none"), groups, 0, 100, defaults)
+    in_force, _ = update_plan(resumed(state), replace(defaults, preset="tiny", min_width=2), groups, 10, 100, defaults)
+    assert (in_force.start_step, in_force.schedule, in_force.num_events) == (60, "one-shot", 1)
 
 
 def test_done_events_stay_done_under_a_new_preset() -> None:

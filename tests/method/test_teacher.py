@@ -32,7 +32,7 @@ from nerfstudio_prune.method.distillation import POINT_FLOOR, FieldValues, alpha
 from nerfstudio_prune.method.extra_rays import HardRays, jittered
 from nerfstudio_prune.method.listening import listening
 from nerfstudio_prune.method.model import FIELDS, PruneModel
-from nerfstudio_prune.method.planning import plan_options, update_plan
+from nerfstudio_prune.method.resuming import plan_options, update_plan
 from nerfstudio_prune.method.teacher import Teacher
 from nerfstudio_prune.method.teacher_config import FilledTeacherConfig, TeacherConfig
 

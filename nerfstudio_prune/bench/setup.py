@@ -146,7 +146,8 @@ def set_option(config: Any, path: str, value: Any) -> None:
 
 def run_options(run: Run, scale: Scale, method: str) -> dict[str, Any]:
     """Options of a run that differ from the registered method, by dotted path."""
-    options = {**scale.options, **run.options}
+    # A run of a suite says itself what is pruned, unless a preset is what it measures.
+    options = {"pipeline.prune.preset": "paper", **scale.options, **run.options}
     for path in WIDTHS:
         full = options.get(path, get_option(all_methods[method], path))
         if run.width_ratio != 1:
@@ -180,8 +181,6 @@ def make_config(
     set_option(config, DATAPARSER, deepcopy(scene.dataparser))
     # Quality is measured on whole views here; the controller's own batch of rays would only take time.
     set_option(config, "pipeline.prune.num_eval_rays", 0)
-    # A run of a suite says itself what is pruned, unless a preset is what it measures.
-    set_option(config, "pipeline.prune.preset", "paper")
     for path, value in run_options(run, scale, scene.method).items():
         set_option(config, path, value)
     if run.decay is not None:

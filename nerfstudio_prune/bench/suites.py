@@ -208,6 +208,9 @@ def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: 
         method,
         scene,
     ]
+    preset = job.options.get("pipeline.prune.preset") if isinstance(job, Run) else None
+    if preset is not None:
+        parts.append(dict(PRESETS[preset]))
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

@@ -71,8 +71,6 @@ class PruneState:
     """Name of the group -> neurons before the first event."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options that `plan` was resolved from, as plain values."""
-    given: Optional[dict[str, Any]] = None
-    """Those of them that were given, not filled in. None: a checkpoint that does not say."""
     plan: list[ScheduledEvent] = field(default_factory=list)
     """Events by increasing step."""
     history: list[PruneEvent] = field(default_factory=list)
@@ -81,6 +79,8 @@ class PruneState:
     """Name of the parameter -> boolean mask, True where the weight lives."""
     rewind_snapshot: dict[str, Tensor] = field(default_factory=dict)
     """Name of the parameter -> its value at the rewind step, cut down with the network."""
+    given: Optional[dict[str, Any]] = None
+    """Those of `options` that were given, not filled in. None: a checkpoint that does not say."""
 
     @property
     def phase(self) -> Phase:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest, schedule_text
+from nerfstudio_prune.method.presets import PRESETS
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
 
 CPU = SCALES["cpu"]
@@ -325,6 +326,15 @@ def test_steps_count_where_they_decide(suite: str) -> None:
     same = {name for name in before if before[name] == later[name]}
     assert same == {name for name in before if name.startswith(("speed", "small")) and not name.count("equal-time")}
     assert len(set(before.values())) == len(before)
+
+
+def test_digest_covers_what_a_preset_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset that is improved later is another recipe; records of the old one must not count as its measurement."""
+    scale = replace(CPU, start_steps=450, steps=3000)
+    before = digests("ablation", scale)
+    monkeypatch.setitem(PRESETS, "best", {**PRESETS["best"], "target_parameters": 0.3})
+    after = digests("ablation", scale)
+    assert {name for name in before if before[name] != after[name]} == {f"preset-best-decay-s{i}" for i in (1, 2, 3)}
 
 
 def test_digest_covers_method_and_scene() -> None:

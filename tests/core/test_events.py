@@ -45,6 +45,7 @@ def full_state() -> PruneState:
         history=[event, by_hand],
         edge_masks={"trunk.0.weight": torch.tensor([[True, False], [False, True]])},
         rewind_snapshot={"trunk.0.weight": torch.tensor([[0.1, -2.0]], dtype=torch.float64)},
+        given={"strategy": "importance"},
     )
 
 
@@ -95,6 +96,14 @@ def test_damaged_content_gives_one_kind_of_error(damage: dict[str, Any]) -> None
     come out as ValueError, and say that it is the pruning state."""
     with pytest.raises(ValueError, match="pruning state in the checkpoint cannot be read"):
         PruneState.from_dict({**full_state().to_dict(), **damage})
+
+
+def test_checkpoint_that_does_not_say_what_was_given() -> None:
+    """Earlier versions wrote only the options in force; such a checkpoint stays readable, and tells so."""
+    values = full_state().to_dict()
+    del values["given"]
+    assert PruneState.from_dict(values).given is None
+    assert PruneState.from_dict(full_state().to_dict()).given == {"strategy": "importance"}
 
 
 def test_missing_key_gives_the_same_error() -> None:

@@ -19,6 +19,8 @@ SCHEMA_VERSION = 1
 """Version of the records; raised when an older reader could not understand the content."""
 
 
+LEARNING_RATE = "optimizers.fields.optimizer.lr"
+"""Option of the learning rate, as in a record's `config`."""
 Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-equal-time", "peer"]
 """start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: neurons
 removed; edges: single weights masked; masked: neurons masked instead of removed; small: a network of those widths from

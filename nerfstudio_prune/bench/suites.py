@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.bench.records import Role
+from nerfstudio_prune.bench.records import LEARNING_RATE, Role
 from nerfstudio_prune.method.model import PruneModelConfig
 from nerfstudio_prune.method.planning import STOP_PERCENT
 from nerfstudio_prune.method.presets import PRESETS, PresetName
@@ -54,7 +54,6 @@ class Scale:
 
 _MODEL = "pipeline.model."
 _RAYS = "pipeline.datamanager.train_num_rays_per_batch"
-_LR = "optimizers.fields.optimizer.lr"
 STOCK_RATE = 5e-4
 """Learning rate of the methods, where no option replaces it."""
 
@@ -88,7 +87,7 @@ SCALES = {
             _MODEL + "num_coarse_samples": 32,
             _MODEL + "num_importance_samples": 32,
             _RAYS: 256,
-            _LR: 2e-3,
+            LEARNING_RATE: 2e-3,
         },
         start_steps=1000,
         steps=2000,
@@ -182,7 +181,7 @@ def schedule_text(run: Run, scale: Scale) -> str:
     text = f"cut at {scale.start_steps:,} of {scale.steps:,} steps"
     if run.decay is None:
         return text
-    rate = scale.options.get(_LR, STOCK_RATE)
+    rate = scale.options.get(LEARNING_RATE, STOCK_RATE)
     return f"{text}, rate {rate:g} decaying to {rate * run.decay[0]:g}"
 
 
@@ -370,7 +369,7 @@ def ablation(scale: Scale) -> list[Run | SpeedRun]:
         if _is_early(scale):
             own += [_preset(seed, scale, name) for name in PRESETS]
             # It bears the larger rate as well, and is better for it.
-            rate = {_LR: EARLY_FACTOR * scale.options.get(_LR, STOCK_RATE)}
+            rate = {LEARNING_RATE: EARLY_FACTOR * scale.options.get(LEARNING_RATE, STOCK_RATE)}
             small = replace(small, options={**small.options, **rate})
         own += [small]
         if seed == first:
@@ -407,7 +406,7 @@ def recipe_parts(scale: Scale) -> dict[str, dict[str, Any]]:
 def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
     """The best that the method has, at the size of a network of that pruning ratio."""
     recovery = scale.steps - scale.start_steps
-    rate = scale.options.get(_LR, STOCK_RATE)
+    rate = scale.options.get(LEARNING_RATE, STOCK_RATE)
     options: dict[str, Any] = {
         "strategy": "obs",
         "score": None,

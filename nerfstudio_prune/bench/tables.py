@@ -5,7 +5,7 @@ from statistics import median
 from typing import Optional
 
 from nerfstudio_prune.bench.markup import Column, bold_best, code, escape, item_table, stat_column, table, widths_text
-from nerfstudio_prune.bench.records import RunRecord, Sizes, SpeedRecord, Stage
+from nerfstudio_prune.bench.records import LEARNING_RATE, RunRecord, Sizes, SpeedRecord, Stage
 from nerfstudio_prune.bench.stats import NOTHING, TIMES, TO, Stat, number
 from nerfstudio_prune.bench.study import Arm, Study, paired, psnr
 
@@ -152,12 +152,12 @@ def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
         return Column(title, lambda arm: _of_some(stat(arm), arm))
 
     columns = [
-        Column("arm", lambda arm: code(arm.name.removesuffix("-decay"))),
+        Column("arm", lambda arm: code(arm.name.removesuffix("-decay")) + _rate_text(study, arm)),
         Column("parameters", _parameters),
         Column("smaller", lambda arm: _times_smaller(study, arm)),
         Column("MACs per ray", lambda arm: number(sizes_of(arm).macs_per_ray)),
-        stat_column("before dB", lambda arm: arm.at("before", psnr), 2),
-        stat_column("right after dB", lambda arm: arm.at("right after", psnr), 2),
+        stat_column("before dB", lambda arm: _at_the_cut(arm, "before"), 2),
+        stat_column("right after dB", lambda arm: _at_the_cut(arm, "right after"), 2),
         stat_column("end dB", lambda arm: arm.psnr, 2),
         column("Δ dense dB", study.delta),
         column("Δ small dB", delta_small),
@@ -169,6 +169,19 @@ def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
         columns = [column for column in columns if column.title != "MACs per ray"]
     arms = [arm for arm in study.arms if arm.first.role in FRONTIER_ROLES]
     return item_table(columns, [sorted(arms, key=_ablation_order)])
+
+
+def _at_the_cut(arm: Arm, label: str) -> Stat:
+    """PSNR around the cut; nothing where there were several, of which the last shows little."""
+    single = all(sum(stage.label == label for stage in run.stages) == 1 for run in arm.runs)
+    return arm.at(label, psnr) if single else Stat(())
+
+
+def _rate_text(study: Study, arm: Arm) -> str:
+    """Says so if a network was trained at another learning rate than the dense one from the beginning."""
+    dense = None if study.dense is None else study.dense.first.config.get(LEARNING_RATE)
+    own = arm.first.config.get(LEARNING_RATE)
+    return "" if dense is None or own in (None, dense) else f", {own / dense:g} times the rate"
 
 
 def _of_some(difference: Stat, arm: Arm) -> str:

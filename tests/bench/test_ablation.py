@@ -11,14 +11,14 @@ from record_factory import CPU, GPU, dense, everything, run, save, sizes, speed
 from table_reader import rows, study
 
 from nerfstudio_prune.bench.collect import collect
-from nerfstudio_prune.bench.records import CurvePoint, RunRecord, Seconds
+from nerfstudio_prune.bench.records import LEARNING_RATE, CurvePoint, RunRecord, Seconds
 from nerfstudio_prune.bench.report import Report
 from nerfstudio_prune.bench.sections import ablation_text, readme_tables
 from nerfstudio_prune.bench.stats import MINUS, NOTHING, TIMES, number
 from nerfstudio_prune.bench.study import gain_at_equal_time
 from nerfstudio_prune.bench.tables import ablation_table
 
-LATE = "cut at 3,000 of 3,300 steps, rate decaying to 10 %"
+LATE = "cut at 3,000 of 3,300 steps, rate 0.002 decaying to 0.0002"
 
 
 def calm(total: float) -> Seconds:
@@ -63,6 +63,28 @@ def ablation() -> list[RunRecord]:
         run("dense-start-decay", 1, 17.0, None, role="start", strategy="none"),
         *[control(seed, psnr) for seed, psnr in ((1, 24.0), (2, 25.0))],
     ]
+
+
+def test_network_at_another_rate_is_marked(tmp_path: Path) -> None:
+    """After an early cut the small network is trained at the larger rate that it bears; a reader who compares it with
+    the dense one has to know."""
+    faster = small(1, 22.0, config={LEARNING_RATE: 8e-3})
+    records = [control(config={LEARNING_RATE: 4e-3}), faster, arm("recipe-0.5", "recipe", 23.0)]
+    assert set(rows(ablation_table(study(tmp_path, *records)))) == {
+        "`dense`",
+        "`small-0.5`, 2 times the rate",
+        "`recipe-0.5`",
+    }
+
+
+def test_several_cuts_have_no_before_and_after(tmp_path: Path) -> None:
+    """The last of five cuts removes little: shown beside the one cut of another arm it would look free."""
+    gradual = arm("preset-tiny", "preset tiny", 23.0)
+    first, second, end = gradual.stages
+    several = replace(gradual, stages=[first, second, first, second, end])
+    found = rows(ablation_table(study(tmp_path, control(), several, arm("recipe-0.5", "recipe", 24.0))))
+    assert {found["`preset-tiny`"][title] for title in ("before dB", "right after dB")} == {NOTHING}
+    assert NOTHING not in {found["`recipe-0.5`"][title] for title in ("before dB", "right after dB")}
 
 
 def test_numbers_of_the_table(tmp_path: Path) -> None:

@@ -107,7 +107,10 @@ def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monke
     assert written["Prune/psnr_after", 5] == event.metrics_after["psnr"]
 
     text = " ".join(capsys.readouterr().out.split())
-    assert "Pruning plan: coreset by w_in_w_out, recovery continue, step 5: to widths 8, 4 (phase dense)" in text
+    assert (
+        "Pruning plan: preset paper, coreset by w_in_w_out, recovery continue, step 5: to widths 8, 4 (phase dense)"
+        in text
+    )
     assert "Pruning at step 5 (coreset, continue)" in text
     for name in tiny_widths(0, 0):
         assert f"│ {name} │ {'16 → 8' if 'base' in name else '8 → 4'} │" in text

@@ -62,7 +62,7 @@ def test_resumed_run_is_the_uninterrupted_run(tiny_config: Config, options: dict
     weights, moments, schedule, masks, snapshot and history. A scheduler is part of it; the host puts numpy numbers into
     its state, which `torch.load` refuses by default unless they are listed."""
     whole = train(saving(with_scheduler(tiny_config("whole", **options)), save_at), same_noise=True)
-    config = with_scheduler(tiny_config("resumed"))
+    config = with_scheduler(tiny_config("resumed", preset=None))
     trainer = start(resume(config, whole, save_at, 10 - save_at - 1), same_noise=True)
     saved = checkpoint(whole, save_at)
     assert trainer._start_step == save_at + 1
@@ -93,7 +93,10 @@ def test_finished_event_does_not_happen_again(tiny_config: Config, capsys: pytes
     assert widths(trainer.pipeline.model) == tiny_widths(8, 4)
     assert trainer.pipeline.model.prune_state.phase == "recovery"
     text = " ".join(capsys.readouterr().out.split())
-    assert "(taken up from the checkpoint; options that are given again replace it): coreset by w_in_w_out" in text
+    assert (
+        "(taken up from the checkpoint; options that are given again replace it): preset paper, coreset by w_in_w_out"
+        in text
+    )
     assert "no event to come (phase recovery)" in text
     assert "Pruning at step" not in text
 
@@ -105,7 +108,10 @@ def test_pending_event_happens_once_after_a_resume(tiny_config: Config, capsys: 
     trainer = train(resume(tiny_config("second", schedule="iterative", num_events=2), first, 5, 14))
     assert events(trainer) == [(3, tiny_widths(12, 6)), (8, tiny_widths(8, 4))]
     text = " ".join(capsys.readouterr().out.split())
-    assert "Pruning plan (taken up from the checkpoint; options that are given again replace it): coreset" in text
+    assert (
+        "Pruning plan (taken up from the checkpoint; options that are given again replace it): preset paper, coreset"
+        in text
+    )
     assert "step 8: to widths 8, 4 (phase pruning)" in text
 
 
@@ -136,7 +142,10 @@ def test_option_given_again_is_said(tiny_config: Config, capsys: pytest.CaptureF
     trainer = train(resume(tiny_config("second", width=10, stop_step=7), first, 5, 4))
     assert events(trainer)[-1] == (7, tiny_widths(10, 5))
     text = " ".join(capsys.readouterr().out.split())
-    assert "Pruning plan (that of the checkpoint is replaced; given again: width, stop_step): coreset" in text
+    assert (
+        "Pruning plan (that of the checkpoint is replaced; given again: width, stop_step): preset paper, coreset"
+        in text
+    )
 
 
 def test_stored_strategy_carries_the_plan_out(tiny_config: Config) -> None:
@@ -159,7 +168,7 @@ def test_defaults_of_the_demo_method_do_not_move_the_plan(tiny_config: Config) -
 def test_dense_control_stays_dense(tiny_config: Config) -> None:
     """A resumed control that fell back to the default strategy would be pruned, and nobody would have asked for it."""
     first = train(tiny_config("first", strategy="none"))
-    trainer = train(resume(tiny_config("second"), first, 9, 10))
+    trainer = train(resume(tiny_config("second", preset=None), first, 9, 10))
     assert events(trainer) == [] and widths(trainer.pipeline.model) == tiny_widths(16, 8)
 
 

@@ -11,7 +11,8 @@ import torch
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.cli import parse
-from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.method.presets import PRESETS
 from nerfstudio_prune.method.teacher_config import TeacherConfig
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
@@ -81,6 +82,17 @@ def test_options_in_the_readme_exist() -> None:
     nested |= {f"teacher.{field.name.replace('_', '-')}" for field in fields(TeacherConfig)}
     names |= set(re.findall(r"`(teacher\.[\w-]+)`", table))
     assert names - known - nested == set()
+
+
+def test_presets_in_the_readme_are_those_there_are() -> None:
+    """The numbers of a preset stand and fall with its values; the table has to name them all, and the default."""
+    section = README.split("### Presets")[1].split("##")[0]
+    assert set(re.findall(r"^\| `(.*?)` \|", section, flags=re.MULTILINE)) == set(PRESETS)
+    (default,) = re.findall(r"^\| `(.*?)` \|.*the default:", section, flags=re.MULTILINE)
+    assert default == FilledPruneConfig.preset
+    for name, share in (("best", "target_parameters"), ("fast", "target_macs"), ("tiny", "target_parameters")):
+        (row,) = re.findall(rf"^\| `{name}` .*$", section, flags=re.MULTILINE)
+        assert f"{PRESETS[name][share]:.0%}".replace("%", " %") in row
 
 
 def test_no_placeholder_and_no_dead_picture() -> None:

@@ -12,7 +12,7 @@ import torch
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.cli import parse
 from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
-from nerfstudio_prune.method.presets import PRESETS
+from nerfstudio_prune.method.presets import PRESETS, PresetName
 from nerfstudio_prune.method.teacher_config import TeacherConfig
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
@@ -90,7 +90,8 @@ def test_presets_in_the_readme_are_those_there_are() -> None:
     assert set(re.findall(r"^\| `(.*?)` \|", section, flags=re.MULTILINE)) == set(PRESETS)
     (default,) = re.findall(r"^\| `(.*?)` \|.*the default:", section, flags=re.MULTILINE)
     assert default == FilledPruneConfig.preset
-    for name, share in (("best", "target_parameters"), ("fast", "target_macs"), ("tiny", "target_parameters")):
+    shares: dict[PresetName, str] = {"best": "target_parameters", "fast": "target_macs", "tiny": "target_parameters"}
+    for name, share in shares.items():
         (row,) = re.findall(rf"^\| `{name}` .*$", section, flags=re.MULTILINE)
         assert f"{PRESETS[name][share]:.0%}".replace("%", " %") in row
 

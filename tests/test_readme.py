@@ -50,7 +50,7 @@ def test_stock_method_is_untouched_by_the_example(example) -> None:
     """The example copies the method; changing the registered one would change every later run of the process."""
     from nerfstudio_prune.method_configs.nerf_prune import nerf_prune  # type: ignore[import-not-found]  # noqa: PLC0415
 
-    assert nerf_prune.config.pipeline.prune.filled().strategy != "soft"
+    assert nerf_prune.config.pipeline.prune.strategy is None
 
 
 def test_commands_in_the_readme_parse() -> None:

@@ -32,7 +32,8 @@ class Bench:
 
     suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation"]]
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
-    in turns; peers: other libraries on the same checkpoint."""
+    in turns; peers: other libraries on the same checkpoint; ablation: the best
+    recipe, and each of its parts left out."""
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""
     output: Path = Path("benchmarks/results")

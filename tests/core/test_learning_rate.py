@@ -111,22 +111,29 @@ def test_factor_by_hand() -> None:
     assert [RecoveryRate(None, 0, 1, 2.0).rate(0.1, age) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
 
 
-@every_scheduler
-@pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
-def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
-    """It is set anew in every step; if it stayed in what the scheduler multiplies, the rate would explode."""
+def used_rates(rate: RecoveryRate, build: Build, scheduled: bool) -> list[tuple[float, float]]:
+    """Rate used and rate of the schedule in five steps after an event; checks that the schedule's is put back."""
     optimizer, scheduler = make(build)
     twin, twin_scheduler = make(build)
-    detour = RecoveryRate(None, 0, 0, factor=3.0)
+    used = []
     for age in range(5):
-        detour.enter(optimizer, scheduler if scheduled else None, age)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(3 * twin.param_groups[0]["lr"])
+        rate.enter(optimizer, scheduler if scheduled else None, age)
+        used.append((optimizer.param_groups[0]["lr"], twin.param_groups[0]["lr"]))
         for one, other in ((optimizer, scheduler), (twin, twin_scheduler)):
             one.step()
             if scheduled:
                 other.step()
-        detour.leave()
+        rate.leave()
         assert optimizer.param_groups[0]["lr"] == pytest.approx(twin.param_groups[0]["lr"])
+    return used
+
+
+@every_scheduler
+@pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
+def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
+    """It is set anew in every step; if it stayed in what the scheduler multiplies, the rate would explode."""
+    for used, own in used_rates(RecoveryRate(None, 0, 0, factor=3.0), build, scheduled):
+        assert used == pytest.approx(3 * own)
 
 
 @every_scheduler
@@ -134,17 +141,5 @@ def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
 def test_detour_leaves_the_schedule_as_it_is(build: Build, scheduled: bool) -> None:
     """The rate that the host saves and its scheduler goes on from must be the schedule's: a resumed run, or the end of
     the detour, would otherwise start from a rate that was meant for a few steps."""
-    optimizer, scheduler = make(build)
-    twin, twin_scheduler = make(build)
-    detour = RecoveryRate(0.9, 3, 0)
-    used = []
-    for age in range(5):
-        detour.enter(optimizer, scheduler if scheduled else None, age)
-        used.append(optimizer.param_groups[0]["lr"])
-        for one, other in ((optimizer, scheduler), (twin, twin_scheduler)):
-            one.step()
-            if scheduled:
-                other.step()
-        detour.leave()
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(twin.param_groups[0]["lr"])
+    used = [rate for rate, _ in used_rates(RecoveryRate(0.9, 3, 0), build, scheduled)]
     assert used[0] == pytest.approx(0.9) and used[4] == pytest.approx(0.8 * 0.5**4 if scheduled else 0.8)

@@ -98,13 +98,7 @@ def update_plan(
             in_force = with_plan_options(config, stored)
             in_force.validate()
             return in_force, []
-        dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
-        if again.get("strategy") == "edge":
-            dropped |= _TARGETS
-        registered = {name: value for name, value in given.items() if name in dropped and name not in again}
-        given = {**{name: value for name, value in earlier.items() if name not in dropped}, **registered, **again}
-        if "preset" not in changed and stored["strategy"] != "none":
-            steps = {name: stored[name] for name in STEPS if name not in dropped and given.get(name) is None}
+        given, steps = _merged(earlier, given, again, changed, stored)
     in_force = with_plan_options(config, given)
     if steps and in_force.schedule != stored["schedule"]:
         steps.pop("num_events", None)
@@ -116,6 +110,33 @@ def update_plan(
         plan = resolve_plan(in_force, groups, initial)
     state.initial_sizes, state.plan, state.options, state.given = initial, plan, plan_options(in_force), given
     return in_force, changed
+
+
+def _merged(
+    earlier: Mapping[str, Any],
+    given: Mapping[str, Any],
+    again: Mapping[str, Any],
+    changed: Sequence[str],
+    stored: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given now of a resumed run, and the resolved steps of the stored plan that still hold.
+
+    Args:
+        earlier: Options that were given earlier.
+        given: Options of this run, the method's own included.
+        again: Those of them that are given again.
+        changed: Those of these that are not as stored.
+        stored: Options in force so far.
+    """
+    dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
+    if again.get("strategy") == "edge":
+        dropped |= _TARGETS
+    still = {name: value for name, value in earlier.items() if name not in dropped}
+    own = {name: value for name, value in given.items() if name in dropped}
+    merged = {**still, **own, **again}
+    if "preset" in changed or stored["strategy"] == "none":
+        return merged, {}
+    return merged, {name: stored[name] for name in STEPS if name not in dropped and merged.get(name) is None}
 
 
 def _given_again(own: Mapping[str, Any], registered: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

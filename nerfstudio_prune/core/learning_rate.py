@@ -33,49 +33,47 @@ class RecoveryRate:
 
     With a start rate the rate goes from there to the schedule's, evenly on a logarithmic scale ("learning rate
     rewinding", Renda et al. 2020, arXiv 2003.02389, with its decay in a given number of steps); with a warm-up it rises
-    from zero to what it would be. A factor holds from the event on: narrower layers bear larger rates (Yang et al.
+    from zero to what it would be. A factor holds as long as it is given: narrower layers bear larger rates (Yang et al.
     2022, arXiv 2203.03466, table 3: for Adam in proportion to one over the width). Schedulers are not touched.
 
     Args:
         start_lr: Rate of the first step after an event, > 0; None: the schedule's.
         decay_steps: Steps until the schedule's rate is reached again, >= 0.
         warm_up_steps: Steps in which the rate rises linearly, >= 0.
-        factor: On the schedule's rate when the whole cut is done, > 0.
     """
 
-    def __init__(self, start_lr: Optional[float], decay_steps: int, warm_up_steps: int, factor: float = 1.0) -> None:
+    def __init__(self, start_lr: Optional[float], decay_steps: int, warm_up_steps: int) -> None:
         self.start_lr = start_lr if decay_steps else None
         self.decay_steps = decay_steps
         self.warm_up_steps = warm_up_steps
-        self.factor = factor
         self._detours: list[tuple[dict[str, Any], float, float, bool]] = []
 
-    def rate(self, scheduled: float, age: int, progress: float = 1.0) -> float:
+    def rate(self, scheduled: float, age: int, factor: float = 1.0) -> float:
         """Rate of a training step.
 
         Args:
             scheduled: What the schedule gives.
             age: Training steps since the event; 0 in the first step after it.
-            progress: Share of the whole cut that is done, in (0, 1].
+            factor: On the schedule's rate, > 0.
         """
-        rate = scheduled = scheduled * self.factor**progress
+        rate = scheduled = scheduled * factor
         if self.start_lr is not None and age < self.decay_steps and scheduled > 0:
             done = age / self.decay_steps
             rate = self.start_lr ** (1 - done) * scheduled**done
         return rate * min(1.0, (age + 1) / (self.warm_up_steps + 1))
 
-    def enter(self, optimizer: Optimizer, scheduler: Optional[LRScheduler], age: int, progress: float = 1.0) -> None:
+    def enter(self, optimizer: Optimizer, scheduler: Optional[LRScheduler], age: int, factor: float = 1.0) -> None:
         """Sets the rates of a training step; call before it.
 
         Args:
             optimizer: Live optimizer.
             scheduler: Its scheduler, if it has one.
             age: See `rate`.
-            progress: See `rate`.
+            factor: See `rate`.
         """
         for group in optimizer.param_groups:
             scheduled = float(group["lr"])
-            group["lr"] = self.rate(scheduled, age, progress)
+            group["lr"] = self.rate(scheduled, age, factor)
             self._detours.append((group, scheduled, group["lr"], isinstance(scheduler, LambdaLR)))
 
     def leave(self) -> None:

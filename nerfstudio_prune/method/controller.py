@@ -12,26 +12,27 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from nerfstudio_prune.core.curve import TrainingCurve
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.core.plateau import Plateau
-from nerfstudio_prune.method.allocation import allocate, budget_of
+from nerfstudio_prune.method.allocation import budget_of
 from nerfstudio_prune.method.calibration import Calibration
-from nerfstudio_prune.method.config import PruneConfig
+from nerfstudio_prune.method.choosing import choose, plan_event, whole_cut, widths_at
+from nerfstudio_prune.method.config import FilledPruneConfig, PruneConfig
 from nerfstudio_prune.method.console import allocation_table, event_table, event_text, plan_text
+from nerfstudio_prune.method.kept import KeptNetwork
 from nerfstudio_prune.method.lessons import Lessons
 from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.rates import Rates
 from nerfstudio_prune.method.resuming import plan_options, update_plan
 from nerfstudio_prune.method.shrinkage import Shrinkage, doomed_columns
-from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
-from nerfstudio_prune.neurons.groups import linears, match_groups
-from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning
+from nerfstudio_prune.method.sizes import Sizes, sizes_of
+from nerfstudio_prune.neurons.edges import apply_masks, same_masks
+from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters
 from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.samples import Samples
-from nerfstudio_prune.neurons.selecting import select_neurons
-from nerfstudio_prune.neurons.strategies import Selection
 
 AUTO_WINDOW_PERCENT = 5
 """Share of the run over which `auto_start` takes the slope of the training PSNR."""
@@ -60,6 +61,7 @@ class PruneController:
         rays_per_batch: Training rays of one step, for the throughput.
         measure: Quality of the model right before and after an event.
         calibrate: Collects calibration samples for a seed.
+        watched: Whether a person looks on, who may want to see the course of the training and to undo an event.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PruneController:
         rays_per_batch: Callable[[], int],
         measure: Measure,
         calibrate: Callable[[Calibration, int], Mapping[str, Samples]],
+        watched: bool = False,
     ) -> None:
         self._given = config
         self.config = config.filled()
@@ -82,6 +85,15 @@ class PruneController:
         self.calibrate = calibrate
         self.lessons = Lessons(self.config.teacher, model, seed)
         self.rates = Rates(self.config, model, optimizers)
+        self.paused = False
+        """Whether the planned events wait; holds in this process only."""
+        self.kept: Optional[KeptNetwork] = None
+        """The network from right before the last event, if a person looks on and it was not undone."""
+        self.curve: Optional[TrainingCurve] = TrainingCurve() if watched else None
+        """Training PSNR of this process, if a person looks on."""
+        self.step = 0
+        """Training step that ended last."""
+        self._watched = watched
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._first_step = 0
@@ -106,7 +118,7 @@ class PruneController:
         self.config, changed = update_plan(
             state, self._given, self.model.neuron_groups(), first_step, num_iterations, defaults
         )
-        self._first_step = first_step
+        self._first_step = self.step = first_step
         if self.config.seed is not None:
             self.seed = self.config.seed
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
@@ -138,14 +150,22 @@ class PruneController:
                 )
 
     def observe(self, step: int, psnr: Tensor) -> None:
-        """Moves all events forward when the training has become slow; only with option `auto_start`.
+        """Notes the course of the training, and with option `auto_start` moves all events forward when it is slow.
 
         Args:
             step: Training step.
             psnr: PSNR of its batch, in dB.
         """
+        if self.curve is not None:
+            self.curve.add(step, psnr)
         state = self.model.prune_state
-        if self._plateau is None or state.phase != "dense" or not state.pending or step >= state.pending[0].step:
+        if (
+            self._plateau is None
+            or self.paused
+            or state.phase != "dense"
+            or not state.pending
+            or step >= state.pending[0].step
+        ):
             return
         if self._plateau.add(float(psnr)):
             pending, ahead = state.pending, state.pending[0].step - step
@@ -163,13 +183,16 @@ class PruneController:
             step: Training step.
         """
         pending = self.model.prune_state.pending
-        if not self.config.shrink_steps or self.config.strategy in ("edge", "none") or not pending:
+        if not self.config.shrink_steps or self.config.strategy in ("edge", "none") or not pending or self.paused:
             return None
         event = pending[0]
         if not event.step - self.config.shrink_steps < step <= event.step:
             return None
         if self._shrinkage is None or self._shrinkage.last_step != event.step:
-            selections = self._select(event, self.event_seed(event.step))
+            seed = self.event_seed(event.step)
+            samples = self._samples(self.config, seed)
+            widths = self._widths(self.config, event, samples)
+            selections = choose(self.config, self.model, widths, samples, seed)
             columns = doomed_columns(self.model.neuron_groups(), selections)
             if not columns:
                 return None
@@ -199,145 +222,174 @@ class PruneController:
         Args:
             step: Training step that has just ended.
         """
+        self.step = step
         self._step_seconds.append(time.perf_counter() - self._step_start)
         self.rates.after_step()
         self.lessons.after_step(step, self._step_seconds[-1])
         state = self.model.prune_state
         if state.edge_masks:
             apply_masks(named_parameters(self.model.neuron_groups()), state.edge_masks)
-        due = state.due(step)
+        due = None if self.paused else state.due(step)
         if self.config.recovery == "rewind" and step == self.config.rewind_step and state.pending and due is None:
             state.rewind_snapshot = snapshot(named_parameters(self.model.neuron_groups()))
         if due is not None:
-            self._shrinkage = None
             self._handle(due, step)
             if not state.pending:
                 state.rewind_snapshot = {}
         if step == self._first_step:
             self._write_scalars(step)
 
+    def prune_by_hand(self, config: FilledPruneConfig, step: int) -> PruneEvent:
+        """Goes to the target of other options at once, beside the plan.
+
+        Args:
+            config: Options, validated.
+            step: Training step that has just ended.
+
+        Returns:
+            What happened.
+
+        Raises:
+            ValueError: If the event is impossible, or would remove nothing. Nothing is changed then.
+        """
+        check_finite(self.model.neuron_groups())
+        pruning = self._plan(config, whole_cut(config, self.model, step), step)
+        if not pruning.edits:
+            raise ValueError("nothing is left to remove for this target: all layers are that narrow already")
+        return self._carry_out(pruning, self._new_event(config, None, step))
+
+    def use(self, config: FilledPruneConfig) -> None:
+        """Goes on with other options; the plan is the caller's to change.
+
+        Args:
+            config: Options, validated.
+        """
+        self.config = config
+        self.rates = Rates(config, self.model, self.optimizers)
+        self._shrinkage = None
+
+    def undo(self, step: int) -> PruneEvent:
+        """Goes back to the network from before the last event. Its plan's entries, up to now, do not come back.
+
+        Args:
+            step: Training step that has just ended.
+
+        Returns:
+            The event that did not happen any more.
+
+        Raises:
+            ValueError: If there is nothing to go back to. Nothing is changed then.
+        """
+        if self.kept is None:
+            raise ValueError("no network is kept: no event happened in this process since the last undo")
+        model, state = self.model, self.model.prune_state
+        (undone,) = [event for event in state.history[len(self.kept.history) :] if not event.error]
+        self.kept.restore(model, self.optimizers)
+        self.kept = None
+        overdue = [event for event in state.pending if event.step <= step]
+        state.plan = [event for event in state.plan if event not in overdue]
+        self._shrinkage = None
+        self._step_seconds.clear()
+        self.lessons.after_undo()
+        check_optimizers(self.optimizers.optimizers, self.optimizers.parameters, model.get_param_groups())
+        self._write_scalars(step)
+        return undone
+
     def _handle(self, due: ScheduledEvent, step: int) -> None:
         """Carries a due event out; one that would remove nothing only leaves the plan."""
         state = self.model.prune_state
         try:
             check_finite(self.model.neuron_groups())
-            pruning = self._plan(due, step)
+            pruning = self._plan(self.config, due, step)
         except ValueError as error:
             if self.config.on_error == "stop":
                 raise
-            state.history.append(self._new_event(due, step, error=str(error)))
+            self._shrinkage = None
+            state.history.append(self._new_event(self.config, due, step, error=str(error)))
             CONSOLE.print(f"[red]Pruning at step {step} failed, training goes on with the network as it was: {error}")
             return
         if not pruning.edits and same_masks(pruning.masks, state.edge_masks):
+            self._shrinkage = None
             state.plan.remove(due)
             CONSOLE.print(f"Pruning at step {step} skipped: nothing is left to remove for its target")
             return
-        self._carry_out(pruning, due, step)
+        self._carry_out(pruning, self._new_event(self.config, due, step))
 
-    def _new_event(self, scheduled: ScheduledEvent, step: int, error: str = "") -> PruneEvent:
-        options = {**plan_options(self.config), "seed": self.seed, "score": self.config.score_name}
-        return PruneEvent(step, scheduled, self.config.strategy, self.config.recovery, options, error=error)
+    def _new_event(
+        self, config: FilledPruneConfig, scheduled: Optional[ScheduledEvent], step: int, error: str = ""
+    ) -> PruneEvent:
+        options = {**plan_options(config), "seed": self.seed, "score": config.score_name}
+        return PruneEvent(step, scheduled, config.strategy, config.recovery, options, error=error)
 
-    def _carry_out(self, pruning: Pruning, scheduled: ScheduledEvent, step: int) -> None:
+    def _carry_out(self, pruning: Pruning, event: PruneEvent) -> PruneEvent:
         """Measures, prunes, measures again and records; nothing is checked any more."""
         model, state = self.model, self.model.prune_state
-        event = self._new_event(scheduled, step)
         event.rays_per_sec_before = self.rays_per_sec
         event.metrics_before = self.measure(model)
-        costs_before = model.layer_costs()
-        event.sizes_before, event.parameters_before, event.macs_per_ray_before = self._sizes(state.edge_masks)
-        self.lessons.before_event(step)
+        costs_before, before = model.layer_costs(), self.sizes
+        event.sizes_before = dict(before.groups)
+        event.parameters_before, event.macs_per_ray_before = before.parameters, before.macs_per_ray
+        self.lessons.before_event(event.step)
+        kept = KeptNetwork(model, self.optimizers) if self._watched else None
         start = self._now()
         pruning.apply()
         model.sync_widths()
         self.rates.after_event()
         event.seconds = self._plan_seconds + self._now() - start
         state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
-        event.sizes_after, event.parameters_after, event.macs_per_ray_after = self._sizes(state.edge_masks)
+        after = self.sizes
+        event.sizes_after = dict(after.groups)
+        event.parameters_after, event.macs_per_ray_after = after.parameters, after.macs_per_ray
         state.history.append(event)
+        self.kept, self._shrinkage = kept, None
         self._step_seconds.clear()
         event.metrics_after = self.measure(model)
         CONSOLE.print(event_table(event, costs_before, model.layer_costs()))
         CONSOLE.print(event_text(event, self.measure.description))
-        self._write_scalars(step, event)
+        self._write_scalars(event.step, event)
+        return event
 
-    def _plan(self, scheduled: ScheduledEvent, step: int) -> Pruning:
-        start = self._now()
-        config, state = self.config, self.model.prune_state
-        groups = self.model.neuron_groups()
-        seed = self.event_seed(step)
-        masks: dict[str, Tensor] = state.edge_masks
-        selections: dict[str, Selection] = {}
-        if config.strategy == "edge":
-            # An edge that was cut stays cut, whatever the new target.
-            new = self._edge_masks(scheduled)
-            masks = {**masks, **{name: mask & masks[name] if name in masks else mask for name, mask in new.items()}}
-            touched = {name.split(".")[0] for name in new}
-        else:
-            selections = self._select(scheduled, seed)
-            touched = {name.split(".")[0] for name in selections}
-        pruning = plan_pruning(
-            [group for group in groups if group.name.split(".")[0] in touched],
-            selections,
-            config.recovery,
-            self.optimizers.optimizers,
-            self.optimizers.parameters,
-            seed,
-            masks,
-            state.rewind_snapshot,
-            config.refit_moments,
-        )
+    def _plan(self, config: FilledPruneConfig, aim: ScheduledEvent, step: int) -> Pruning:
+        start, seed = self._now(), self.event_seed(step)
+        samples = self._samples(config, seed)
+        widths = self._widths(config, aim, samples)
+        pruning = plan_event(config, self.model, self.optimizers, aim, widths, samples, seed)
         self._plan_seconds = self._now() - start
         return pruning
 
-    def _select(self, scheduled: ScheduledEvent, seed: int) -> dict[str, Selection]:
-        """Chooses the neurons that stay at an event, on fresh calibration samples where they are needed."""
-        config, groups = self.config, self.model.neuron_groups()
-        samples = self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
-        targets: Mapping[str, int] = scheduled.targets
+    def _samples(self, config: FilledPruneConfig, seed: int) -> Optional[Mapping[str, Samples]]:
+        """Fresh calibration samples where they are needed."""
+        return self.calibrate(config.make_calibration(), seed) if config.needs_samples else None
+
+    def _widths(
+        self, config: FilledPruneConfig, aim: ScheduledEvent, samples: Optional[Mapping[str, Samples]]
+    ) -> Mapping[str, int]:
+        """Widths after an event; an allocation is shown."""
+        widths = widths_at(config, self.model, aim, samples)
         if config.has_budget:
-            assert samples is not None
-            targets = allocate(config, self.model, samples, scheduled.progress)
-            CONSOLE.print(allocation_table(budget_of(config, self.model), scheduled.progress, groups, targets))
-        strategy, score = config.make_strategy(), config.make_score()
-        return select_neurons(groups, targets, strategy, score, seed, config.make_refit(), samples)
+            budget = budget_of(config, self.model)
+            CONSOLE.print(allocation_table(budget, aim.progress, self.model.neuron_groups(), widths))
+        return widths
 
     def event_seed(self, step: int) -> int:
         """Seed of the random choices of an event at a step."""
         return self.seed * 1_000_003 + step
 
-    def _edge_masks(self, scheduled: ScheduledEvent) -> dict[str, Tensor]:
-        config = self.config
-        chosen = match_groups(self.model.neuron_groups(), config.groups, "prune.groups")
-        layers = {group.name: group.producer for group in chosen}
-        if config.edge_threshold is not None:
-            return edge_masks(layers, threshold=config.edge_threshold * scheduled.progress)
-        keep_fraction = 0.5 if config.edge_keep_fraction is None else config.edge_keep_fraction
-        keep_now = 1 - (1 - keep_fraction) * scheduled.progress
-        return edge_masks(layers, keep_fraction=keep_now, scope=config.edge_scope)
-
-    def _sizes(self, masks: dict[str, Tensor]) -> tuple[dict[str, int], int, int]:
-        """Sizes of the groups, parameters of both fields and MACs per ray; with edge masks what lives is counted."""
-        groups = self.model.neuron_groups()
-        costs = self.model.layer_costs()
-        parameters, macs = (sum(column) for column in zip(*costs.values(), strict=True))
-        if self.config.strategy != "edge":
-            return {group.name: group.width for group in groups}, parameters, macs
-        weights = {name: layer.weight.numel() for name, layer in linears(groups).items()}
-        living = {name: int(masks[f"{name}.weight"].sum()) for name in weights if f"{name}.weight" in masks}
-        sizes = {group.name: living.get(group.name, weights[group.name]) for group in groups}
-        return sizes, parameters - sum(weights[name] - count for name, count in living.items()), macs
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of the groups, parameters and MACs per ray as they are; with edge masks what lives is counted."""
+        return sizes_of(self.model, self.model.prune_state.edge_masks, self.config.strategy == "edge")
 
     def _now(self) -> float:
         return seconds_now(self.model.device)
 
     def _write_scalars(self, step: int, event: Optional[PruneEvent] = None) -> None:
-        sizes, parameters, macs = self._sizes(self.model.prune_state.edge_masks)
-        writer.put_scalar("Prune/parameters", parameters, step)
-        writer.put_scalar("Prune/macs_per_ray", macs, step)
+        sizes = self.sizes
+        writer.put_scalar("Prune/parameters", sizes.parameters, step)
+        writer.put_scalar("Prune/macs_per_ray", sizes.macs_per_ray, step)
         writer.put_scalar("Prune/phase", PHASES.index(self.model.prune_state.phase), step)
         kind = "edges" if self.config.strategy == "edge" else "width"
-        for name, size in sizes.items():
+        for name, size in sizes.groups.items():
             writer.put_scalar(f"Prune/{kind}/{name}", size, step)
         if event is not None:
             for label, metrics in (("before", event.metrics_before), ("after", event.metrics_after)):

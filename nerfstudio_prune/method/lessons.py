@@ -58,6 +58,11 @@ class Lessons:
                 f"point by point, {self.config.steps - points} with rendered colours"
             )
 
+    def after_undo(self) -> None:
+        """Lets the teacher go if the network is the dense one again."""
+        if self.model.prune_state.phase == "dense":
+            self.teacher = None
+
     def at(self, step: int) -> Optional[tuple[Teacher, int]]:
         """The teacher of a training step and how many steps ago the event was; None if the step has no teacher."""
         if self.teacher is None:

@@ -1,6 +1,7 @@
 """The vanilla-NeRF-derived model: fields of any size, their groups of neurons, outputs and metrics."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,6 +124,19 @@ class PruneModel(NeRFModel):
         if config.enable_temporal_distortion:
             params = dict(config.temporal_distortion_params)
             self.temporal_distortion = params.pop("kind").to_temporal_distortion(params)
+
+    def with_fields(self, fields: Mapping[str, NeRFField]) -> "PruneModel":
+        """A model with other fields for rendering, in evaluation mode; samplers and renderers are shared.
+
+        Args:
+            fields: `field_coarse` and `field_fine`, of any widths.
+        """
+        other = copy(self)
+        other._modules = {**self._modules, **fields}
+        other.training = False
+        for nerf_field in fields.values():
+            nerf_field.eval()
+        return other
 
     def neuron_groups(self) -> list[NeuronGroup]:
         """Hidden layers of both fields in forward order, with the columns that read them."""

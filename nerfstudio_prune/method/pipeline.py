@@ -1,7 +1,8 @@
 """The pipeline: thin, hands over to the controller."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from typing import Any, Literal, Optional
 
 import numpy as np
@@ -10,11 +11,14 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
-from nerfstudio_prune.method.calibration import collect_samples
+from nerfstudio_prune.method.calibration import Calibration, collect_samples
 from nerfstudio_prune.method.config import PruneConfig
 from nerfstudio_prune.method.controller import PruneController
 from nerfstudio_prune.method.model import PruneModel, PruneModelConfig
+from nerfstudio_prune.method.panel_mount import PanelMount
 from nerfstudio_prune.method.quality import FixedRays
+from nerfstudio_prune.method.steering import Steering
+from nerfstudio_prune.neurons.samples import Samples
 
 # The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
 torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
@@ -67,7 +71,25 @@ class PrunePipeline(VanillaPipeline):
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.seed = 0 if config.prune.seed is None else config.prune.seed
+        """Seed of random choices; a training run without one sets its own."""
         self.controller: Optional[PruneController] = None
+        """What prunes; None where nothing is trained."""
+        self.steering: Optional[Steering] = None
+        """What a person asks of the controller; None where nothing is trained."""
+        self.panel_mount = PanelMount(self)
+        """Where the viewer looks for a panel."""
+
+    @cached_property
+    def measure(self) -> FixedRays:
+        """Quality on a fixed batch of evaluation rays."""
+        assert self.datamanager.eval_dataset is not None
+        return FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, self.seed)
+
+    def calibrate(self, calibration: Calibration, seed: int) -> Mapping[str, Samples]:
+        """Collects calibration samples on training rays, see `collect_samples`."""
+        assert self.datamanager.train_dataset is not None
+        return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step, with the losses of a teacher and of shrinking weights.
@@ -102,19 +124,22 @@ class PrunePipeline(VanillaPipeline):
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
         self.model.lpips.may_download = False
-        seed = trainer.config.machine.seed
+        self.seed = trainer.config.machine.seed
         self.controller = PruneController(
             self.config.prune,
             self.model,
             optimizers,
-            seed,
+            self.seed,
             self.datamanager.get_train_rays_per_batch,
-            FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, seed),  # type: ignore[arg-type]
-            partial(collect_samples, self.model, self.datamanager.train_dataset),  # type: ignore[arg-type]
+            self.measure,
+            self.calibrate,
+            watched=self.panel_mount.mounted,
         )
+        self.steering = Steering(self.controller)
         from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
 
         method: Any = all_methods.get(trainer.config.method_name)
         defaults = getattr(method.pipeline, "prune", None) if method is not None else None
         self.controller.start(trainer._start_step, trainer.config.max_num_iterations, defaults)
-        return super().get_training_callbacks(training_callback_attributes) + self.controller.callbacks()
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]

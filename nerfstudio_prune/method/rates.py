@@ -3,6 +3,7 @@
 from nerfstudio.engine.optimizers import Optimizers
 from torch.optim import Optimizer
 
+from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.learning_rate import RecoveryRate, restart_scheduler, set_learning_rate
 from nerfstudio_prune.method.config import FilledPruneConfig
 from nerfstudio_prune.method.model import PruneModel
@@ -20,19 +21,22 @@ class Rates:
 
     def __init__(self, config: FilledPruneConfig, model: PruneModel, optimizers: Optimizers) -> None:
         self.config, self.model, self.optimizers = config, model, optimizers
-        self._rate = RecoveryRate(
-            config.recovery_lr, config.recovery_decay, config.recovery_warm_up, config.recovery_lr_factor
-        )
+        self._rate = RecoveryRate(config.recovery_lr, config.recovery_decay, config.recovery_warm_up)
 
     def before_step(self, step: int) -> None:
         """Sets the rates of a training step."""
         done = [event for event in self.model.prune_state.history if not event.error]
         if not done:
             return
-        last = done[-1]
-        progress = last.scheduled.progress if last.scheduled is not None else 1.0
+        age, factor = step - done[-1].step - 1, self._factor(done[-1])
         for name, optimizer in self._pruned().items():
-            self._rate.enter(optimizer, self.optimizers.schedulers.get(name), step - last.step - 1, progress)
+            self._rate.enter(optimizer, self.optimizers.schedulers.get(name), age, factor)
+
+    def _factor(self, event: PruneEvent) -> float:
+        """What holds from an event on: by the share of the cut that is done, or what a cut by hand said itself."""
+        if event.scheduled is None:
+            return float(event.options["recovery_lr_factor"])
+        return self.config.recovery_lr_factor**event.scheduled.progress
 
     def after_step(self) -> None:
         """Puts the schedule's rates back."""

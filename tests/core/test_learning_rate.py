@@ -102,22 +102,20 @@ def test_detour_by_hand() -> None:
 
 
 def test_factor_by_hand() -> None:
-    """The factor is whole when the whole cut is done, and on a way of several cuts grows like the cuts; a detour comes
-    back to the rate with it, and a warm-up rises to that."""
-    detour = RecoveryRate(None, 0, 0, factor=4.0)
-    assert [detour.rate(0.1, 0, progress) for progress in (0.5, 1.0)] == pytest.approx([0.2, 0.4])
-    assert detour.rate(0.1, 10_000) == pytest.approx(0.4)
-    assert [RecoveryRate(1.0, 2, 0, 4.0).rate(0.0025, age) for age in range(4)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
-    assert [RecoveryRate(None, 0, 1, 2.0).rate(0.1, age) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
+    """A detour comes back to the rate with the factor, and a warm-up rises to that; the factor itself does not end."""
+    assert RecoveryRate(None, 0, 0).rate(0.1, 10_000, 4.0) == pytest.approx(0.4)
+    detour, warm_up = RecoveryRate(1.0, 2, 0), RecoveryRate(None, 0, 1)
+    assert [detour.rate(0.0025, age, 4.0) for age in range(4)] == pytest.approx([1.0, 0.1, 0.01, 0.01])
+    assert [warm_up.rate(0.1, age, 2.0) for age in range(3)] == pytest.approx([0.1, 0.2, 0.2])
 
 
-def used_rates(rate: RecoveryRate, build: Build, scheduled: bool) -> list[tuple[float, float]]:
+def used_rates(rate: RecoveryRate, build: Build, scheduled: bool, factor: float = 1.0) -> list[tuple[float, float]]:
     """Rate used and rate of the schedule in five steps after an event; checks that the schedule's is put back."""
     optimizer, scheduler = make(build)
     twin, twin_scheduler = make(build)
     used = []
     for age in range(5):
-        rate.enter(optimizer, scheduler if scheduled else None, age)
+        rate.enter(optimizer, scheduler if scheduled else None, age, factor)
         used.append((optimizer.param_groups[0]["lr"], twin.param_groups[0]["lr"]))
         for one, other in ((optimizer, scheduler), (twin, twin_scheduler)):
             one.step()
@@ -132,7 +130,7 @@ def used_rates(rate: RecoveryRate, build: Build, scheduled: bool) -> list[tuple[
 @pytest.mark.parametrize("scheduled", [True, False], ids=["scheduler", "none"])
 def test_factor_does_not_compound(build: Build, scheduled: bool) -> None:
     """It is set anew in every step; if it stayed in what the scheduler multiplies, the rate would explode."""
-    for used, own in used_rates(RecoveryRate(None, 0, 0, factor=3.0), build, scheduled):
+    for used, own in used_rates(RecoveryRate(None, 0, 0), build, scheduled, factor=3.0):
         assert used == pytest.approx(3 * own)
 
 

@@ -24,7 +24,7 @@ from tiny_run import (
 )
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.method import controller as controller_module
+from nerfstudio_prune.method import choosing as choosing_module
 from nerfstudio_prune.method.config import FieldTargetConfig
 from nerfstudio_prune.method.controller import PruneController
 from nerfstudio_prune.neurons.pruner import NonFiniteWeightsError, Pruning
@@ -59,13 +59,13 @@ def check(trainer: Any) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events, with their edits of parameters."""
     found: list[Pruning] = []
-    inner = controller_module.plan_pruning
+    inner = choosing_module.plan_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(controller_module, "plan_pruning", spy)
+    monkeypatch.setattr(choosing_module, "plan_pruning", spy)
     return found
 
 

@@ -1,0 +1,1 @@
+"""The pruning panel of Nerfstudio's viewer. Imported only where there is a viewer; nothing below knows of it."""

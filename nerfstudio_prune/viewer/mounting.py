@@ -1,0 +1,70 @@
+"""Puts the panel into Nerfstudio's viewer. All that is known of the host's viewer is here."""
+
+import contextlib
+import threading
+from typing import Any
+
+from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer import Viewer
+
+from nerfstudio_prune.method.pipeline import PrunePipeline
+from nerfstudio_prune.viewer.panel import PrunePanel
+from nerfstudio_prune.viewer.scene_view import SceneView
+from nerfstudio_prune.viewer.session import Session, TrainingState
+
+CPU_MAX_RES = 128
+"""Pixels of a still at first on a CPU, where the host's 512 take about a minute."""
+
+
+def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
+    """Adds the folder to the control tab, and lets the viewer render through a `SceneView`.
+
+    Args:
+        viewer: The viewer, as far as it stands when it looks for controls.
+        pipeline: The pipeline it shows.
+    """
+    lock = viewer.train_lock if viewer.train_lock is not None else threading.Lock()
+
+    def training() -> TrainingState:
+        return "none" if viewer.trainer is None else viewer.trainer.training_state
+
+    session = Session(pipeline, lock, training, lambda: viewer.step)
+    scene = SceneView(pipeline.model, viewer.control_panel, session.before)
+    viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
+    _keep_alive(viewer)
+    if pipeline.model.device.type == "cpu":
+        viewer.control_panel._max_res.value = CPU_MAX_RES
+
+    def rerender() -> None:
+        # A tab that comes or goes is in one of the host's lists and not in the other.
+        with contextlib.suppress(KeyError, AssertionError):
+            viewer._trigger_rerender()
+
+    with _control_tab(viewer):
+        panel = PrunePanel(viewer.viser_server.gui, session, scene, rerender)
+    panel.start()
+    return panel
+
+
+def _control_tab(viewer: Viewer) -> Any:
+    """The tab that the host's own controls are in, as a context."""
+    element = viewer.control_panel._train_speed.gui_handle
+    assert element is not None
+    return viewer.viser_server.gui._container_handle_from_id[element._impl.parent_container_id]
+
+
+def _keep_alive(viewer: Viewer) -> None:
+    """Lets the training survive a tab that comes or goes while the host looks through its lists of tabs.
+
+    The trainer goes on after a RuntimeError of the viewer, and after nothing else.
+    """
+    update_scene: Any = viewer.update_scene
+
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            update_scene(*args, **kwargs)
+        except (KeyError, AssertionError) as error:
+            CONSOLE.log(f"Viewer: a tab came or went ({type(error).__name__})")
+            raise RuntimeError("a tab came or went") from error
+
+    viewer.update_scene = guarded  # type: ignore[method-assign]

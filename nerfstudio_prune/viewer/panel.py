@@ -1,0 +1,362 @@
+"""The pruning panel: elements, what they call, and a thread that keeps them up to date."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Optional, get_args
+
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+
+from nerfstudio_prune.method.steering import TARGET_NAMES, Cut, Message, RequestName
+from nerfstudio_prune.neurons.refit import RefitMode
+from nerfstudio_prune.neurons.scores import SCORES
+from nerfstudio_prune.neurons.strategies import STRATEGIES
+from nerfstudio_prune.viewer.preview import Preview
+from nerfstudio_prune.viewer.scene_view import SceneView
+from nerfstudio_prune.viewer.session import Session, Status
+from nerfstudio_prune.viewer.texts import layers_text, plain, preview_text, request_text, state_text
+
+OWN_SCORE = "strategy's own"
+ALL_LAYERS = "all of field_fine"
+PLOTS = ("scores", "weights", "widths", "PSNR")
+PLOT_ASPECT = 1.0
+TICK_SECONDS = 0.5
+"""How often the state is looked at."""
+SETTLE_SECONDS = 0.3
+"""A preview is made when a slider has stood still for this long."""
+LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
+"""While training goes on a preview is made anew at most this often, and in at most this share of the time."""
+
+
+class PrunePanel:
+    """Elements inside the current container of viser, see `start`.
+
+    Callbacks run on viser's threads. They read the elements and leave a note; previews and plots are made by the
+    panel's own thread, and requests are carried out by the trainer's.
+
+    Args:
+        gui: viser's interface to its elements.
+        session: The run.
+        scene: What the viewer renders.
+        rerender: Makes the viewer render anew.
+    """
+
+    def __init__(self, gui: Any, session: Session, scene: SceneView, rerender: Callable[[], None]) -> None:
+        self.gui = gui
+        self.session = session
+        self.scene = scene
+        self.rerender = rerender
+        self.message = Message()
+        """What the panel itself has to say, besides what became of requests."""
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._loop, name="prune-panel", daemon=True)
+        self._texts: dict[str, str] = {}
+        self._changed_at: Optional[float] = None
+        self._made_at = 0.0
+        self._made: Optional[tuple[Cut, Preview]] = None
+        self._plot_wanted = False
+        self._plot: Any = None
+        self._event: object = None
+        self._build(Cut.of(session.config))
+
+    def _build(self, cut: Cut) -> None:
+        gui = self.gui
+        self.folder = gui.add_folder("Pruning")
+        with self.folder:
+            self.state = gui.add_markdown("")
+            with gui.add_folder("Layers", expand_by_default=False):
+                self.layers = gui.add_markdown("")
+            with gui.add_folder("Cut"):
+                self._build_cut(cut)
+            with gui.add_folder("Schedule", expand_by_default=False):
+                self.pause = gui.add_checkbox(
+                    "pause", False, hint="Planned prunings wait; one that is overdue happens when this is switched off."
+                )
+                self.retarget = gui.add_button(
+                    "Use cut for the plan",
+                    color="gray",
+                    hint="The prunings that are planned still use strategy, score, refit and target from above.",
+                )
+            with gui.add_folder("Plots", expand_by_default=False):
+                self.plot = gui.add_dropdown(
+                    "plot",
+                    PLOTS,
+                    hint="scores: of all neurons, sorted, and where the cut is. weights: how large edge weights are. "
+                    "widths: of all layers. PSNR: over time, with the prunings.",
+                )
+                names = [group for group in self.session.status().sizes.groups]
+                self.layer = gui.add_dropdown(
+                    "layer", [ALL_LAYERS, *names], hint="Layer whose scores are shown; the other plots show all."
+                )
+                self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
+                self.plots = gui.add_folder("Plot", visible=False)
+        cut_elements = (self.strategy, self.score, self.refit, self.target, self.value, self.factor)
+        for element in cut_elements:
+            element.on_update(lambda _: self._on_cut())
+        self.preview.on_update(lambda _: self._on_preview())
+        self.pause.on_update(lambda _: self._on_pause())
+        self.prune.on_click(lambda _: self._on_prune())
+        self.undo.on_click(lambda _: self._on_request("undo"))
+        self.retarget.on_click(lambda _: self._on_request("retarget"))
+        for element in (self.plot, self.layer):
+            element.on_update(lambda _: self._on_plot(only_again=True))
+        self.draw.on_click(lambda _: self._on_plot())
+        self._update_score()
+
+    def _build_cut(self, cut: Cut) -> None:
+        gui = self.gui
+        self.strategy = gui.add_dropdown(
+            "strategy",
+            sorted(STRATEGIES),
+            cut.strategy,
+            hint="Which neurons stay. obs and pivoted-qr look at training rays and need no score; obs is the best with "
+            "refit lstsq.",
+        )
+        self.score = gui.add_dropdown(
+            "score",
+            [OWN_SCORE, *sorted(SCORES)],
+            cut.score or OWN_SCORE,
+            hint="What a neuron is worth, for strategies that take a score.",
+        )
+        self.refit = gui.add_dropdown(
+            "refit",
+            get_args(RefitMode),
+            cut.refit,
+            hint="How the neurons that stay take over what left: lstsq by least squares on training rays, merge "
+            "without rays, none not at all.",
+        )
+        self.target = gui.add_dropdown(
+            "target",
+            TARGET_NAMES,
+            cut.target,
+            hint="pruning_ratio: share of every layer's first width to remove. target_parameters, target_macs: share "
+            "of the first parameters, or operations, of both fields to keep; each layer gets what it needs.",
+        )
+        self.value = gui.add_slider("value", 0.0, 1.0, 0.01, round(cut.value, 2), hint="Value of the target.")
+        self.factor = gui.add_number(
+            "lr_factor",
+            cut.recovery_lr_factor,
+            min=0.1,
+            max=10.0,
+            step=0.1,
+            hint="recovery_lr_factor: on the learning rate from this cut on. Half the width bears twice the rate.",
+        )
+        self.preview = gui.add_checkbox(
+            "preview",
+            False,
+            hint="Render the scene as it would look right after this cut. The training goes on uncut; output "
+            "rgb_before then shows the network without the cut.",
+        )
+        self.forecast = gui.add_markdown("")
+        self.prune = gui.add_button(
+            "Prune now", hint="Cut at the end of the running step, on the trainer's thread, beside the schedule."
+        )
+        self.undo = gui.add_button(
+            "Undo",
+            color="gray",
+            hint="Back to weights, moments and history from before the last pruning of this process; step and learning "
+            "rate go on. Compare first: outputs rgb_before and difference, and the split screen.",
+        )
+        self.requests = gui.add_markdown("")
+
+    def start(self) -> None:
+        """Begins to keep the elements up to date."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends that, and waits until it has ended."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def cut(self) -> Cut:
+        """What the elements say."""
+        own = self.score.disabled or self.score.value == OWN_SCORE
+        return Cut(
+            self.strategy.value,
+            None if own else self.score.value,
+            self.refit.value,
+            self.target.value,
+            float(self.value.value),
+            float(self.factor.value),
+        )
+
+    def _update_score(self) -> None:
+        self.score.disabled = STRATEGIES[self.strategy.value]().needs_samples
+
+    def _on_cut(self) -> None:
+        self._update_score()
+        if self.preview.value:
+            self._changed_at = time.monotonic()
+            self._wake.set()
+
+    def _on_preview(self) -> None:
+        if self.preview.value:
+            self._changed_at = time.monotonic() - SETTLE_SECONDS
+        else:
+            self._changed_at = None
+            self._show_preview(None, "")
+        self._wake.set()
+
+    def _on_prune(self) -> None:
+        if self._on_request("prune") and self.preview.value:
+            # From now on the real thing is shown.
+            self.preview.value = False
+
+    def _on_request(self, name: RequestName) -> bool:
+        """Passes a request on, and whether it could be made."""
+        try:
+            self.session.request(name, None if name == "undo" else self.cut())
+            self.message = Message()
+        except ValueError as error:
+            self._complain(f"{name}: {error}")
+            return False
+        finally:
+            self._wake.set()
+        return True
+
+    def _on_pause(self) -> None:
+        self.session.paused = bool(self.pause.value)
+        self._wake.set()
+
+    def _on_plot(self, only_again: bool = False) -> None:
+        if not only_again or self._plot is not None:
+            self._plot_wanted = True
+            self._wake.set()
+
+    def _complain(self, text: str) -> None:
+        self.message = Message(text, error=True)
+        CONSOLE.print(f"[red]Pruning panel: {escape(text)}")
+
+    def _loop(self) -> None:
+        while not self._stopped:
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+            try:
+                self.tick()
+            except Exception as error:  # a panel that shows nothing new is better than none
+                if self._stopped or "loop is closed" in str(error):  # the server has gone, or is going
+                    return
+                CONSOLE.print(f"[red]Pruning panel: {escape(traceback.format_exc())}")
+                time.sleep(TICK_SECONDS)
+
+    def tick(self) -> None:
+        """Brings all elements up to date, and makes previews and plots that are due."""
+        status = self.session.status()
+        self._refresh(status)
+        if status.busy:
+            return
+        event = (status.phase, status.last_event)
+        if event != self._event:
+            if self._event is not None:
+                self._plot_wanted = self._plot_wanted or self._plot is not None
+                self._made = None
+                if self.preview.value:
+                    self._changed_at = time.monotonic()
+                self.rerender()
+            self._event = event
+        if self._preview_due(status):
+            self._changed_at = None
+            self._guarded(self._make_preview, "preview")
+        if self._plot_wanted:
+            self._plot_wanted = False
+            self._guarded(self._draw, "plot")
+
+    def _preview_due(self, status: Status) -> bool:
+        if not self.preview.value:
+            return False
+        now = time.monotonic()
+        if self._changed_at is not None:
+            return now >= self._changed_at + SETTLE_SECONDS
+        if self._made is None or status.training != "training" or status.step == self._made[1].step:
+            return False
+        return now >= self._made_at + max(LEAST_REFRESH_SECONDS, self._made[1].seconds / REFRESH_SHARE)
+
+    def _guarded(self, work: Callable[[], None], name: str) -> None:
+        """Does work whose failure belongs into the panel and ends nothing."""
+        try:
+            work()
+        except Exception as error:  # as above
+            self._complain(f"{name}: {error}")
+            if not isinstance(error, ValueError):
+                CONSOLE.print(escape(traceback.format_exc()))
+            if name == "preview":
+                self._show_preview(None, "")
+
+    def _made_for(self, cut: Cut) -> Preview:
+        """The preview of a cut; that of the last one if it is the same and nothing has changed since."""
+        if self._made is None or self._made[0] != cut or self._made[1].step != self.session.step:
+            self._made = (cut, self.session.preview(cut))
+        return self._made[1]
+
+    def _make_preview(self) -> None:
+        cut = self.cut()
+        self._set("forecast", f"⏳ computing …  \n{self._texts.get('forecast', '')}")
+        preview = self._made_for(cut)
+        if not self._current(cut):
+            return
+        self._show_preview(preview, preview_text(preview, None))
+        quality = self.session.quality(preview)
+        if self._current(cut):
+            self._set("forecast", preview_text(preview, quality))
+            self.message = Message()
+        self._made_at = time.monotonic()
+
+    def _current(self, cut: Cut) -> bool:
+        """Whether a preview of a cut is still wanted."""
+        return bool(self.preview.value) and cut == self.cut()
+
+    def _show_preview(self, preview: Optional[Preview], text: str) -> None:
+        shown = None if preview is None else preview.model
+        changed = shown is not self.scene.preview
+        self.scene.preview = shown
+        self._set("forecast", text)
+        if changed:
+            self.rerender()
+
+    def _draw(self) -> None:
+        self._set("requests", "⏳ drawing …")
+        from nerfstudio_prune.viewer import figures  # noqa: PLC0415  plotly takes a second
+
+        name = self.plot.value
+        if name == "scores":
+            preview = self._made_for(self.cut())
+            figure = figures.scores_figure(preview, None if self.layer.value == ALL_LAYERS else self.layer.value)
+        elif name == "weights":
+            figure = figures.weights_figure(self.session.weights())
+        elif name == "widths":
+            status = self.session.status()
+            figure = figures.widths_figure(status.sizes, status.initial)
+        else:
+            figure = figures.psnr_figure(self.session.course(), self.session.history())
+        if self._plot is None:
+            # Only now: viser sends plotly's program, 4 MB, with the first plot.
+            with self.plots:
+                self._plot = self.gui.add_plotly(figure, aspect=PLOT_ASPECT)
+            self.plots.visible = True
+        else:
+            self._plot.figure = figure
+
+    def _refresh(self, status: Status) -> None:
+        """Texts, and which buttons can be pressed."""
+        self._set("state", state_text(status))
+        self._set("layers", layers_text(status))
+        names: tuple[RequestName, ...] = get_args(RequestName)
+        obstacles: dict[RequestName, str] = {name: self.session.obstacle(name) for name in names}
+        for name in names:
+            getattr(self, name).disabled = bool(obstacles[name])
+        self.pause.disabled = bool(obstacles["retarget"]) and not status.paused
+        text = request_text(status, obstacles)
+        if self.message.text:
+            text = "  \n".join(filter(None, ["⚠️ " + plain(self.message.text), text]))
+        self._set("requests", text)
+
+    def _set(self, name: str, text: str) -> None:
+        """Changes a text, and sends it only if it is another."""
+        if self._texts.get(name) != text:
+            self._texts[name] = text
+            getattr(self, name).content = text

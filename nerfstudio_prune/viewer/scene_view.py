@@ -1,0 +1,70 @@
+"""What the viewer renders: the network that is trained or a preview of a cut, and the one from before beside it."""
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.viewer.control_panel import ControlPanel
+from torch import Tensor
+
+from nerfstudio_prune.method.model import PruneModel
+
+NOTHING_KEPT = 0.5
+"""Grey that `rgb_before` shows where no network from before is known."""
+
+
+class SceneView:
+    """Stands in for the model in the viewer, and only there.
+
+    Adds the outputs `difference`, the mean absolute difference of the two colours, and `rgb_before`: what the network
+    from before the last event shows, or while a preview is on, the network without that cut. They are rendered only
+    when the viewer shows them, and are filled with one value otherwise: the viewer resets its choice when the names
+    of the outputs change, and a second tab that still holds the old ones would fail.
+
+    Args:
+        model: The model that is trained.
+        control_panel: The viewer's, for what it shows.
+        before: Gives the network from before the last event, if it is known.
+    """
+
+    def __init__(
+        self, model: PruneModel, control_panel: ControlPanel, before: Callable[[], Optional[PruneModel]]
+    ) -> None:
+        self.model = model
+        self.control_panel = control_panel
+        self.before = before
+        self.preview: Optional[PruneModel] = None
+        """A cut network that is shown in place of the model; None if no preview is on. Any thread may set it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def shown(self) -> set[str]:
+        """Names of the outputs that are on the screen."""
+        panel = self.control_panel
+        return {panel.output_render, panel.split_output_render} if panel.split else {panel.output_render}
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:
+        """Renders an image; called by the viewer with the trainer's lock held.
+
+        Args:
+            camera: A single camera.
+            obb_box: Box that the scene is cropped to.
+        """
+        if self.model.device.type == "cpu":
+            # The flag belongs to the thread, and this is one of the viewer's.
+            torch.set_flush_denormal(True)
+        preview = self.preview
+        outputs = (preview or self.model).get_outputs_for_camera(camera, obb_box=obb_box)
+        rgb = outputs["rgb"]
+        rgb_before, difference = torch.full_like(rgb, NOTHING_KEPT), torch.zeros_like(rgb[..., :1])
+        if self.shown() & {"rgb_before", "difference"}:
+            other = self.model if preview is not None else self.before()
+            if other is not None:
+                rgb_before = other.get_outputs_for_camera(camera, obb_box=obb_box)["rgb"]
+                difference = (rgb - rgb_before).abs().mean(dim=-1, keepdim=True)
+        # The last one is the viewer's own choice for the other half of a split screen.
+        return {**outputs, "difference": difference, "rgb_before": rgb_before}

@@ -145,7 +145,7 @@ class Steering:
                 CONSOLE.print(f"By hand at step {step}: {escape(text)}")
             except Exception as error:  # whatever a person asked for, the training goes on
                 self.message = Message(f"Step {step}, {name}: {error}", error=True)
-                CONSOLE.print(f"[red]By hand at step {step}, {name} failed, nothing was changed: {escape(str(error))}")
+                CONSOLE.print(f"[red]By hand at step {step}, {name} failed: {escape(str(error))}")
                 if not isinstance(error, ValueError):
                     CONSOLE.print(escape(traceback.format_exc()))
             finally:
@@ -188,7 +188,7 @@ class Steering:
         state.options = plan_options(config)
         controller.use(config)
         steps = ", ".join(str(event.step) for event in changed)
-        return f"the planned pruning (step {steps}) goes to {_target_text(config)}"
+        return f"the planned pruning (step {steps}) goes to {target_text(config)}"
 
 
 def pruned_text(event: PruneEvent) -> str:
@@ -206,9 +206,18 @@ def _named(config: FilledPruneConfig) -> dict[str, object]:
     return {**{name: values[name] for name in names}, "coarse": None, "fine": None}
 
 
-def _target_text(config: FilledPruneConfig) -> str:
-    for name in TARGET_NAMES:
-        value = getattr(config, name)
-        if value is not None:
-            return f"{name} {value:g}"
-    raise AssertionError("a cut has a target")
+def target_text(config: FilledPruneConfig) -> str:
+    """How far the options go, in a few words."""
+    if config.strategy == "edge":
+        if config.edge_threshold is not None:
+            return f"edge_threshold {config.edge_threshold:g}"
+        return f"edge_keep_fraction {0.5 if config.edge_keep_fraction is None else config.edge_keep_fraction:g}"
+    if config.has_budget:
+        name, value = config.budget_option
+        return f"{name} {value:g}"
+    if config.group_widths is not None:
+        return "group_widths"
+    named = [(name, getattr(config, name)) for name in ("width", "head_width", "pruning_ratio")]
+    own = [name for name in ("coarse", "fine") if getattr(config, name).given]
+    texts = [f"{name} {value:g}" for name, value in named if value is not None]
+    return ", ".join([*(texts or ["pruning_ratio 0.5"]), *own])

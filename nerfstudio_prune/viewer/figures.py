@@ -135,6 +135,7 @@ def _figure(x: str, y: str) -> go.Figure:
     figure = go.Figure()
     figure.update_layout(
         template="plotly_dark",
+        autosize=True,  # viser draws at first with no width, for which plotly would take 700 pixels
         paper_bgcolor="rgba(0,0,0,0)",
         margin={"l": 10, "r": 10, "t": 24, "b": 10},
         font={"size": 11},

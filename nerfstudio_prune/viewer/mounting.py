@@ -4,8 +4,12 @@ import contextlib
 import threading
 from typing import Any
 
+import numpy as np
 from nerfstudio.utils.rich_utils import CONSOLE
-from nerfstudio.viewer.viewer import Viewer
+from nerfstudio.viewer.control_panel import ControlPanel
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from viser import ClientHandle
+from viser.transforms import SO3
 
 from nerfstudio_prune.method.pipeline import PrunePipeline
 from nerfstudio_prune.viewer.panel import PrunePanel
@@ -32,6 +36,7 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
     scene = SceneView(pipeline.model, viewer.control_panel, session.before)
     viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
     _keep_alive(viewer)
+    _split_with_before(viewer.control_panel)
     if pipeline.model.device.type == "cpu":
         viewer.control_panel._max_res.value = CPU_MAX_RES
 
@@ -43,7 +48,25 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
     with _control_tab(viewer):
         panel = PrunePanel(viewer.viser_server.gui, session, scene, rerender)
     panel.start()
+    _start_at_a_photo(viewer, pipeline)
     return panel
+
+
+def _start_at_a_photo(viewer: Viewer, pipeline: PrunePipeline) -> None:
+    """New tabs look from beside the first training camera: where the host puts them may be inside of the scene."""
+    dataset = pipeline.datamanager.train_dataset
+    if dataset is None or len(dataset) == 0:
+        return
+    pose = dataset.cameras.camera_to_worlds[0].cpu().double().numpy()
+    # So far to its right that its own picture is not in the way.
+    position = pose[:, 3] + 2 * viewer.config.camera_frustum_scale * pose[:, 0]
+    turn = SO3.from_matrix(pose[:, :3]) @ SO3.from_x_radians(np.pi)
+
+    @viewer.viser_server.on_client_connect
+    def _(client: ClientHandle) -> None:
+        with client.atomic():
+            client.camera.position = position * VISER_NERFSTUDIO_SCALE_RATIO
+            client.camera.wxyz = turn.wxyz
 
 
 def _control_tab(viewer: Viewer) -> Any:
@@ -51,6 +74,21 @@ def _control_tab(viewer: Viewer) -> Any:
     element = viewer.control_panel._train_speed.gui_handle
     assert element is not None
     return viewer.viser_server.gui._container_handle_from_id[element._impl.parent_container_id]
+
+
+def _split_with_before(control_panel: ControlPanel) -> None:
+    """Lets the other half of a split screen show `rgb_before` until a person chooses something else.
+
+    With every new tab the host sets it to the last of the outputs.
+    """
+    update: Any = control_panel.update_output_options
+
+    def updated(options: list[str]) -> None:
+        chosen = control_panel.split_output_render
+        update(options)
+        control_panel._split_output_render.value = chosen if chosen in options else "rgb_before"
+
+    control_panel.update_output_options = updated  # type: ignore[method-assign]
 
 
 def _keep_alive(viewer: Viewer) -> None:

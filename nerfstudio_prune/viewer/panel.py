@@ -80,7 +80,8 @@ class PrunePanel:
                     color="gray",
                     hint="The prunings that are planned still use strategy, score, refit and target from above.",
                 )
-            with gui.add_folder("Plots", expand_by_default=False):
+            self.plots = gui.add_folder("Plots", expand_by_default=False)
+            with self.plots:
                 self.plot = gui.add_dropdown(
                     "plot",
                     PLOTS,
@@ -92,7 +93,6 @@ class PrunePanel:
                     "layer", [ALL_LAYERS, *names], hint="Layer whose scores are shown; the other plots show all."
                 )
                 self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
-                self.plots = gui.add_folder("Plot", visible=False)
         cut_elements = (self.strategy, self.score, self.refit, self.target, self.value, self.factor)
         for element in cut_elements:
             element.on_update(lambda _: self._on_cut())
@@ -337,7 +337,6 @@ class PrunePanel:
             # Only now: viser sends plotly's program, 4 MB, with the first plot.
             with self.plots:
                 self._plot = self.gui.add_plotly(figure, aspect=PLOT_ASPECT)
-            self.plots.visible = True
         else:
             self._plot.figure = figure
 

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from nerfstudio_prune.method.calibration import Calibration
@@ -63,10 +64,14 @@ def preview_cut(
         ValueError: If the cut is impossible.
     """
     start = time.perf_counter()
+    if model.device.type == "cpu":
+        # The flag belongs to the thread, and this is not the trainer's.
+        torch.set_flush_denormal(True)
     with lock:
         fields = {name: deepcopy(getattr(model, name)).requires_grad_(False) for name in FIELDS}
         samples = calibrate(config.make_calibration(), seed) if config.needs_samples else None
-    copy = model.with_fields(fields)
+        copy = model.with_fields(fields)
+        copy.prune_state = replace(model.prune_state)
     check_finite(copy.neuron_groups())
     before = sizes_of(copy, {})
     score_name, scores = layer_scores(config, copy, samples)

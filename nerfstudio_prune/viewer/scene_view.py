@@ -66,5 +66,4 @@ class SceneView:
             if other is not None:
                 rgb_before = other.get_outputs_for_camera(camera, obb_box=obb_box)["rgb"]
                 difference = (rgb - rgb_before).abs().mean(dim=-1, keepdim=True)
-        # The last one is the viewer's own choice for the other half of a split screen.
         return {**outputs, "difference": difference, "rgb_before": rgb_before}

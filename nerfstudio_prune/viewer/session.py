@@ -15,7 +15,7 @@ from nerfstudio_prune.method.pipeline import PrunePipeline
 from nerfstudio_prune.method.quality import FixedRays
 from nerfstudio_prune.method.resuming import with_plan_options
 from nerfstudio_prune.method.sizes import Sizes, initial_sizes_of, sizes_of
-from nerfstudio_prune.method.steering import Cut, Message, RequestName
+from nerfstudio_prune.method.steering import Cut, Message, RequestName, target_text
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.viewer.preview import Preview, preview_cut
 
@@ -36,6 +36,8 @@ class Status:
     next_event: Optional[ScheduledEvent]
     strategy: str
     """Of the planned events."""
+    target: str
+    """Of the planned events, in words."""
     sizes: Sizes
     initial: Sizes
     rays_per_sec: float
@@ -114,6 +116,7 @@ class Session:
             paused=self.paused,
             next_event=pending[0] if pending else None,
             strategy=config.strategy,
+            target=target_text(config),
             sizes=sizes,
             initial=initial,
             rays_per_sec=0.0 if controller is None else controller.rays_per_sec,

@@ -1,10 +1,10 @@
 """What the panel says, as Markdown. viser compiles it as MDX: braces and angle brackets must be escaped."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.method.sizes import Sizes
 from nerfstudio_prune.method.steering import RequestName
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
@@ -24,30 +24,21 @@ def state_text(status: Status) -> str:
     Args:
         status: State of the run.
     """
-    now, first = status.sizes, status.initial
-    lines = [f"**{status.phase}**, step {status.step:,}" + _training_text(status), _next_text(status)]
-    edges = " living" if status.strategy == "edge" else ""
-    lines.append(f"{now.parameters:,} of {first.parameters:,}{edges} parameters ({_share(now, first, 'parameters')})")
-    lines.append(f"{now.macs_per_ray:,} MACs per ray ({_share(now, first, 'macs_per_ray')})")
-    lines.append(f"{BYTES * now.parameters / 1e6:.2f} of {BYTES * first.parameters / 1e6:.2f} MB in fp32")
-    event = status.last_event
+    now, first, event = status.sizes, status.initial, status.last_event
+    rows = _size_rows(first, now, "living edges" if status.strategy == "edge" else "parameters")
     if status.rays_per_sec:
-        speed = f"{status.rays_per_sec:,.0f} training rays/s"
-        if event is not None and event.rays_per_sec_before:
-            speed += f" ({event.rays_per_sec_before:,.0f} before the last event)"
-        lines.append(speed)
-    if event is not None:
-        lines.append(event_line(event))
-    return "  \n".join(lines)
-
-
-def event_line(event: PruneEvent) -> str:
-    """The last event and what it did to the quality."""
+        before = "" if event is None or not event.rays_per_sec_before else f"{event.rays_per_sec_before:,.0f}"
+        rows.append(("train rays/s", before, f"{status.rays_per_sec:,.0f}"))
+    if event is not None and "psnr" in event.metrics_before:
+        rows.append(("PSNR, dB", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
+    texts = {"training": "", "paused": ", paused", "completed": ", training has ended", "none": ", not in training"}
+    lines = [f"**{status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
+    text = "  \n".join(lines) + "\n\n" + _table(("", "before", "now"), rows)
+    if event is None:
+        return text
     how = f" by {event.options['score']}" if event.options.get("score") else ""
-    text = f"last event: step {event.step:,}, {plain(event.strategy + how)}"
-    if "psnr" in event.metrics_before:
-        text += f", PSNR {event.metrics_before['psnr']:.2f} → {event.metrics_after['psnr']:.2f} dB"
-    return text
+    last = f"last event: step {event.step:,}, {event.strategy}{how}. Before: sizes at first, others at it"
+    return f"{text}\n\n*{plain(last)}*"
 
 
 def layers_text(status: Status) -> str:
@@ -62,12 +53,8 @@ def layers_text(status: Status) -> str:
         first = status.initial.groups[name]
         rows.setdefault(layer, {})[field] = f"{size:,} of {first:,}" if size != first else f"{size:,}"
     fields = list(dict.fromkeys(field for row in rows.values() for field in row))
-    lines = [
-        "| layer | " + " | ".join(field.removeprefix("field_") for field in fields) + " |",
-        "| :-- |" + " --: |" * len(fields),
-    ]
-    lines += [f"| {plain(name)} | " + " | ".join(row.get(f, "") for f in fields) + " |" for name, row in rows.items()]
-    return "\n".join(lines)
+    header = ("layer", *(field.removeprefix("field_") for field in fields))
+    return _table(header, [(plain(name.replace(".layers.", " ")), *map(row.get, fields)) for name, row in rows.items()])
 
 
 def request_text(status: Status, obstacles: Mapping[RequestName, str]) -> str:
@@ -100,35 +87,32 @@ def preview_text(preview: Preview, quality: Optional[tuple[float, float]]) -> st
         preview: The preview.
         quality: PSNR without and with the cut, in dB.
     """
-    before, after = preview.before, preview.after
-    lines = [
-        f"At step {preview.step:,} this cut would leave",
-        f"{after.parameters:,} of {before.parameters:,} parameters ({_share(after, before, 'parameters')})",
-        f"{after.macs_per_ray:,} MACs per ray ({_share(after, before, 'macs_per_ray')})",
+    if preview.after == preview.before:
+        return f"At step {preview.step:,} nothing is left to remove for this target"
+    rows = _size_rows(preview.before, preview.after, "parameters")
+    if quality is not None:
+        rows.append(("PSNR, dB", f"{quality[0]:.2f}", f"{quality[1]:.2f}"))
+    return _table((f"step {preview.step:,}", "without", "with the cut"), rows)
+
+
+def _size_rows(first: Sizes, now: Sizes, counted: str) -> list[tuple[str, str, str]]:
+    return [
+        (counted, f"{first.parameters:,}", f"{now.parameters:,}"),
+        ("MACs per ray", f"{first.macs_per_ray / 1e6:,.2f} M", f"{now.macs_per_ray / 1e6:,.2f} M"),
+        ("MB in fp32", f"{BYTES * first.parameters / 1e6:.2f}", f"{BYTES * now.parameters / 1e6:.2f}"),
     ]
-    if after == before:
-        lines = [f"At step {preview.step:,} nothing is left to remove for this target"]
-    elif quality is not None:
-        lines.append(f"PSNR {quality[0]:.2f} → {quality[1]:.2f} dB right after it")
-    return "  \n".join(lines)
 
 
-def _share(now: object, first: object, name: str) -> str:
-    return f"{100 * getattr(now, name) / max(1, getattr(first, name)):.0f} %"
-
-
-def _training_text(status: Status) -> str:
-    texts = {"training": "", "paused": ", paused", "completed": ", training has ended", "none": ", not in training"}
-    return texts[status.training]
+def _table(header: Sequence[str], rows: Sequence[Sequence[Optional[str]]]) -> str:
+    """Markdown table whose first column stands on the left."""
+    lines = [header, [":--", *("--:" for _ in header[1:])], *rows]
+    return "\n".join("| " + " | ".join(cell or "" for cell in line) + " |" for line in lines)
 
 
 def _next_text(status: Status) -> str:
     if status.next_event is None:
         return "no event is planned"
-    text = f"next event: after step {status.next_event.step:,}"
-    widths = sorted(set(status.next_event.targets.values()), reverse=True)
-    if widths:
-        text += f", to widths {', '.join(map(str, widths[:4]))}" + (", …" if len(widths) > 4 else "")
-    else:
-        text += f", {status.next_event.progress:.0%} of the way to the target"
+    text = f"next event: step {status.next_event.step:,}, to {plain(status.target)}"
+    if status.next_event.progress < 1:
+        text += f", {status.next_event.progress:.0%} of the way"
     return text + (" (schedule paused)" if status.paused else "")

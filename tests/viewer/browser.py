@@ -1,0 +1,167 @@
+"""A real training with a viewer, and a real Chromium that looks at it. Used by a test and by `take_screenshots.py`."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Software rendering: the page draws with WebGL. No connections of the browser's own.
+FLAGS = (
+    "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run --disable-quic"
+).split()
+PATIENCE = 120.0
+"""Seconds for what should happen soon, on a machine that does other things as well."""
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Training:
+    """A process with a viewer.
+
+    Args:
+        command: Program and options, without those of the viewer's address.
+        folder: Where it runs, and where its output goes (`log.txt`).
+        environment: Environment variables besides those of this process.
+    """
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log.txt"
+        address = ["--viewer.websocket-port", str(self.port), "--viewer.websocket-host", "127.0.0.1"]
+        program = str(Path(sys.executable).parent / command[0])
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [program, *command[1:2], *address, *command[2:]],
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self) -> None:
+        """Until the page can be opened.
+
+        Raises:
+            AssertionError: If the process ends before, or takes too long.
+        """
+        deadline = time.monotonic() + 2 * PATIENCE
+        while True:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-4000:]
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  only where there is a browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class PanelPage:
+    """A tab with the viewer, in the words of the panel.
+
+    Args:
+        browser: The browser.
+        url: Address of the viewer.
+        size: Pixels of the window, width and height.
+        scale: Pixels of a screenshot for one of the window.
+    """
+
+    def __init__(self, browser: Any, url: str, size: tuple[int, int] = (1000, 1700), scale: float = 1.0) -> None:
+        self.page = browser.new_page(
+            viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale, color_scheme="dark"
+        )
+        self.errors: list[str] = []
+        """Uncaught errors of the page."""
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.wait_for("Prune now")
+
+    def text(self) -> str:
+        """All that can be read."""
+        return " ".join(self.page.inner_text("body").split())
+
+    def wait_for(self, pattern: str, gone: bool = False) -> str:
+        """Until a regular expression is found in the text, or not any more; gives the text."""
+        return self.wait_until(lambda: bool(re.search(pattern, self.text())) != gone, pattern)
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> str:
+        """Until a condition holds; gives the text."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{what!r} did not come; the page says: {self.text()}"
+            self.page.wait_for_timeout(200)
+        return self.text()
+
+    def click(self, button: str) -> None:
+        """Presses a button, once it can be pressed."""
+        self.page.get_by_role("button", name=button, exact=True).click(timeout=1000 * PATIENCE)
+
+    def fold(self, folder: str) -> None:
+        """Opens or closes a folder."""
+        self.page.get_by_text(folder, exact=True).first.click()
+        self.page.wait_for_timeout(500)
+
+    def check(self, box: str) -> None:
+        """Presses a check box."""
+        self.page.get_by_label(box, exact=True).first.click()
+
+    def row(self, label: str) -> Any:
+        """The inputs of an element."""
+        return self.page.get_by_text(label, exact=True).first.locator("xpath=ancestor::div[.//input][1]//input")
+
+    def choose(self, label: str, option: str) -> None:
+        """Chooses from a list."""
+        self.row(label).first.click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+    def enter(self, label: str, value: str) -> None:
+        """Types a number into the field beside a slider."""
+        field = self.row(label).locator("visible=true").last
+        field.fill(value)
+        field.press("Enter")
+
+    def split(self) -> None:
+        """Switches the split screen on or off."""
+        folder = self.page.get_by_text("Split Screen", exact=True).first
+        folder.locator("xpath=ancestor::div[.//input[@type='checkbox']][1]//input").first.click()
+
+    def picture(self) -> bytes:
+        """What the scene looks like: a screenshot of the window without the panel."""
+        size = self.page.viewport_size
+        return self.page.screenshot(clip={"x": 0, "y": 60, "width": size["width"] - 330, "height": size["height"] - 60})
+
+    def screenshot(self, path: Path, clip: Optional[dict[str, float]] = None) -> None:
+        """Saves the window, or a part of it."""
+        self.page.mouse.move(5, 5)  # no hint over anything
+        self.page.wait_for_timeout(700)
+        self.page.screenshot(path=path, **({} if clip is None else {"clip": clip}))

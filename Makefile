@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test lint types check report check-report other-pythons clean
+.PHONY: demo test lint types check report check-report screenshots other-pythons clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/ns-prune demo
@@ -26,6 +26,10 @@ report: $(VENV)/installed
 
 check-report: $(VENV)/installed
 	$(VENV)/bin/ns-prune report benchmarks/results --readme README.md --check
+
+# The README's pictures of the panel; needs Chromium.
+screenshots: $(VENV)/installed
+	$(VENV)/bin/python tests/viewer/take_screenshots.py
 
 # The parts that need no Nerfstudio, on the other Python versions that are claimed.
 other-pythons:

@@ -30,7 +30,7 @@ def state_text(status: Status) -> str:
         before = "" if event is None or not event.rays_per_sec_before else f"{event.rays_per_sec_before:,.0f}"
         rows.append(("train rays/s", before, f"{status.rays_per_sec:,.0f}"))
     if event is not None and "psnr" in event.metrics_before:
-        rows.append(("PSNR, dB", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
+        rows.append(("PSNR at the cut", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
     texts = {"training": "", "paused": ", paused", "completed": ", training has ended", "none": ", not in training"}
     lines = [f"**{status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
     text = "  \n".join(lines) + "\n\n" + _table(("", "before", "now"), rows)

@@ -107,7 +107,9 @@ def test_preview_prune_compare_undo(open_page: Callable[[], PanelPage], tmp_path
     page.enter("value", "0.8")
     page.check("preview")
     text = page.wait_for(r"with the cut.*PSNR, dB \d")
-    before, after = (int(number.replace(",", "")) for number in re.findall(r"with the cut parameters (\S+) (\S+)", text)[0])
+    before, after = (
+        int(number.replace(",", "")) for number in re.findall(r"with the cut parameters (\S+) (\S+)", text)[0]
+    )
     assert before > 3 * after
     cut = steady(page)
     page.screenshot(tmp_path / "2-preview.png")

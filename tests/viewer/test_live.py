@@ -1,0 +1,398 @@
+"""The panel on a real trainer and the host's own viewer: previews, what is rendered, robustness. No browser."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import free_port
+from live import caught_panel, with_panel
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils.eval_utils import eval_setup
+from nerfstudio.viewer.viewer import Viewer
+from tiny_run import copied_state, same_bits, start, tiny_widths, widths
+
+from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.method.steering import Cut
+from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
+
+Config = Callable[..., Any]
+HALF = Cut("importance", "w_out", "none", "pruning_ratio", 0.5)
+CUTS = {
+    "half": HALF,
+    "random": Cut("uniform", None, "none", "pruning_ratio", 0.5),
+    "refit": Cut("importance", "activation", "lstsq", "pruning_ratio", 0.5),
+    "budget": Cut("obs", None, "lstsq", "target_parameters", 0.4),
+}
+
+
+def camera() -> Cameras:
+    """A camera of 6 x 5 pixels that looks at the scene."""
+    pose = torch.eye(4)[None, :3]
+    pose[0, 2, 3] = 4.0
+    return Cameras(camera_to_worlds=pose, fx=8.0, fy=8.0, cx=3.0, cy=2.5, width=6, height=5)
+
+
+def fields_of(model: Any) -> Mapping[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if name.startswith("field_")}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_preview_is_what_pruning_then_gives(tiny_config: Config, cut: Cut) -> None:
+    """The promise of the preview: bit for bit the network right after the cut, made without touching the one that is
+    trained, its moments, its gradients, the random state or the order of the data."""
+    with with_panel(tiny_config("run", start_step=9, min_width=2)) as (trainer, panel):
+        pipeline, found = trainer.pipeline, []
+        panel.stop()
+
+        def look(step: int) -> None:
+            if step != 4:
+                return
+            before = everything(trainer)
+            training = {name: module.training for name, module in pipeline.model.named_modules()}
+            trainer.train_lock.release()  # the panel's thread takes it
+            try:
+                found.append(panel.session.preview(cut))
+            finally:
+                trainer.train_lock.acquire()
+            assert same_bits(before, everything(trainer))
+            assert training == {name: module.training for name, module in pipeline.model.named_modules()}
+            pipeline.steering.request("prune", cut)
+            pipeline.steering.on_step(step)
+            found.append(fields_of(pipeline.model))
+
+        trainer.callbacks.append(SimpleNamespace(run_callback_at_location=after_train(look)))
+        trainer.train()
+        preview, pruned = found
+        assert preview.after.parameters < preview.before.parameters
+        shown = fields_of(preview.model)
+        assert shown.keys() == pruned.keys()
+        assert [name for name in shown if not torch.equal(shown[name], pruned[name])] == []
+
+
+def after_train(function: Callable[[int], None]) -> Callable[..., None]:
+    def run(step: int, location: Any) -> None:
+        if location.name == "AFTER_TRAIN_ITERATION":
+            function(step)
+
+    return run
+
+
+def everything(trainer: Any) -> list[Any]:
+    """What a training goes on from."""
+    optimizer = trainer.optimizers.optimizers["fields"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002  the host draws from the global state
+    gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
+    moments = [deepcopy(dict(optimizer.state[p])) for p in parameters]
+    return [copied_state(trainer.pipeline.model), moments, gradients, torch.get_rng_state(), numpy_state]
+
+
+def test_training_with_previews_is_the_training_without(tiny_config: Config) -> None:
+    """A person who looks must not change what is looked at: with previews, plots and renders in every step the network
+    ends bit for bit like that of a run without a viewer."""
+    plain = start(tiny_config("plain", start_step=5))
+    plain.train()
+    with with_panel(tiny_config("watched", start_step=5)) as (trainer, panel):
+
+        def look(step: int) -> None:
+            trainer.train_lock.release()
+            try:
+                preview = panel.session.preview(CUTS["budget"])
+                panel.session.quality(preview)
+                panel.session.weights()
+                with trainer.train_lock:
+                    training = trainer.pipeline.model.training
+                    trainer.pipeline.model.eval()
+                    panel.scene.get_outputs_for_camera(camera())
+                    trainer.pipeline.model.train(training)
+            finally:
+                trainer.train_lock.acquire()
+
+        panel.stop()
+        trainer.callbacks.append(SimpleNamespace(run_callback_at_location=after_train(look)))
+        trainer.train()
+        assert same_bits(fields_of(plain.pipeline.model), fields_of(trainer.pipeline.model))
+
+
+class Screen:
+    """The viewer's choice of outputs."""
+
+    def __init__(self, output: str = "rgb", other: str = "rgb_before", split: bool = False) -> None:
+        self.output_render, self.split_output_render, self.split = output, other, split
+
+
+class Counted:
+    """A model that notes how often it is rendered, and shows one colour."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, grey: float) -> None:
+        self.grey, self.renders = grey, 0
+
+    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, torch.Tensor]:
+        self.renders += 1
+        return {"rgb": torch.full((2, 3, 3), self.grey), "depth": torch.ones(2, 3, 1)}
+
+
+SHOWN = [(Screen(), False), (Screen("rgb", "rgb_before", True), True), (Screen("rgb", "depth", True), False)]
+SHOWN += [(Screen("difference"), True), (Screen("rgb_before"), True), (Screen("depth", "difference", True), True)]
+
+
+@pytest.mark.parametrize(("screen", "rendered"), SHOWN)
+@pytest.mark.parametrize("previewed", [False, True])
+def test_comparison_is_rendered_only_when_shown(screen: Screen, rendered: bool, previewed: bool) -> None:
+    """A second render doubles the time of every picture, for as long as the viewer is open."""
+    now, cut, before = Counted(0.5), Counted(0.75), Counted(0.25)
+    view = SceneView(now, screen, lambda: before)  # type: ignore[arg-type]
+    view.preview = cut if previewed else None  # type: ignore[assignment]
+    outputs = view.get_outputs_for_camera(camera())
+    assert list(outputs) == ["rgb", "depth", "difference", "rgb_before"]
+    assert (now.renders, cut.renders, before.renders) == ((rendered, 1, 0) if previewed else (1, 0, rendered))
+    assert float(outputs["rgb"][0, 0, 0]) == (0.75 if previewed else 0.5)
+    assert outputs["difference"].shape == (2, 3, 1)
+    if rendered:
+        assert float(outputs["rgb_before"][0, 0, 0]) == (0.5 if previewed else 0.25)
+        assert float(outputs["difference"][0, 0, 0]) == 0.25
+
+
+def test_nothing_kept_is_grey() -> None:
+    """The names of the outputs must be the same with and without an event: where they change, the viewer resets what a
+    person has chosen, and a tab that still holds the old names dies."""
+    outputs = SceneView(Counted(1.0), Screen("rgb_before"), lambda: None).get_outputs_for_camera(camera())  # type: ignore[arg-type]
+    assert bool((outputs["rgb_before"] == NOTHING_KEPT).all()) and not bool(outputs["difference"].any())
+
+
+def test_compare_shows_the_network_from_before(tiny_config: Config) -> None:
+    """Through a real event: `rgb_before` must stay what it was while the training goes on, and end with an undo."""
+    with with_panel(tiny_config(start_step=3)) as (trainer, panel):
+        model, pictures = trainer.pipeline.model, {}
+        panel.stop()
+        panel.scene.control_panel = Screen("rgb", "rgb_before", True)
+
+        def look(step: int) -> None:
+            model.eval()
+            if step == 7:
+                trainer.pipeline.steering.request("undo")
+                trainer.pipeline.steering.on_step(step)
+            pictures[step] = panel.scene.get_outputs_for_camera(camera())
+            model.train()
+
+        def before_event(step: int) -> None:
+            if step == 4:
+                return
+            controller = trainer.pipeline.controller
+            if step == 3:
+                measure = controller.measure
+
+                def and_look(found: Any) -> dict[str, float]:
+                    if not controller.model.prune_state.history:
+                        model.eval()
+                        pictures["dense"] = model.get_outputs_for_camera(camera())
+                        model.train()
+                    return measure(found)
+
+                and_look.description = measure.description  # type: ignore[attr-defined]
+                controller.measure = and_look
+
+        trainer.callbacks.insert(0, SimpleNamespace(run_callback_at_location=before_train(before_event)))
+        trainer.callbacks.append(SimpleNamespace(run_callback_at_location=after_train(look)))
+        trainer.train()
+        for step in (3, 4, 6):
+            assert torch.equal(pictures[step]["rgb_before"], pictures["dense"]["rgb"])
+        assert not torch.equal(pictures[6]["rgb"], pictures["dense"]["rgb"])
+        assert bool((pictures[7]["rgb_before"] == NOTHING_KEPT).all())
+        assert widths(model) == tiny_widths(16, 8)
+
+
+def before_train(function: Callable[[int], None]) -> Callable[..., None]:
+    def run(step: int, location: Any) -> None:
+        if location.name == "BEFORE_TRAIN_ITERATION":
+            function(step)
+
+    return run
+
+
+def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None:
+    """`ns-viewer`: nobody trains there. The state is shown, a cut can be tried, and what cannot be done says why."""
+    config = tiny_config("finished", start_step=5)
+    trainer = start(config)
+    trainer.train()
+    loaded, pipeline, _, step = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
+    loaded.viewer.websocket_host, loaded.viewer.websocket_port = "127.0.0.1", free_port()
+    with caught_panel() as panels:
+        viewer = Viewer(
+            loaded.viewer, tmp_path / "log.txt", tmp_path, pipeline, train_lock=threading.Lock(), share=False
+        )
+    (panel,) = panels
+    try:
+        viewer.update_scene(step=step)
+        panel.stop()
+        status = panel.session.status()
+        assert (status.phase, status.step, status.training) == ("recovery", 9, "none")
+        assert dict(status.sizes.groups) == tiny_widths(8, 4) and dict(status.initial.groups) == tiny_widths(16, 8)
+        panel.tick()
+        assert panel.prune.disabled and panel.undo.disabled and panel.retarget.disabled and panel.pause.disabled
+        assert panel.requests.content == "*prune, undo, retarget: nothing is trained here*"
+        with pytest.raises(ValueError, match="nothing is trained here"):
+            panel.session.request("prune", HALF)
+        before = copied_state(pipeline.model)
+        preview = panel.session.preview(Cut("obs", None, "lstsq", "pruning_ratio", 0.75))
+        assert dict(preview.after.groups) == tiny_widths(4, 2)
+        assert panel.session.quality(preview) is not None and same_bits(before, copied_state(pipeline.model))
+    finally:
+        panel.stop()
+        viewer.viser_server.stop()
+
+
+def test_obstacles_of_a_training(tiny_config: Config) -> None:
+    """Each reason must be the right one, for a person acts on it."""
+    with with_panel(tiny_config(start_step=3)) as (trainer, panel):
+        obstacle, controller = panel.session.obstacle, trainer.pipeline.controller
+        assert (obstacle("prune"), obstacle("retarget")) == ("", "")
+        assert obstacle("undo") == "no pruning in this process to undo"
+        controller.config.min_width = 16
+        assert obstacle("prune") == "nothing to prune: all layers are at min_width 16"
+        controller.config.min_width = 2
+        trainer.train()
+        assert [obstacle(name) for name in ("prune", "undo", "retarget")] == ["the training has ended"] * 3
+        trainer.training_state = "training"
+        assert (obstacle("undo"), obstacle("retarget")) == ("", "no event is planned")
+        controller.config.strategy = "edge"
+        assert obstacle("prune").startswith("strategy edge masks single weights")
+
+
+def test_kept_network_is_in_no_checkpoint(tiny_config: Config) -> None:
+    """It would double the file, and a run that is resumed could not tell whose weights these are."""
+    with with_panel(tiny_config("watched", start_step=5)) as (trainer, _):
+        trainer.train()
+        plain = start(tiny_config("plain", start_step=5))
+        plain.train()
+        assert trainer.pipeline.controller.kept is not None and plain.pipeline.controller.kept is None
+        sizes = [next(t.checkpoint_dir.glob("*.ckpt")).stat().st_size for t in (trainer, plain)]
+        assert abs(sizes[0] - sizes[1]) < 200
+        assert trainer.pipeline.state_dict().keys() == plain.pipeline.state_dict().keys()
+
+
+def test_without_a_viewer_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    """plotly and the panel take a second and memory that a training on a cluster has no use for."""
+    script = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tiny_run import make_config, start
+start(make_config(Path(sys.argv[2]), Path(sys.argv[2]))).train()
+print([name for name in sys.modules if name.split(".")[0] == "plotly" or name.startswith("nerfstudio_prune.viewer")])
+"""
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1] / "method"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_lists_of_tabs_that_disagree_do_not_end_the_training(tiny_config: Config) -> None:
+    """The host looks through one list of tabs and up in another; a tab that has just come or gone is in one of them
+    only. The trainer survives a RuntimeError of the viewer and nothing else."""
+    with with_panel(tiny_config(start_step=5)) as (trainer, panel):
+        viewer = trainer.viewer_state
+        viewer.viser_server.get_clients = lambda: {3: SimpleNamespace()}
+        viewer.get_camera_state = lambda client: SimpleNamespace()
+        viewer.render_statemachines[4] = SimpleNamespace()
+        viewer.train_util, viewer.last_step = 0.9, -10_000
+        with pytest.raises(RuntimeError, match="a tab came or went"):
+            viewer.update_scene(100, 32)
+        panel.rerender()
+        trainer.train()
+        assert trainer.step == 9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stress(tiny_config: Config, seed: int) -> None:
+    """Three people who click without thinking, a renderer that never stops and a panel that previews and draws, during
+    one short training with a schedule of its own: it must reach its end, with a whole network, optimizers that
+    hold its very tensors, and losses that are numbers."""
+    config = tiny_config(f"stress-{seed}", schedule="iterative", num_events=3, start_step=20, stop_step=90)
+    config.max_num_iterations = 120
+    with with_panel(config) as (trainer, panel):
+        losses, errors = [], []
+        inner = trainer.train_iteration
+        trainer.train_iteration = lambda step: [out := inner(step), losses.append(float(out[0].detach()))][0]
+        over = threading.Event()
+
+        def person(number: int) -> None:
+            choose = random.Random(100 * seed + number)
+            while not over.is_set():
+                click(panel, choose)
+                time.sleep(choose.choice([0.0, 0.001, 0.01, 0.05]))
+
+        def renderer() -> None:
+            while not over.is_set():
+                with trainer.train_lock:
+                    model = panel.scene
+                    training = model.training
+                    model.eval()
+                    model.get_outputs_for_camera(camera())
+                    if training:
+                        model.train()
+                time.sleep(0.005)
+
+        def noted(work: Callable[..., None], *args: Any) -> None:
+            try:
+                work(*args)
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        threads = [threading.Thread(target=noted, args=(person, n)) for n in range(3)]
+        threads.append(threading.Thread(target=noted, args=(renderer,)))
+        for thread in threads:
+            thread.start()
+        try:
+            trainer.train()
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(60)
+        assert errors == [] and not any(thread.is_alive() for thread in threads)
+        assert panel._thread.is_alive() and trainer.pipeline.steering.message.text != ""
+        assert len(losses) == 120 and bool(np.isfinite(losses).all())
+        model, optimizers = trainer.pipeline.model, trainer.optimizers
+        check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
+        groups = model.neuron_groups()
+        assert all(consumer.linear.weight.shape[1] >= group.width for group in groups for consumer in group.consumers)
+        model.eval()
+        assert bool(torch.isfinite(model.get_outputs_for_camera(camera())["rgb"]).all())
+        assert len(list(trainer.checkpoint_dir.glob("*.ckpt"))) == 1
+
+
+def click(panel: Any, choose: random.Random) -> None:
+    """Something that a person may do; buttons that cannot be pressed are not."""
+    what = choose.randrange(9)
+    if what == 0:
+        panel.strategy.value = choose.choice(["importance", "uniform", "obs", "coreset"])
+    elif what == 1:
+        panel.value.value = choose.choice([0.0, 0.2, 0.5, 0.9, 1.0])
+    elif what == 2:
+        panel.target.value = choose.choice(["pruning_ratio", "target_parameters", "target_macs"])
+    elif what == 3:
+        panel.refit.value = choose.choice(["none", "lstsq", "merge"])
+    elif what == 4:
+        panel.preview.value = not panel.preview.value
+    elif what == 5:
+        panel.pause.value = not panel.pause.value
+    elif what == 6:
+        panel.plot.value = choose.choice(["scores", "weights", "widths", "PSNR"])
+        panel._on_plot()
+    else:
+        name = choose.choice(["prune", "undo", "retarget"])
+        if not getattr(panel, name).disabled:
+            panel._on_prune() if name == "prune" else panel._on_request(name)

@@ -1,18 +1,36 @@
 """What the viewer renders: the network that is trained or a preview of a cut, and the one from before beside it."""
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.viewer.control_panel import ControlPanel
 from torch import Tensor
 
 from nerfstudio_prune.method.model import PruneModel
 
 NOTHING_KEPT = 0.5
 """Grey that `rgb_before` shows where no network from before is known."""
+
+
+class Screen(Protocol):
+    """What the viewer shows; its control panel says so."""
+
+    @property
+    def output_render(self) -> str:
+        """Name of the output that is shown."""
+        ...
+
+    @property
+    def split_output_render(self) -> str:
+        """Name of the output in the other half of a split screen."""
+        ...
+
+    @property
+    def split(self) -> bool:
+        """Whether the screen is split."""
+        ...
 
 
 class SceneView:
@@ -25,15 +43,13 @@ class SceneView:
 
     Args:
         model: The model that is trained.
-        control_panel: The viewer's, for what it shows.
+        screen: What the viewer shows.
         before: Gives the network from before the last event, if it is known.
     """
 
-    def __init__(
-        self, model: PruneModel, control_panel: ControlPanel, before: Callable[[], Optional[PruneModel]]
-    ) -> None:
+    def __init__(self, model: PruneModel, screen: Screen, before: Callable[[], Optional[PruneModel]]) -> None:
         self.model = model
-        self.control_panel = control_panel
+        self.screen = screen
         self.before = before
         self.preview: Optional[PruneModel] = None
         """A cut network that is shown in place of the model; None if no preview is on. Any thread may set it."""
@@ -43,8 +59,8 @@ class SceneView:
 
     def shown(self) -> set[str]:
         """Names of the outputs that are on the screen."""
-        panel = self.control_panel
-        return {panel.output_render, panel.split_output_render} if panel.split else {panel.output_render}
+        screen = self.screen
+        return {screen.output_render, screen.split_output_render} if screen.split else {screen.output_render}
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:

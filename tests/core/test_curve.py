@@ -1,5 +1,7 @@
 """The smoothed course of a value that the panel plots."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -54,7 +56,7 @@ def test_thinned_evenly(max_points: int, count: int) -> None:
         curve.add(10 + 5 * step, torch.tensor(1.0))
         most = max(most, len(curve.points()))
     steps = [step for step, _ in curve.points()]
-    gaps = {after - before for before, after in zip(steps, steps[1:], strict=False)}
+    gaps = {after - before for before, after in pairwise(steps)}
     assert most <= max_points and steps[0] == 10
     assert len(gaps) <= 1 and all(gap > 0 for gap in gaps)
     assert len(steps) >= min(count, (max_points + 1) // 2)

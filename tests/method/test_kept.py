@@ -71,7 +71,8 @@ class Run:
             outputs = self.model(rays(16, seed=seed))
             target = torch.tensor([0.9, 0.5, 0.1])
             self.optimizers.zero_grad_all()
-            sum((outputs[name] - target).square().mean() for name in ("rgb_coarse", "rgb_fine")).backward()
+            losses = [(outputs[name] - target).square().mean() for name in ("rgb_coarse", "rgb_fine")]
+            torch.stack(losses).sum().backward()
             self.optimizers.optimizer_step_all()
 
     def cut(self, step: int = 3, **options: Any) -> None:

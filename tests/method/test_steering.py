@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,8 @@ Requests = dict[int, list[tuple[RequestName, Cut | None]]]
 HALF = Cut("coreset", None, "none", "pruning_ratio", 0.5)
 QUARTER = replace(HALF, value=0.25)
 THREE_QUARTERS = replace(HALF, value=0.75)
-DENSE = {"strategy": "none"}
+FEW = {"calibration_rays": 64}
+DENSE = {"strategy": "none", **FEW}
 TWICE = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
 THRICE = {"schedule": "iterative", "num_events": 3, "start_step": 2, "stop_step": 6}
 UNDO: tuple[RequestName, None] = ("undo", None)
@@ -195,7 +197,6 @@ def test_prune_by_hand_to_a_budget(tiny_config: Config, target: Any) -> None:
     ("cut", "options"),
     [
         (HALF, {"strategy": "coreset", "pruning_ratio": 0.5}),
-        (replace(HALF, strategy="uniform"), {"strategy": "uniform", "pruning_ratio": 0.5}),
         (
             Cut("obs", None, "lstsq", "target_parameters", 0.4, 2.0),
             {"strategy": "obs", "refit": "lstsq", "target_parameters": 0.4, "recovery_lr_factor": 2.0},
@@ -203,10 +204,6 @@ def test_prune_by_hand_to_a_budget(tiny_config: Config, target: Any) -> None:
         (
             Cut("importance", "activation", "lstsq", "target_macs", 0.4),
             {"strategy": "importance", "score": "activation", "refit": "lstsq", "target_macs": 0.4},
-        ),
-        (
-            Cut("uniform", None, "none", "pruning_ratio", 0.3),
-            {"strategy": "uniform", "pruning_ratio": 0.3, "recovery": "scratch"},
         ),
         (
             Cut("uniform", None, "none", "pruning_ratio", 0.3, 3.0),
@@ -224,7 +221,7 @@ def test_by_hand_is_as_planned(tiny_config: Config, cut: Cut, options: dict[str,
     """What was found by playing is put into a command line and run again. The same cut at the same step has to give
     the same bits, to the end of the run, whether a finger or the plan asked for it."""
     kept = {key: options[key] for key in ("recovery", "recovery_warm_up") if key in options}
-    planned = train(with_scheduler(tiny_config("planned", start_step=4, **options), "exponential"))
+    planned = train(with_scheduler(tiny_config("planned", start_step=4, **FEW, **options), "exponential"))
     config = with_scheduler(tiny_config("by hand", **DENSE, **kept), "exponential")
     by_hand = steered(config, {4: [("prune", cut)]})
     assert same_bits(saved_bits(planned), saved_bits(by_hand))
@@ -270,10 +267,7 @@ WRONG: dict[str, tuple[Cut, str]] = {
     "unknown score": (replace(HALF, score="typo"), "typo"),
     "score of a rule without": (replace(HALF, strategy="obs", score="w_in"), "takes no prune.score"),
     "ratio 1": (replace(HALF, value=1.0), "prune.pruning_ratio must be in [0, 1), got 1.0"),
-    "ratio below 0": (replace(HALF, value=-0.1), "prune.pruning_ratio must be in [0, 1), got -0.1"),
     "ratio no number": (replace(HALF, value=math.nan), "prune.pruning_ratio must be in [0, 1), got nan"),
-    "budget 0": (replace(HALF, target="target_parameters", value=0.0), "target_parameters must be in (0, 1]"),
-    "budget above 1": (replace(HALF, target="target_macs", value=1.5), "target_macs must be in (0, 1], got 1.5"),
     "budget too small": (replace(HALF, target="target_macs", value=1e-6), "the smallest widths already take"),
     "factor 0": (replace(HALF, recovery_lr_factor=0.0), "recovery_lr_factor must be above 0, got 0.0"),
     "factor no number": (replace(HALF, recovery_lr_factor=math.nan), "recovery_lr_factor must be above 0, got nan"),
@@ -640,10 +634,10 @@ def test_undo_to_a_pruned_network_keeps_its_teacher(tiny_config: Config) -> None
 def test_rate_of_a_cut_by_hand(tiny_config: Config, kind: str) -> None:
     """The factor on the form holds in the steps after its event, is gone with an undo, and never gets into the
     schedule: the rates without it, and what a checkpoint saves, are those of a run that nobody touched."""
-    rates = {}
-    trainers = {}
-    for name, requests in (("dense", {}), ("touched", {3: [("prune", replace(HALF, recovery_lr_factor=3.0))]})):
-        trainer = watched(with_scheduler(tiny_config(name, **DENSE), kind), {**requests, 6: [UNDO]})
+    rates, trainers = {}, {}
+    touch: Requests = {3: [("prune", replace(HALF, recovery_lr_factor=3.0))], 6: [UNDO]}
+    for name in ("dense", "touched"):
+        trainer = watched(with_scheduler(tiny_config(name, **DENSE), kind), touch if name == "touched" else {})
         rates[name] = in_each_step(trainer, lambda trainer=trainer: rate_of(trainer))
         trainer.train()
         trainers[name] = trainer
@@ -712,7 +706,7 @@ def test_new_target_respects_rounding(tiny_config: Config) -> None:
 def test_from_widths_to_a_budget_and_back(tiny_config: Config) -> None:
     """The two kinds of targets take each other's place without a rest of the old one."""
     budget = Cut("obs", None, "lstsq", "target_parameters", 0.3)
-    trainer = watched(tiny_config(**THRICE), {1: [("retarget", budget)], 5: [("retarget", HALF)]})
+    trainer = watched(tiny_config(**THRICE, **FEW), {1: [("retarget", budget)], 5: [("retarget", HALF)]})
     plans = in_each_step(trainer, lambda: plan(trainer))
     trainer.train()
     check(trainer)
@@ -736,8 +730,6 @@ def saving(config: Any, every: int) -> Any:
         (TWICE, replace(THREE_QUARTERS, recovery_lr_factor=2.0)),
         (TWICE, Cut("obs", None, "lstsq", "target_parameters", 0.3, 2.0)),
         ({**TWICE, "preset": "best"}, HALF),
-        ({**TWICE, "preset": "best"}, Cut("importance", "taylor", "none", "target_macs", 0.4)),
-        ({**TWICE, "preset": None}, Cut("uniform", None, "merge", "pruning_ratio", 0.4)),
         ({**TWICE, "coarse": FieldTargetConfig(width=8), "fine": FieldTargetConfig(width=12)}, HALF),
         ({**TWICE, "group_widths": {"*.layers.1": 4}}, HALF),
     ],
@@ -745,7 +737,7 @@ def saving(config: Any, every: int) -> Any:
 def test_new_target_is_resumed(tiny_config: Config, options: dict[str, Any], cut: Cut) -> None:
     """The change was made on a screen and stands in no command line. A run that is cut off after it and goes on with no
     options given must do what the whole run did, to the bit."""
-    config = {**options, "stop_step": 8}
+    config = {**options, "stop_step": 8, **FEW}
     first = with_scheduler(saving(tiny_config("whole", **config), 5), "exponential")
     whole = steered(first, {4: [("retarget", cut)]}, same_noise=True)
     saved = checkpoint(whole, 5)["pipeline"]["_model._extra_state"]
@@ -757,13 +749,11 @@ def test_new_target_is_resumed(tiny_config: Config, options: dict[str, Any], cut
     assert state_of(trainer).history[1].options == state_of(whole).history[1].options
 
 
-@pytest.mark.parametrize(
-    "options", [{"preset": "paper"}, {"preset": "best"}, {"preset": "tiny", "schedule": "iterative"}]
-)
-def test_new_target_outlives_another_option(tiny_config: Config, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_new_target_outlives_another_option(tiny_config: Config, preset: str) -> None:
     """On a resume one option is typed: the plan is made anew from all that was ever asked for, and what was asked for
     on the screen is part of that. Without it the preset would fill in its own rule and target again."""
-    config = saving(tiny_config("first", **{**TWICE, "stop_step": 8, **options}), 5)
+    config = saving(tiny_config("first", **{**TWICE, "stop_step": 8, "preset": preset, **FEW}), 5)
     cut = Cut("importance", "w_in", "none", "pruning_ratio", 0.75, 1.5)
     first = steered(config, {4: [("retarget", cut)]})
     trainer = start(resume(tiny_config("second", preset=None, stop_step=7), first, 5, 4))
@@ -780,23 +770,19 @@ def test_new_target_outlives_another_option(tiny_config: Config, options: dict[s
         ({"start_step": 2}, QUARTER, "no event is planned any more"),
         ({"strategy": "edge", "start_step": 8}, HALF, "cannot go on with neurons"),
         ({"start_step": 8}, replace(HALF, value=1.0), "must be in [0, 1)"),
-        ({"start_step": 8}, replace(HALF, score="typo"), "typo"),
         ({"start_step": 8}, replace(HALF, target="target_macs", value=1e-6), "the smallest widths already take"),
-        ({"start_step": 8}, replace(HALF, strategy="edge"), "edge masks single weights"),
     ],
 )
 def test_plan_that_cannot_be_changed(tiny_config: Config, options: dict[str, Any], cut: Cut, why: str) -> None:
     """A change that is refused leaves plan and options as they were, also those that a resumed run reads."""
-    untouched = train(tiny_config("untouched", **options))
     trainer = watched(tiny_config(**options), {4: [("retarget", cut)]})
     configs = in_each_step(trainer, lambda: trainer.pipeline.controller.config)
+    states = in_each_step(trainer, lambda: deepcopy(state_of(trainer).to_dict()))
     trainer.train()
     check(trainer)
     assert message_of(trainer).error and why in message_of(trainer).text
-    assert configs[0] is configs[9]
-    kept, other = state_of(untouched), state_of(trainer)
-    assert (kept.plan, kept.options, kept.given) == (other.plan, other.options, other.given)
-    assert same_bits(saved_bits(untouched), saved_bits(trainer))
+    assert configs[0] is configs[9] and same_bits(states[4], states[5])
+    assert len(events(trainer)) == ("start_step" in options)
 
 
 def test_strategy_none_is_no_plan_for_neurons(tiny_config: Config) -> None:

@@ -59,7 +59,7 @@ class Training:
         Raises:
             AssertionError: If the process ends before, or takes too long.
         """
-        deadline = time.monotonic() + 2 * PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-4000:]
             with socket.socket() as probe:
@@ -110,13 +110,13 @@ class PanelPage:
         """All that can be read."""
         return " ".join(self.page.inner_text("body").split())
 
-    def wait_for(self, pattern: str, gone: bool = False) -> str:
+    def wait_for(self, pattern: str, gone: bool = False, patience: float = PATIENCE) -> str:
         """Until a regular expression is found in the text, or not any more; gives the text."""
-        return self.wait_until(lambda: bool(re.search(pattern, self.text())) != gone, pattern)
+        return self.wait_until(lambda: bool(re.search(pattern, self.text())) != gone, pattern, patience)
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> str:
+    def wait_until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> str:
         """Until a condition holds; gives the text."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < deadline, f"{what!r} did not come; the page says: {self.text()}"
             self.page.wait_for_timeout(200)

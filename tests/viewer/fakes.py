@@ -18,6 +18,11 @@ from nerfstudio_prune.viewer.session import Status
 class FakeElement:
     """An element of any kind; notes every change that would be sent to the page."""
 
+    sent: list[tuple[str, Any]]
+    callbacks: list[Callable[[Any], None]]
+    content: str
+    figure: Any
+
     def __init__(self, kind: str, label: str = "", value: Any = None, **options: Any) -> None:
         object.__setattr__(self, "sent", [])
         object.__setattr__(self, "callbacks", [])

@@ -2,13 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from browser import PanelPage, Training, chromium
 from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
 SIZE = (900, 900)
-STEP = 1000
+STEP = 700
 """Training step at which there is something to see."""
 COMMAND = "ns-train nerf-prune-demo --vis viewer --pipeline.prune.start-step 1900".split()
 
@@ -20,21 +21,24 @@ def main() -> None:
         try:
             training.wait()
             page = PanelPage(browser, training.url, SIZE)
-            page.wait_for(rf"step ({STEP // 1000},[0-9]{{3}})")
+            page.wait_for(rf"dense, step ({STEP // 100}\d\d|\d,\d{{3}})", patience=600)
             page.click("Hide Train Cams")
             page.fold("Render Options")
             page.fold("Crop Viewport")
             page.split()
             page.choose("strategy", "importance")
             page.choose("refit", "none")
-            page.enter("value", "0.6")
+            page.choose("target", "pruning_ratio")
+            page.enter("value", "0.5")
+            page.click("Pause Training")  # a picture of the best resolution, soon
             page.check("preview")
             page.wait_for(r"with the cut.*PSNR, dB \d")
-            save(page, "panel-preview.png", "preview")
+            save(page, "panel-preview.png", page.page.get_by_text("Undo", exact=True))
+            page.click("Resume Training")
             page.choose("strategy", "obs")
             page.choose("refit", "lstsq")
+            page.choose("target", "target_parameters")
             page.enter("value", "0.28")
-            page.wait_until(lambda: page.row("value").last.input_value() == "0.28", "the new value")
             page.click("Prune now")
             page.wait_for(r"→ [\d,]+ parameters")
             page.split()
@@ -42,20 +46,20 @@ def main() -> None:
             page.fold("Plots")
             page.click("Draw")
             page.choose("plot", "PSNR")
-            page.wait_for("recovery, step|pruning, step")
-            page.page.wait_for_timeout(15_000)
-            save(page, "panel-pruned.png", "PSNR")
+            page.page.wait_for_timeout(20_000)
+            page.click("Draw")
+            save(page, "panel-pruned.png", page.page.locator(".js-plotly-plot").first)
         finally:
             training.stop()
 
 
-def save(page: PanelPage, name: str, element: str) -> None:
+def save(page: PanelPage, name: str, element: Any) -> None:
     """Scrolls an element of the panel into sight and saves the window in few colours."""
-    page.page.wait_for_timeout(4000)
-    page.page.get_by_text(element, exact=True).last.scroll_into_view_if_needed()
+    page.page.wait_for_timeout(12_000)
+    element.scroll_into_view_if_needed()
     path = DOCS / name
     page.screenshot(path)
-    Image.open(path).convert("RGB").quantize(96).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(200).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
 
-OPTIONS = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --max-num-iterations 1000000
+OPTIONS: list[str] = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --max-num-iterations 1000000
     --output-dir runs --steps-per-save 1000000
     --pipeline.model.base-mlp-num-layers 5 --pipeline.model.base-mlp-layer-width 32
     --pipeline.model.head-mlp-layer-width 16 --pipeline.model.skip-connections 2
@@ -22,6 +22,9 @@ OPTIONS = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --m
     --pipeline.prune.start-step 900000 --pipeline.prune.num-eval-rays 256 --pipeline.prune.min-width 4
     demo-data --data scene --image-size 32 --num-train-views 6 --num-val-views 2 --num-test-views 2
     --supersampling 1""".split()
+
+
+TITLES = "[...document.querySelectorAll('.js-plotly-plot .xtitle')].map(e => e.textContent).join()"
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +93,8 @@ def trunk_widths(page: PanelPage) -> str:
 def test_preview_prune_compare_undo(open_page: Callable[[], PanelPage], tmp_path: Path) -> None:
     """The whole use of the panel in one piece, by what the page shows. The training is paused at first, so that every
     change of the picture is the preview's, and switching it off must always bring the same picture back: the weights
-    were not touched. Every later step depends on the trainer, the viewer's threads and the page working together, which no
-    test of the parts shows."""
+    were not touched. Every later step depends on trainer, viewer and page working together, which no test of the parts
+    shows."""
     page = open_page()
     page.wait_for(r"dense , ?step \d+|dense, step \d+")
     page.fold("Layers")
@@ -159,8 +162,7 @@ def test_plots(open_page: Callable[[], PanelPage], tmp_path: Path) -> None:
     for name in ("scores", "weights", "widths", "PSNR"):
         page.choose("plot", name)
         wanted = {"scores": "layer's neurons", "weights": "weight", "widths": "neurons", "PSNR": "training step"}[name]
-        script = "[...document.querySelectorAll('.js-plotly-plot .xtitle')].map(e => e.textContent).join()"
-        page.wait_until(lambda wanted=wanted: wanted in page.page.evaluate(script), f"plot {name}")
+        page.wait_until(lambda wanted=wanted: wanted in page.page.evaluate(TITLES), f"plot {name}")
         page.screenshot(tmp_path / f"{name}.png")
         widths = page.page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(e => e.clientWidth)")
         assert max(widths) < 350

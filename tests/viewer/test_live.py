@@ -175,9 +175,10 @@ def test_nothing_kept_is_grey() -> None:
 def test_compare_shows_the_network_from_before(tiny_config: Config) -> None:
     """Through a real event: `rgb_before` must stay what it was while the training goes on, and end with an undo."""
     with with_panel(tiny_config(start_step=3)) as (trainer, panel):
-        model, pictures = trainer.pipeline.model, {}
+        model = trainer.pipeline.model
+        pictures: dict[Any, dict[str, torch.Tensor]] = {}
         panel.stop()
-        panel.scene.control_panel = Screen("rgb", "rgb_before", True)
+        panel.scene.screen = Screen("rgb", "rgb_before", True)
 
         def look(step: int) -> None:
             model.eval()

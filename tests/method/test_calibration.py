@@ -27,7 +27,7 @@ from tiny_run import (
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method import calibration as calibration_module
-from nerfstudio_prune.method import controller as controller_module
+from nerfstudio_prune.method import choosing as choosing_module
 from nerfstudio_prune.method.calibration import RAYS_AT_ONCE, Calibration, collect_samples
 from nerfstudio_prune.method.model import FIELDS, PruneModel
 from nerfstudio_prune.method.rays import draw_rays
@@ -495,13 +495,13 @@ def test_events_in_a_run(tiny_config: Config, options: dict[str, Any]) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events."""
     found: list[Pruning] = []
-    inner = controller_module.plan_pruning
+    inner = choosing_module.plan_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(controller_module, "plan_pruning", spy)
+    monkeypatch.setattr(choosing_module, "plan_pruning", spy)
     return found
 
 

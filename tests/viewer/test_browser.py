@@ -13,7 +13,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
 
-OPTIONS: list[str] = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --max-num-iterations 1000000
+OPTIONS = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --max-num-iterations 1000000
     --output-dir runs --steps-per-save 1000000
     --pipeline.model.base-mlp-num-layers 5 --pipeline.model.base-mlp-layer-width 32
     --pipeline.model.head-mlp-layer-width 16 --pipeline.model.skip-connections 2

@@ -91,10 +91,10 @@ def everything(trainer: Any) -> list[Any]:
     """What a training goes on from."""
     optimizer = trainer.optimizers.optimizers["fields"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002  the host draws from the global state
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002  the host draws from the global state
     gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
     moments = [deepcopy(dict(optimizer.state[p])) for p in parameters]
-    return [copied_state(trainer.pipeline.model), moments, gradients, torch.get_rng_state(), numpy_state]
+    return [copied_state(trainer.pipeline.model), moments, gradients, torch.get_rng_state(), numpy_state[1].tolist()]
 
 
 def test_training_with_previews_is_the_training_without(tiny_config: Config) -> None:

@@ -8,15 +8,14 @@ from typing import Optional, Protocol
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
-from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from nerfstudio_prune.core.curve import TrainingCurve
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.core.plateau import Plateau
 from nerfstudio_prune.method.allocation import budget_of
+from nerfstudio_prune.method.auto_start import AutoStart
 from nerfstudio_prune.method.calibration import Calibration
 from nerfstudio_prune.method.choosing import choose, plan_event, whole_cut, widths_at
 from nerfstudio_prune.method.config import FilledPruneConfig, PruneConfig
@@ -27,16 +26,13 @@ from nerfstudio_prune.method.machine import seconds_now
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.rates import Rates
 from nerfstudio_prune.method.resuming import plan_options, update_plan
+from nerfstudio_prune.method.scalars import write_scalars
 from nerfstudio_prune.method.shrinkage import Shrinkage, doomed_columns
 from nerfstudio_prune.method.sizes import Sizes, sizes_of
 from nerfstudio_prune.neurons.edges import apply_masks, same_masks
 from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters
 from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.samples import Samples
-
-AUTO_WINDOW_PERCENT = 5
-"""Share of the run over which `auto_start` takes the slope of the training PSNR."""
-PHASES = ("dense", "pruning", "recovery")
 
 
 class Measure(Protocol):
@@ -98,7 +94,7 @@ class PruneController:
         self._step_start = 0.0
         self._first_step = 0
         self._plan_seconds = 0.0
-        self._plateau: Optional[Plateau] = None
+        self._auto_start = AutoStart(None, 0)
         self._shrinkage: Optional[Shrinkage] = None
 
     def start(self, first_step: int, num_iterations: int, defaults: Optional[PruneConfig] = None) -> None:
@@ -124,9 +120,7 @@ class PruneController:
         self.lessons = Lessons(self.config.teacher, self.model, self.seed)
         config = self.config
         self.rates = Rates(config, self.model, self.optimizers)
-        if config.auto_start is not None:
-            window = max(2, num_iterations * AUTO_WINDOW_PERCENT // 100)
-            self._plateau = Plateau(window, config.auto_start / window)
+        self._auto_start = AutoStart(config.auto_start, num_iterations)
         state.edge_masks = {name: mask.to(self.model.device) for name, mask in state.edge_masks.items()}
         if self.config.strategy != "none" and self.config.has_budget:
             budget_of(self.config, self.model)
@@ -158,23 +152,8 @@ class PruneController:
         """
         if self.curve is not None:
             self.curve.add(step, psnr)
-        state = self.model.prune_state
-        if (
-            self._plateau is None
-            or self.paused
-            or state.phase != "dense"
-            or not state.pending
-            or step >= state.pending[0].step
-        ):
-            return
-        if self._plateau.add(float(psnr)):
-            pending, ahead = state.pending, state.pending[0].step - step
-            for event in pending:
-                event.step -= ahead
-            CONSOLE.print(
-                f"The training PSNR rises by less than {self.config.auto_start:g} dB within {AUTO_WINDOW_PERCENT} % of "
-                f"the run: pruning starts at step {step} instead of {step + ahead}"
-            )
+        if not self.paused:
+            self._auto_start.observe(self.model.prune_state, step, psnr)
 
     def shrinkage_loss(self, step: int) -> Optional[Tensor]:
         """Penalty on weights that are about to leave; None where there is none.
@@ -269,7 +248,9 @@ class PruneController:
         self._shrinkage = None
 
     def undo(self, step: int) -> PruneEvent:
-        """Goes back to the network from before the last event. Its plan's entries, up to now, do not come back.
+        """Goes back to weights, moments and history from before the last event; step and learning rates go on.
+
+        A planned event does not come back, nor do those that it stood in for.
 
         Args:
             step: Training step that has just ended.
@@ -286,8 +267,9 @@ class PruneController:
         (undone,) = [event for event in state.history[len(self.kept.history) :] if not event.error]
         self.kept.restore(model, self.optimizers)
         self.kept = None
-        overdue = [event for event in state.pending if event.step <= step]
-        state.plan = [event for event in state.plan if event not in overdue]
+        if undone.scheduled is not None:
+            settled = [event for event in state.pending if event.step <= undone.scheduled.step]
+            state.plan = [event for event in state.plan if event not in settled]
         self._shrinkage = None
         self._step_seconds.clear()
         self.lessons.after_undo()
@@ -329,8 +311,8 @@ class PruneController:
         costs_before, before = model.layer_costs(), self.sizes
         event.sizes_before = dict(before.groups)
         event.parameters_before, event.macs_per_ray_before = before.parameters, before.macs_per_ray
-        self.lessons.before_event(event.step)
         kept = KeptNetwork(model, self.optimizers) if self._watched else None
+        self.lessons.before_event(event.step)
         start = self._now()
         pruning.apply()
         model.sync_widths()
@@ -384,14 +366,5 @@ class PruneController:
         return seconds_now(self.model.device)
 
     def _write_scalars(self, step: int, event: Optional[PruneEvent] = None) -> None:
-        sizes = self.sizes
-        writer.put_scalar("Prune/parameters", sizes.parameters, step)
-        writer.put_scalar("Prune/macs_per_ray", sizes.macs_per_ray, step)
-        writer.put_scalar("Prune/phase", PHASES.index(self.model.prune_state.phase), step)
         kind = "edges" if self.config.strategy == "edge" else "width"
-        for name, size in sizes.groups.items():
-            writer.put_scalar(f"Prune/{kind}/{name}", size, step)
-        if event is not None:
-            for label, metrics in (("before", event.metrics_before), ("after", event.metrics_after)):
-                for name, value in metrics.items():
-                    writer.put_scalar(f"Prune/{name}_{label}", value, step)
+        write_scalars(step, self.model.prune_state.phase, self.sizes, kind, event)

@@ -59,7 +59,9 @@ class KeptNetwork:
         return self._views[device]
 
     def restore(self, model: PruneModel, optimizers: Optimizers) -> None:
-        """Puts weights, moments, masks, snapshot and history back. Steps and learning rates are not touched.
+        """Puts weights, moments, masks, snapshot and history back; gradients that are being accumulated are lost.
+
+        Steps and learning rates are not touched.
 
         Args:
             model: The model that was pruned.

@@ -65,7 +65,7 @@ class Lessons:
 
     def at(self, step: int) -> Optional[tuple[Teacher, int]]:
         """The teacher of a training step and how many steps ago the event was; None if the step has no teacher."""
-        if self.teacher is None:
+        if self.teacher is None or self.model.prune_state.phase == "dense":
             return None
         age = self._age(step)
         return (self.teacher, age) if age < self.config.steps else None

@@ -12,13 +12,19 @@ from rich.markup import escape
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.schedule import size_at
-from nerfstudio_prune.method.allocation import budget_of
+from nerfstudio_prune.method.allocation import BYTES, budget_of
 from nerfstudio_prune.method.choosing import whole_cut
 from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
 from nerfstudio_prune.method.controller import PruneController
+from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.method.planning import resolve_targets
 from nerfstudio_prune.method.presets import TARGETS
 from nerfstudio_prune.method.resuming import plan_options
+from nerfstudio_prune.method.sizes import initial_sizes_of
+from nerfstudio_prune.neurons.budget import cost_of
+from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.refit import RefitMode
+from nerfstudio_prune.neurons.strategies import STRATEGIES
 
 TargetName = Literal["pruning_ratio", "target_parameters", "target_macs"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
@@ -51,6 +57,10 @@ class Cut:
         Raises:
             ValueError: If they contradict each other.
         """
+        if self.strategy in ("edge", "none"):
+            raise ValueError(
+                f"prune.strategy {self.strategy} removes no neurons; choose one of {', '.join(STRATEGIES)}"
+            )
         config = replace(
             base,
             **dict.fromkeys(TARGETS, None),
@@ -68,16 +78,17 @@ class Cut:
         return config
 
     @classmethod
-    def of(cls, config: FilledPruneConfig) -> "Cut":
-        """The nearest cut to the options of a run; where they name no neurons, those of the default preset."""
+    def of(cls, config: FilledPruneConfig, model: PruneModel) -> "Cut":
+        """The nearest cut to the options of a run; where they name no neurons, those of the default preset.
+
+        Args:
+            config: Options in force.
+            model: The model, for targets that only a share of the parameters comes near to.
+        """
         if config.strategy in ("edge", "none"):
             config = PruneConfig().filled()
-        target, value = "pruning_ratio", config.pruning_ratio if config.pruning_ratio is not None else 0.5
-        for name in ("target_parameters", "target_macs"):
-            if getattr(config, name) is not None:
-                target, value = name, getattr(config, name)
-        factor = config.recovery_lr_factor
-        return cls(config.strategy, config.score, config.refit, target, value, factor)  # type: ignore[arg-type]
+        target, value = _nearest_target(config, model)
+        return cls(config.strategy, config.score, config.refit, target, value, config.recovery_lr_factor)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class Steering:
         for name, cut in requests.items():
             self.busy = {"prune": "pruning", "undo": "undoing", "retarget": "planning"}[name] + f" at step {step}"
             try:
-                text = self._carry_out(name, cut, step)
+                text = self._answer(name, cut, step)
                 self.message = Message(f"Step {step}: {text}")
                 CONSOLE.print(f"By hand at step {step}: {escape(text)}")
             except Exception as error:  # whatever a person asked for, the training goes on
@@ -151,11 +162,12 @@ class Steering:
             finally:
                 self.busy = ""
 
-    def _carry_out(self, name: RequestName, cut: Optional[Cut], step: int) -> str:
+    def _answer(self, name: RequestName, cut: Optional[Cut], step: int) -> str:
         controller = self.controller
         if name == "undo":
             event = controller.undo(step)
-            return f"the pruning of step {event.step} is undone, {event.parameters_before:,} parameters again"
+            text = f"the pruning of step {event.step} is undone, {event.parameters_before:,} parameters again"
+            return text if controller.model.prune_state.pending else f"{text}; no event is planned any more"
         assert cut is not None
         config = cut.options(controller.config)
         if name == "prune":
@@ -189,6 +201,26 @@ class Steering:
         controller.use(config)
         steps = ", ".join(str(event.step) for event in changed)
         return f"the planned pruning (step {steps}) goes to {target_text(config)}"
+
+
+def _nearest_target(config: FilledPruneConfig, model: PruneModel) -> tuple[TargetName, float]:
+    for name in TARGET_NAMES:
+        value = getattr(config, name)
+        if value is not None and not config.coarse.given and not config.fine.given:
+            return name, value
+    initial = initial_sizes_of(model)
+    if config.target_mb is not None:
+        return "target_parameters", min(1.0, config.target_mb * 1e6 / BYTES / initial.parameters)
+    groups = model.neuron_groups()
+    own = config.has_neuron_target or config.coarse.given or config.fine.given
+    try:
+        widths = resolve_targets(config, groups, initial.groups) if own else None
+    except ValueError:  # a width above that of a network which is pruned already
+        widths = None
+    if widths is None:
+        return "pruning_ratio", 0.5
+    units = dict.fromkeys(linears(groups), 1)
+    return "target_parameters", cost_of(groups, {**initial.groups, **widths}, units, True) / initial.parameters
 
 
 def pruned_text(event: PruneEvent) -> str:

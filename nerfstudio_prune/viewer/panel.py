@@ -4,6 +4,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Optional, get_args
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -28,6 +29,11 @@ SETTLE_SECONDS = 0.3
 """A preview is made when a slider has stood still for this long."""
 LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
 """While training goes on a preview is made anew at most this often, and in at most this share of the time."""
+
+
+def rounded(cut: Cut) -> Cut:
+    """A cut that the slider can show."""
+    return replace(cut, value=round(cut.value, 2))
 
 
 class PrunePanel:
@@ -60,7 +66,9 @@ class PrunePanel:
         self._plot_wanted = False
         self._plot: Any = None
         self._event: object = None
-        self._build(Cut.of(session.config))
+        self._config = session.config
+        self._offered = rounded(Cut.of(self._config, session.model))
+        self._build(self._offered)
 
     def _build(self, cut: Cut) -> None:
         gui = self.gui
@@ -78,7 +86,8 @@ class PrunePanel:
                 self.retarget = gui.add_button(
                     "Use cut for the plan",
                     color="gray",
-                    hint="The prunings that are planned still use strategy, score, refit and target from above.",
+                    hint="The prunings that are planned still use strategy, score, refit and target from above; "
+                    "lr_factor holds from now on.",
                 )
             self.plots = gui.add_folder("Plots", expand_by_default=False)
             with self.plots:
@@ -135,7 +144,7 @@ class PrunePanel:
             hint="pruning_ratio: share of every layer's first width to remove. target_parameters, target_macs: share "
             "of the first parameters, or operations, of both fields to keep; each layer gets what it needs.",
         )
-        self.value = gui.add_slider("value", 0.0, 1.0, 0.01, round(cut.value, 2), hint="Value of the target.")
+        self.value = gui.add_slider("value", 0.0, 1.0, 0.01, cut.value, hint="Value of the target.")
         self.factor = gui.add_number(
             "lr_factor",
             cut.recovery_lr_factor,
@@ -247,6 +256,7 @@ class PrunePanel:
     def tick(self) -> None:
         """Brings all elements up to date, and makes previews and plots that are due."""
         status = self.session.status()
+        self._offer()
         self._refresh(status)
         if status.busy:
             return
@@ -265,6 +275,21 @@ class PrunePanel:
         if self._plot_wanted:
             self._plot_wanted = False
             self._guarded(self._draw, "plot")
+
+    def _offer(self) -> None:
+        """Follows the options of the run, which a checkpoint may have changed, unless a person has chosen others."""
+        config = self.session.config
+        if config == self._config:
+            return
+        self._config, untouched = config, self.cut() == self._offered
+        self._offered = cut = rounded(Cut.of(config, self.session.model))
+        if untouched:
+            elements = (self.strategy, self.score, self.refit, self.target, self.value, self.factor)
+            values = (cut.strategy, cut.score or OWN_SCORE, cut.refit, cut.target, cut.value, cut.recovery_lr_factor)
+            for element, value in zip(elements, values, strict=True):
+                if element.value != value:
+                    element.value = value
+            self._update_score()
 
     def _preview_due(self, status: Status) -> bool:
         if not self.preview.value:

@@ -82,6 +82,11 @@ class Session:
         return with_plan_options(config, state.options) if state.options else config.filled()
 
     @property
+    def model(self) -> PruneModel:
+        """The model as it is."""
+        return self.pipeline.model
+
+    @property
     def step(self) -> int:
         """Training step that ended last."""
         controller = self.pipeline.controller

@@ -4,13 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
+from nerfstudio_prune.method.allocation import BYTES
 from nerfstudio_prune.method.sizes import Sizes
 from nerfstudio_prune.method.steering import RequestName
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
-
-BYTES = 4
-"""Of a weight in fp32."""
 
 
 def plain(text: str) -> str:

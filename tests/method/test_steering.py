@@ -19,6 +19,7 @@ from tiny_run import (
     resume,
     same_bits,
     start,
+    tiny_model,
     tiny_parameters,
     tiny_widths,
     train,
@@ -69,7 +70,7 @@ def steered(config: Any, requests: Requests, same_noise: bool = False) -> Any:
 
 
 def check(trainer: Any) -> None:
-    """The invariant of DESIGN.md, and a network that still learns something."""
+    """The invariant of DESIGN.md: optimizer, clipping list and model hold the same tensors in the same order."""
     optimizers, model = trainer.optimizers, trainer.pipeline.model
     check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
 
@@ -262,8 +263,8 @@ def test_planned_event_is_skipped_when_the_hand_went_further(
 
 WRONG: dict[str, tuple[Cut, str]] = {
     "unknown strategy": (replace(HALF, strategy="typo"), "prune.strategy must be one of coreset, importance"),
-    "strategy edge": (replace(HALF, strategy="edge"), "edge masks single weights"),
-    "strategy none": (replace(HALF, strategy="none"), "prune.strategy must be one of coreset, importance"),
+    "strategy edge": (replace(HALF, strategy="edge"), "prune.strategy edge removes no neurons"),
+    "strategy none": (replace(HALF, strategy="none"), "prune.strategy none removes no neurons"),
     "unknown score": (replace(HALF, score="typo"), "typo"),
     "score of a rule without": (replace(HALF, strategy="obs", score="w_in"), "takes no prune.score"),
     "ratio 1": (replace(HALF, value=1.0), "prune.pruning_ratio must be in [0, 1), got 1.0"),
@@ -451,11 +452,11 @@ def bare_steering() -> tuple[Steering, list[tuple[str, Any]]]:
     """A steering without a run, and what it carries out."""
     steering, done = Steering(None), []  # type: ignore[arg-type]
 
-    def carry_out(name: str, cut: Any, step: int) -> str:
+    def answer(name: str, cut: Any, step: int) -> str:
         done.append((name, cut))
         return ""
 
-    steering._carry_out = carry_out  # type: ignore[method-assign,assignment]
+    steering._answer = answer  # type: ignore[method-assign,assignment]
     return steering, done
 
 
@@ -476,14 +477,14 @@ def test_replaced_request_waits_at_the_end() -> None:
 def test_request_from_within_a_step_waits_for_the_next() -> None:
     """A button that is pressed while a cut is carried out is not lost with the queue that was taken."""
     steering, done = bare_steering()
-    inner = steering._carry_out
+    inner = steering._answer
 
-    def carry_out(name: RequestName, cut: Any, step: int) -> str:
+    def answer(name: RequestName, cut: Any, step: int) -> str:
         if step == 0:
             steering.request("undo")
         return inner(name, cut, step)
 
-    steering._carry_out = carry_out  # type: ignore[method-assign]
+    steering._answer = answer  # type: ignore[method-assign]
     steering.request("prune", HALF)
     steering.on_step(0)
     assert (done, steering.waiting) == ([("prune", HALF)], ("undo",))
@@ -811,6 +812,9 @@ def test_strategy_none_is_no_plan_for_neurons(tiny_config: Config) -> None:
     assert events(trainer) == [(8, tiny_widths(8, 4))]
 
 
+HALF_SHARE = tiny_parameters(8, 4) / tiny_parameters(16, 8)
+
+
 @pytest.mark.parametrize(
     ("prune", "expected"),
     [
@@ -826,22 +830,28 @@ def test_strategy_none_is_no_plan_for_neurons(tiny_config: Config) -> None:
         ),
         ({"strategy": "none"}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
         ({"strategy": "edge"}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({"width": 8, "min_width": 2}, Cut("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
+        (
+            {"fine": FieldTargetConfig(width=8), "coarse": FieldTargetConfig(pruning_ratio=0.0), "min_width": 2},
+            Cut("obs", None, "lstsq", "target_parameters", (1 + HALF_SHARE) / 2),
+        ),
+        ({"target_mb": 4e-6 * tiny_parameters(8, 4)}, Cut("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
     ],
 )
 def test_form_starts_with_the_options_of_the_run(prune: dict[str, Any], expected: Cut) -> None:
     """The form is filled in with what the run would do, so that pressing the button without a change does that; where
     the run prunes no neurons, with what the README recommends."""
     config = PruneConfig(**prune).filled()
-    cut = Cut.of(config)
-    assert cut == expected
-    assert Cut.of(cut.options(config)) == cut
+    cut = Cut.of(config, tiny_model())
+    assert replace(cut, value=expected.value) == expected and cut.value == pytest.approx(expected.value)
+    assert Cut.of(cut.options(config), tiny_model()) == cut
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_form_of_a_preset_is_that_preset(preset: Any) -> None:
     """What the form asks for without a change differs from the run in nothing but steps and schedule."""
     config = PruneConfig(preset=preset).filled()
-    options = Cut.of(config).options(config)
+    options = Cut.of(config, tiny_model()).options(config)
     assert replace(options, pruning_ratio=config.pruning_ratio) == config
 
 

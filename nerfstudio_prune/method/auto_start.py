@@ -13,7 +13,7 @@ WINDOW_PERCENT = 5
 
 
 class AutoStart:
-    """Option `auto_start`: moves all events forward.
+    """Option `auto_start`: moves all events forward, once.
 
     Args:
         least_rise: Training PSNR, in dB, by which it must rise within the window for pruning to wait; None: off.
@@ -27,6 +27,10 @@ class AutoStart:
             window = max(2, num_iterations * WINDOW_PERCENT // 100)
             self._plateau = Plateau(window, least_rise / window)
 
+    def stop(self) -> None:
+        """Leaves the plan alone from now on."""
+        self._plateau = None
+
     def observe(self, state: PruneState, step: int, psnr: Tensor) -> None:
         """Looks at a training step; changes the plan when it is time.
 
@@ -38,6 +42,7 @@ class AutoStart:
         if self._plateau is None or state.phase != "dense" or not state.pending or step >= state.pending[0].step:
             return
         if self._plateau.add(float(psnr)):
+            self.stop()
             pending, ahead = state.pending, state.pending[0].step - step
             for event in pending:
                 event.step -= ahead

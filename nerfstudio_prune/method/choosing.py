@@ -24,6 +24,16 @@ from nerfstudio_prune.neurons.selecting import networks, select_neurons
 from nerfstudio_prune.neurons.strategies import Selection
 
 
+def event_seed(seed: int, step: int) -> int:
+    """Seed of the random choices of an event.
+
+    Args:
+        seed: Seed of the run.
+        step: Training step of the event.
+    """
+    return seed * 1_000_003 + step
+
+
 def whole_cut(config: FilledPruneConfig, model: PruneModel, step: int) -> ScheduledEvent:
     """An event that goes all the way to the target at once.
 

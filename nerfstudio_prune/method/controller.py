@@ -17,7 +17,7 @@ from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method.allocation import budget_of
 from nerfstudio_prune.method.auto_start import AutoStart
 from nerfstudio_prune.method.calibration import Calibration
-from nerfstudio_prune.method.choosing import choose, plan_event, whole_cut, widths_at
+from nerfstudio_prune.method.choosing import choose, event_seed, plan_event, whole_cut, widths_at
 from nerfstudio_prune.method.config import FilledPruneConfig, PruneConfig
 from nerfstudio_prune.method.console import allocation_table, event_table, event_text, plan_text
 from nerfstudio_prune.method.kept import KeptNetwork
@@ -188,7 +188,8 @@ class PruneController:
     @property
     def rays_per_sec(self) -> float:
         """Training rays per second, median over the last 100 steps since an event; 0 if there was none."""
-        return self.rays_per_batch() / median(self._step_seconds) if self._step_seconds else 0.0
+        seconds = list(self._step_seconds)  # one look: the panel's thread asks too
+        return self.rays_per_batch() / median(seconds) if seconds else 0.0
 
     def before_step(self, step: int) -> None:
         """Starts the clock of a training step, and sets its learning rates after an event."""
@@ -235,6 +236,7 @@ class PruneController:
         pruning = self._plan(config, whole_cut(config, self.model, step), step)
         if not pruning.edits:
             raise ValueError("nothing is left to remove for this target: all layers are that narrow already")
+        self._auto_start.stop()
         return self._carry_out(pruning, self._new_event(config, None, step))
 
     def use(self, config: FilledPruneConfig) -> None:
@@ -250,7 +252,7 @@ class PruneController:
     def undo(self, step: int) -> PruneEvent:
         """Goes back to weights, moments and history from before the last event; step and learning rates go on.
 
-        A planned event does not come back, nor do those that it stood in for.
+        Planned events that were tried since then do not come back, nor do those that they stood in for.
 
         Args:
             step: Training step that has just ended.
@@ -264,12 +266,16 @@ class PruneController:
         if self.kept is None:
             raise ValueError("no network is kept: no event happened in this process since the last undo")
         model, state = self.model, self.model.prune_state
-        (undone,) = [event for event in state.history[len(self.kept.history) :] if not event.error]
+        since = state.history[len(self.kept.history) :]
+        (undone,) = [event for event in since if not event.error]
         self.kept.restore(model, self.optimizers)
         self.kept = None
-        if undone.scheduled is not None:
-            settled = [event for event in state.pending if event.step <= undone.scheduled.step]
-            state.plan = [event for event in state.plan if event not in settled]
+        tried = max((event.scheduled.step for event in since if event.scheduled is not None), default=-1)
+        settled = [event for event in state.pending if event.step <= tried]
+        state.plan = [event for event in state.plan if event not in settled]
+        if not state.pending:
+            state.rewind_snapshot = {}
+        self._auto_start.stop()
         self._shrinkage = None
         self._step_seconds.clear()
         self.lessons.after_undo()
@@ -292,7 +298,7 @@ class PruneController:
             return
         if not pruning.edits and same_masks(pruning.masks, state.edge_masks):
             self._shrinkage = None
-            state.plan.remove(due)
+            state.plan = [event for event in state.plan if event is not due]
             CONSOLE.print(f"Pruning at step {step} skipped: nothing is left to remove for its target")
             return
         self._carry_out(pruning, self._new_event(self.config, due, step))
@@ -316,8 +322,6 @@ class PruneController:
         start = self._now()
         pruning.apply()
         model.sync_widths()
-        self.rates.after_event()
-        event.seconds = self._plan_seconds + self._now() - start
         state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
         after = self.sizes
         event.sizes_after = dict(after.groups)
@@ -325,6 +329,8 @@ class PruneController:
         state.history.append(event)
         self.kept, self._shrinkage = kept, None
         self._step_seconds.clear()
+        self.rates.after_event()
+        event.seconds = self._plan_seconds + self._now() - start
         event.metrics_after = self.measure(model)
         CONSOLE.print(event_table(event, costs_before, model.layer_costs()))
         CONSOLE.print(event_text(event, self.measure.description))
@@ -355,7 +361,7 @@ class PruneController:
 
     def event_seed(self, step: int) -> int:
         """Seed of the random choices of an event at a step."""
-        return self.seed * 1_000_003 + step
+        return event_seed(self.seed, step)
 
     @property
     def sizes(self) -> Sizes:

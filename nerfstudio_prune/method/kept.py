@@ -28,8 +28,6 @@ class KeptNetwork:
 
     def __init__(self, model: PruneModel, optimizers: Optimizers) -> None:
         state = model.prune_state
-        self.step = -1
-        """Training step of the event that followed; -1 until there was one."""
         self.fields: dict[str, NeRFField] = {name: deepcopy(getattr(model, name)).cpu() for name in FIELDS}
         self.history: list[PruneEvent] = list(state.history)
         self.edge_masks = _copied(state.edge_masks)
@@ -45,7 +43,7 @@ class KeptNetwork:
         self._views: dict[torch.device, PruneModel] = {}
 
     def view(self, model: PruneModel) -> PruneModel:
-        """The model as it was, for rendering; copied to the model's device on first use.
+        """The model as it was, for rendering; copied to the model's device on first use, and kept there with this.
 
         Args:
             model: The model that is trained.

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer_elements import ViewerControl
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -24,7 +26,10 @@ class PanelMount(ViewerControl):
 
     def _setup(self, viewer: "Viewer") -> None:
         super()._setup(viewer)
-        from nerfstudio_prune.viewer.mounting import mount_panel  # noqa: PLC0415  only with a viewer
+        try:
+            from nerfstudio_prune.viewer.mounting import mount_panel  # noqa: PLC0415  only with a viewer
 
-        mount_panel(viewer, self.pipeline)
-        self.mounted = True
+            mount_panel(viewer, self.pipeline)
+            self.mounted = True
+        except Exception as error:  # a training is worth more than its panel
+            CONSOLE.print(f"[red]The viewer goes on without a pruning panel: {escape(repr(error))}")

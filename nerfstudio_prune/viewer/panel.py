@@ -10,14 +10,15 @@ from typing import Any, Optional, get_args
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from nerfstudio_prune.method.steering import TARGET_NAMES, Cut, Message, RequestName
+from nerfstudio_prune.method.cut import TARGET_NAMES, Cut
+from nerfstudio_prune.method.steering import Message, RequestName
 from nerfstudio_prune.neurons.refit import RefitMode
 from nerfstudio_prune.neurons.scores import SCORES
 from nerfstudio_prune.neurons.strategies import STRATEGIES
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.scene_view import SceneView
-from nerfstudio_prune.viewer.session import Session, Status
-from nerfstudio_prune.viewer.texts import layers_text, plain, preview_text, request_text, state_text
+from nerfstudio_prune.viewer.session import ActionName, Session, Status
+from nerfstudio_prune.viewer.texts import layers_text, obstacle_text, plain, preview_text, request_text, state_text
 
 OWN_SCORE = "strategy's own"
 ALL_LAYERS = "all of field_fine"
@@ -33,7 +34,7 @@ LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
 
 def rounded(cut: Cut) -> Cut:
     """A cut that the slider can show."""
-    return replace(cut, value=round(cut.value, 2))
+    return replace(cut, value=min(max(round(cut.value, 2), 0.01), 0.99))
 
 
 class PrunePanel:
@@ -61,6 +62,7 @@ class PrunePanel:
         self._thread = threading.Thread(target=self._loop, name="prune-panel", daemon=True)
         self._texts: dict[str, str] = {}
         self._changed_at: Optional[float] = None
+        self._told = ""
         self._made_at = 0.0
         self._made: Optional[tuple[Cut, Preview]] = None
         self._plot_wanted = False
@@ -87,8 +89,9 @@ class PrunePanel:
                     "Use cut for the plan",
                     color="gray",
                     hint="The prunings that are planned still use strategy, score, refit and target from above; "
-                    "lr_factor holds from now on.",
+                    "lr_factor holds from now on. A resumed run keeps that unless it is given such options again.",
                 )
+                self.reasons = gui.add_markdown("")
             self.plots = gui.add_folder("Plots", expand_by_default=False)
             with self.plots:
                 self.plot = gui.add_dropdown(
@@ -166,8 +169,9 @@ class PrunePanel:
         self.undo = gui.add_button(
             "Undo",
             color="gray",
-            hint="Back to weights, moments and history from before the last pruning of this process; step and learning "
-            "rate go on. Compare first: outputs rgb_before and difference, and the split screen.",
+            hint="Back to weights, moments and history from before the last pruning of this process; step and schedule "
+            "go on, lr_factor ends. Compare first: outputs rgb_before (grey if nothing is kept) and difference, split "
+            "screen.",
         )
         self.requests = gui.add_markdown("")
 
@@ -206,9 +210,6 @@ class PrunePanel:
     def _on_preview(self) -> None:
         if self.preview.value:
             self._changed_at = time.monotonic() - SETTLE_SECONDS
-        else:
-            self._changed_at = None
-            self._show_preview(None, "")
         self._wake.set()
 
     def _on_prune(self) -> None:
@@ -258,6 +259,9 @@ class PrunePanel:
         status = self.session.status()
         self._offer()
         self._refresh(status)
+        if not self.preview.value and (self.scene.preview is not None or self._texts.get("forecast")):
+            self._changed_at = self._made = None
+            self._show_preview(None, "")
         if status.busy:
             return
         event = (status.phase, status.last_event)
@@ -310,6 +314,8 @@ class PrunePanel:
             if not isinstance(error, ValueError):
                 CONSOLE.print(escape(traceback.format_exc()))
             if name == "preview":
+                # The next try comes with the next change.
+                self._made = None
                 self._show_preview(None, "")
 
     def _made_for(self, cut: Cut) -> Preview:
@@ -320,14 +326,14 @@ class PrunePanel:
 
     def _make_preview(self) -> None:
         cut = self.cut()
-        self._set("forecast", f"⏳ computing …  \n{self._texts.get('forecast', '')}")
+        self._set("forecast", f"⏳ computing …  \n{self._told}")
         preview = self._made_for(cut)
         if not self._current(cut):
             return
         self._show_preview(preview, preview_text(preview, None))
         quality = self.session.quality(preview)
         if self._current(cut):
-            self._set("forecast", preview_text(preview, quality))
+            self._show_preview(preview, preview_text(preview, quality))
             self.message = Message()
         self._made_at = time.monotonic()
 
@@ -339,6 +345,7 @@ class PrunePanel:
         shown = None if preview is None else preview.model
         changed = shown is not self.scene.preview
         self.scene.preview = shown
+        self._told = text
         self._set("forecast", text)
         if changed:
             self.rerender()
@@ -369,15 +376,20 @@ class PrunePanel:
         """Texts, and which buttons can be pressed."""
         self._set("state", state_text(status))
         self._set("layers", layers_text(status))
-        names: tuple[RequestName, ...] = get_args(RequestName)
-        obstacles: dict[RequestName, str] = {name: self.session.obstacle(name) for name in names}
-        for name in names:
-            getattr(self, name).disabled = bool(obstacles[name])
-        self.pause.disabled = bool(obstacles["retarget"]) and not status.paused
-        text = request_text(status, obstacles)
-        if self.message.text:
-            text = "  \n".join(filter(None, ["⚠️ " + plain(self.message.text), text]))
-        self._set("requests", text)
+        buttons: dict[ActionName, Any] = {
+            "prune": self.prune,
+            "undo": self.undo,
+            "retarget": self.retarget,
+            "pause": self.pause,
+        }
+        reasons = {name: self.session.obstacle(name) for name in buttons}
+        for name, button in buttons.items():
+            button.disabled = bool(reasons[name])
+        failure = "" if not self.scene.failure else f"⚠️ comparison: {plain(self.scene.failure)}"
+        own = "" if not self.message.text else f"⚠️ {plain(self.message.text)}"
+        cut_reasons = obstacle_text({"Prune now": reasons["prune"], "Undo": reasons["undo"]})
+        self._set("requests", "  \n".join(filter(None, [own, failure, request_text(status), cut_reasons])))
+        self._set("reasons", obstacle_text({"pause": reasons["pause"], "Use cut for the plan": reasons["retarget"]}))
 
     def _set(self, name: str, text: str) -> None:
         """Changes a text, and sends it only if it is another."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Optional
@@ -39,43 +38,64 @@ class Preview:
     """What it took."""
 
 
-def preview_cut(
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A copy of the network, and what a cut of it needs."""
+
+    config: FilledPruneConfig
+    """Options of the cut."""
+    model: PruneModel
+    """Copy of the network; its pruning state is its own."""
+    samples: Optional[Mapping[str, Samples]]
+    """Calibration samples, where they are needed."""
+    step: int
+    seed: int
+    seconds: float
+    """What it took."""
+
+
+def take_draft(
     config: FilledPruneConfig,
     model: PruneModel,
     calibrate: Callable[[Calibration, int], Mapping[str, Samples]],
-    lock: AbstractContextManager[object],
     step: int,
     seed: int,
-) -> Preview:
-    """Cuts a copy of the fields exactly as an event at that step would cut them.
-
-    The model is looked at only while the lock is held, to copy its weights and to collect samples. The choice itself
-    takes longer and is made on the copy, so that the training goes on meanwhile.
+) -> Draft:
+    """Copies the weights and collects samples. To be called with the trainer's lock held, and with nothing but it.
 
     Args:
         config: Options of the cut, validated.
         model: The model as it is trained.
         calibrate: Collects calibration samples for a seed.
-        lock: The trainer's lock.
-        step: Training step.
-        seed: Seed of the event.
-
-    Raises:
-        ValueError: If the cut is impossible.
+        step: Training step that has just ended.
+        seed: Seed of an event at that step.
     """
     start = time.perf_counter()
     if model.device.type == "cpu":
         # The flag belongs to the thread, and this is not the trainer's.
         torch.set_flush_denormal(True)
-    with lock:
-        fields = {name: deepcopy(getattr(model, name)).requires_grad_(False) for name in FIELDS}
-        samples = calibrate(config.make_calibration(), seed) if config.needs_samples else None
-        copy = model.with_fields(fields)
-        copy.prune_state = replace(model.prune_state)
+    copy = model.with_fields({name: deepcopy(getattr(model, name)).requires_grad_(False) for name in FIELDS})
+    copy.prune_state = replace(model.prune_state)
+    samples = calibrate(config.make_calibration(), seed) if config.needs_samples else None
+    return Draft(config, copy, samples, step, seed, time.perf_counter() - start)
+
+
+def cut_draft(draft: Draft) -> Preview:
+    """Cuts the copy exactly as an event would. That takes longer than to make it; the training goes on meanwhile.
+
+    Args:
+        draft: The copy; it is used up.
+
+    Raises:
+        ValueError: If the cut is impossible.
+    """
+    start = time.perf_counter()
+    config, copy, samples = draft.config, draft.model, draft.samples
     check_finite(copy.neuron_groups())
     before = sizes_of(copy, {})
     score_name, scores = layer_scores(config, copy, samples)
-    aim = whole_cut(config, copy, step)
-    plan_event(config, copy, None, aim, widths_at(config, copy, aim, samples), samples, seed).apply()
+    aim = whole_cut(config, copy, draft.step)
+    plan_event(config, copy, None, aim, widths_at(config, copy, aim, samples), samples, draft.seed).apply()
     copy.sync_widths()
-    return Preview(step, copy, before, sizes_of(copy, {}), score_name, scores, time.perf_counter() - start)
+    seconds = draft.seconds + time.perf_counter() - start
+    return Preview(draft.step, copy, before, sizes_of(copy, {}), score_name, scores, seconds)

@@ -53,6 +53,8 @@ class SceneView:
         self.before = before
         self.preview: Optional[PruneModel] = None
         """A cut network that is shown in place of the model; None if no preview is on. Any thread may set it."""
+        self.failure = ""
+        """Why the comparison could not be rendered; empty if it could, or was not asked for."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -78,8 +80,12 @@ class SceneView:
         rgb = outputs["rgb"]
         rgb_before, difference = torch.full_like(rgb, NOTHING_KEPT), torch.zeros_like(rgb[..., :1])
         if self.shown() & {"rgb_before", "difference"}:
-            other = self.model if preview is not None else self.before()
-            if other is not None:
-                rgb_before = other.get_outputs_for_camera(camera, obb_box=obb_box)["rgb"]
-                difference = (rgb - rgb_before).abs().mean(dim=-1, keepdim=True)
+            try:
+                other = self.model if preview is not None else self.before()
+                if other is not None:
+                    rgb_before = other.get_outputs_for_camera(camera, obb_box=obb_box)["rgb"]
+                    difference = (rgb - rgb_before).abs().mean(dim=-1, keepdim=True)
+                self.failure = ""
+            except RuntimeError as error:  # out of memory, say; the viewer's thread would end, and its picture with it
+                self.failure = str(error)
         return {**outputs, "difference": difference, "rgb_before": rgb_before}

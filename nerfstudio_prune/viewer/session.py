@@ -9,18 +9,21 @@ import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.events import Phase, PruneEvent, ScheduledEvent
+from nerfstudio_prune.method.choosing import event_seed
 from nerfstudio_prune.method.config import FilledPruneConfig
+from nerfstudio_prune.method.cut import Cut, target_text
 from nerfstudio_prune.method.model import PruneModel
 from nerfstudio_prune.method.pipeline import PrunePipeline
 from nerfstudio_prune.method.quality import FixedRays
 from nerfstudio_prune.method.resuming import with_plan_options
 from nerfstudio_prune.method.sizes import Sizes, initial_sizes_of, sizes_of
-from nerfstudio_prune.method.steering import Cut, Message, RequestName, target_text
+from nerfstudio_prune.method.steering import Message, RequestName
 from nerfstudio_prune.neurons.groups import linears
-from nerfstudio_prune.viewer.preview import Preview, preview_cut
+from nerfstudio_prune.viewer.preview import Preview, cut_draft, take_draft
 
 PREVIEW_RAYS = 512
 """Rays on which the PSNR of a preview is measured; the training waits for it."""
+ActionName = Literal[RequestName, "pause"]
 TrainingState = Literal["training", "paused", "completed", "none"]
 
 
@@ -140,25 +143,30 @@ class Session:
             self._sizes = (key, sizes_of(model, model.prune_state.edge_masks, edges), initial)
         return self._sizes[1:]
 
-    def obstacle(self, name: RequestName) -> str:
-        """Why a request cannot be made; empty if it can.
+    def obstacle(self, name: ActionName) -> str:
+        """Why something cannot be done; empty if it can.
 
         Args:
-            name: The request.
+            name: A request, or `pause`.
         """
         controller = self.pipeline.controller
         if controller is None:
             return "nothing is trained here"
         if self.training() == "completed":
             return "the training has ended"
+        config, state = controller.config, controller.model.prune_state
         if name == "undo":
             return "" if controller.kept is not None else "no pruning in this process to undo"
-        if controller.config.strategy == "edge":
+        if name == "pause":
+            return "" if state.pending or controller.paused else "no event is planned"
+        if config.strategy == "edge":
             return "strategy edge masks single weights; the panel removes neurons"
         if name == "retarget":
-            return "" if controller.model.prune_state.pending else "no event is planned"
-        if all(group.width <= controller.config.min_width for group in controller.model.neuron_groups()):
-            return f"nothing to prune: all layers are at min_width {controller.config.min_width}"
+            return "" if state.pending else "no event is planned"
+        if config.recovery == "rewind" and not state.rewind_snapshot:
+            return f"recovery rewind has no snapshot: kept from rewind_step {config.rewind_step} to the last event"
+        if all(group.width <= config.min_width for group in controller.model.neuron_groups()):
+            return f"nothing to prune: all layers are at min_width {config.min_width}"
         return ""
 
     def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
@@ -188,10 +196,11 @@ class Session:
         Raises:
             ValueError: If it is impossible.
         """
-        controller, step = self.pipeline.controller, self.step
-        seed = self.pipeline.seed * 1_000_003 + step if controller is None else controller.event_seed(step)
-        options = cut.options(self.config)
-        return preview_cut(options, self.pipeline.model, self.pipeline.calibrate, self.lock, step, seed)
+        with self.lock:
+            controller, step = self.pipeline.controller, self.step
+            seed = event_seed(self.pipeline.seed, step) if controller is None else controller.event_seed(step)
+            draft = take_draft(cut.options(self.config), self.model, self.pipeline.calibrate, step, seed)
+        return cut_draft(draft)
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
         """PSNR of the network as it is and of a preview on the same rays, in dB; None where nothing is measured.

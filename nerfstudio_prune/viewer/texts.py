@@ -6,7 +6,6 @@ from typing import Optional
 
 from nerfstudio_prune.method.allocation import BYTES
 from nerfstudio_prune.method.sizes import Sizes
-from nerfstudio_prune.method.steering import RequestName
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
 
@@ -22,21 +21,24 @@ def state_text(status: Status) -> str:
     Args:
         status: State of the run.
     """
-    now, first, event = status.sizes, status.initial, status.last_event
-    rows = _size_rows(first, now, "living edges" if status.strategy == "edge" else "parameters")
-    if status.rays_per_sec:
-        before = "" if event is None or not event.rays_per_sec_before else f"{event.rays_per_sec_before:,.0f}"
-        rows.append(("train rays/s", before, f"{status.rays_per_sec:,.0f}"))
-    if event is not None and "psnr" in event.metrics_before:
-        rows.append(("PSNR at the cut", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
     texts = {"training": "", "paused": ", paused", "completed": ", training has ended", "none": ", not in training"}
     lines = [f"**{status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
-    text = "  \n".join(lines) + "\n\n" + _table(("", "before", "now"), rows)
-    if event is None:
-        return text
-    how = f" by {event.options['score']}" if event.options.get("score") else ""
-    last = f"last event: step {event.step:,}, {event.strategy}{how}. Before: sizes at first, others at it"
-    return f"{text}\n\n*{plain(last)}*"
+    if status.rays_per_sec:
+        lines.append(f"{status.rays_per_sec:,.0f} training rays/s")
+    counted = "living edges" if status.strategy == "edge" else "parameters"
+    parts = ["  \n".join(lines), _table(("", "at first", "now"), _size_rows(status.initial, status.sizes, counted))]
+    event = status.last_event
+    if event is not None:
+        how = f" by {event.options['score']}" if event.options.get("score") else ""
+        parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
+        rows = [("parameters", f"{event.parameters_before:,}", f"{event.parameters_after:,}")]
+        if "psnr" in event.metrics_before:
+            rows.append(("PSNR, dB", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
+        if event.rays_per_sec_before:
+            now = f"{status.rays_per_sec:,.0f}" if status.rays_per_sec else ""
+            rows.append(("train rays/s", f"{event.rays_per_sec_before:,.0f}", now))
+        parts.append(_table(("", "before it", "after it"), rows))
+    return "\n\n".join(parts)
 
 
 def layers_text(status: Status) -> str:
@@ -55,27 +57,36 @@ def layers_text(status: Status) -> str:
     return _table(header, [(plain(name.replace(".layers.", " ")), *map(row.get, fields)) for name, row in rows.items()])
 
 
-def request_text(status: Status, obstacles: Mapping[RequestName, str]) -> str:
-    """What happens with requests: what waits, what is being done, what came of the last one, what cannot be asked.
+def request_text(status: Status) -> str:
+    """What waits, what is being done, and what came of the last request.
 
     Args:
         status: State of the run.
-        obstacles: Request -> why it cannot be made; empty if it can.
     """
     lines = []
     if status.busy:
         lines.append(f"⏳ {plain(status.busy)} …")
+    elif status.waiting and status.training == "completed":
+        lines.append(f"⚠️ {', '.join(status.waiting)}: not carried out, the training has ended")
     elif status.waiting:
         when = "at the next step (the training is paused)" if status.training == "paused" else "at the end of this step"
         lines.append(f"⏳ {', '.join(status.waiting)}: {plain(when)}")
     if status.message.text:
         lines.append(("⚠️ " if status.message.error else "") + plain(status.message.text))
-    reasons: dict[str, list[str]] = {}
-    for name, reason in obstacles.items():
-        if reason:
-            reasons.setdefault(reason, []).append(name)
-    lines += [f"*{', '.join(names)}: {plain(reason)}*" for reason, names in reasons.items()]
     return "  \n".join(lines)
+
+
+def obstacle_text(obstacles: Mapping[str, str]) -> str:
+    """Why buttons cannot be pressed.
+
+    Args:
+        obstacles: Label of the button -> reason; empty if it can.
+    """
+    labels: dict[str, list[str]] = {}
+    for label, reason in obstacles.items():
+        if reason:
+            labels.setdefault(reason, []).append(label)
+    return "  \n".join(f"*{', '.join(found)}: {plain(reason)}*" for reason, found in labels.items())
 
 
 def preview_text(preview: Preview, quality: Optional[tuple[float, float]]) -> str:

@@ -15,9 +15,9 @@ from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method.choosing import plan_event, whole_cut, widths_at
 from nerfstudio_prune.method.config import FilledPruneConfig
+from nerfstudio_prune.method.cut import Cut
 from nerfstudio_prune.method.kept import KeptNetwork
 from nerfstudio_prune.method.model import FIELDS, PruneModel
-from nerfstudio_prune.method.steering import Cut
 from nerfstudio_prune.neurons.pruner import named_parameters
 from nerfstudio_prune.neurons.recovery import snapshot
 

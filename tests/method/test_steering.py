@@ -30,8 +30,9 @@ from nerfstudio_prune.core.curve import TrainingCurve
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.method import controller as controller_module
 from nerfstudio_prune.method.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.method.cut import Cut
 from nerfstudio_prune.method.presets import PRESETS
-from nerfstudio_prune.method.steering import Cut, Message, RequestName, Steering
+from nerfstudio_prune.method.steering import Message, RequestName, Steering
 from nerfstudio_prune.method.teacher_config import TeacherConfig
 
 Config = Callable[..., Any]

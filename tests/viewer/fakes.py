@@ -9,8 +9,9 @@ import torch
 from tiny_run import tiny_model
 
 from nerfstudio_prune.method.config import PruneConfig
+from nerfstudio_prune.method.cut import Cut
 from nerfstudio_prune.method.sizes import Sizes
-from nerfstudio_prune.method.steering import Cut, Message
+from nerfstudio_prune.method.steering import Message
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
 

@@ -149,7 +149,7 @@ def test_preview_prune_compare_undo(open_page: Callable[[], PanelPage], tmp_path
     page.click("Undo")
     page.wait_for("is undone")
     page.wait_until(lambda: trunk_widths(page) == "32 32", "the first widths")
-    page.wait_for("undo: no pruning in this process to undo")
+    page.wait_for("Undo: no pruning in this process to undo")
     page.screenshot(tmp_path / "5-undone.png")
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -19,10 +20,14 @@ from live import caught_panel, with_panel
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.viewer.viewer import Viewer
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
 from tiny_run import copied_state, same_bits, start, tiny_widths, widths
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.method.steering import Cut
+from nerfstudio_prune.method import controller as controller_module
+from nerfstudio_prune.method.choosing import event_seed
+from nerfstudio_prune.method.cut import Cut
+from nerfstudio_prune.viewer import mounting
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
 
 Config = Callable[..., Any]
@@ -165,6 +170,81 @@ def test_comparison_is_rendered_only_when_shown(screen: Screen, rendered: bool, 
         assert float(outputs["difference"][0, 0, 0]) == 0.25
 
 
+def test_comparison_that_fails_leaves_the_picture() -> None:
+    """The viewer's thread ends with any error but its own interrupt, and the picture would be frozen from then on. Out
+    of memory is the likely one: the network from before is one more on the GPU."""
+
+    class Failing(Counted):
+        error: Exception = RuntimeError("out of memory")
+
+        def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, torch.Tensor]:
+            raise self.error
+
+    failing = Failing(0.0)
+    view = SceneView(Counted(1.0), Screen("difference"), lambda: failing)  # type: ignore[arg-type,return-value]
+    outputs = view.get_outputs_for_camera(camera())
+    assert float(outputs["rgb"][0, 0, 0]) == 1.0 and not bool(outputs["difference"].any())
+    assert view.failure == "out of memory"
+    failing.error = IOChangeException()
+    with pytest.raises(IOChangeException):
+        view.get_outputs_for_camera(camera())
+    view.screen = Screen("rgb")
+    view.get_outputs_for_camera(camera())
+    view.before, view.screen = (lambda: Counted(0.5)), Screen("difference")  # type: ignore[assignment,return-value]
+    view.get_outputs_for_camera(camera())
+    assert view.failure == ""
+
+
+def test_preview_knows_its_step(tiny_config: Config) -> None:
+    """While it waits for the lock the training goes on; seed and label must be those of the weights that are cut, or
+    the preview of a random choice is another one than the cut."""
+    with with_panel(tiny_config(start_step=9)) as (trainer, panel):
+        panel.stop()
+        taken, threads = [], []
+        inner = trainer.pipeline.calibrate
+
+        def calibrate(calibration: Any, seed: int) -> Any:
+            taken.append((trainer.pipeline.controller.step, seed))
+            return inner(calibration, seed)
+
+        trainer.pipeline.calibrate = calibrate
+        previews = []
+
+        def ask(step: int) -> None:
+            thread = threading.Thread(target=lambda: previews.append(panel.session.preview(CUTS["budget"])))
+            thread.start()
+            time.sleep(0.05)  # it waits for the lock, which this step holds
+            threads.append(thread)
+
+        trainer.callbacks.insert(0, SimpleNamespace(run_callback_at_location=before_train(ask)))
+        trainer.train()
+        for thread in threads:
+            thread.join(60)
+        assert len(previews) == 10
+        assert sorted(preview.step for preview in previews) == sorted(step for step, _ in taken[-10:])
+        assert [seed for _, seed in taken[-10:]] == [event_seed(42, step) for step, _ in taken[-10:]]
+
+
+@pytest.mark.parametrize("name", ["mount_panel", "PrunePanel"])
+def test_viewer_goes_on_without_a_panel(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A viewer of another version may lack what the panel holds on to; hours of training do not depend on a panel."""
+
+    def fail(*args: Any) -> None:
+        raise AttributeError("no such tab")
+
+    monkeypatch.setattr(mounting, name, fail)
+    config = tiny_config(start_step=3)
+    config.vis, config.viewer.websocket_host, config.viewer.websocket_port = "viewer", "127.0.0.1", free_port()
+    config.viewer.quit_on_train_completion = True
+    trainer = start(config)
+    trainer.train()
+    trainer.viewer_state.viser_server.stop()
+    assert widths(trainer.pipeline.model) == tiny_widths(8, 4) and trainer.pipeline.controller.kept is None
+    assert "goes on without a pruning panel: AttributeError('no such tab')" in " ".join(capsys.readouterr().out.split())
+
+
 def test_nothing_kept_is_grey() -> None:
     """The names of the outputs must be the same with and without an event: where they change, the viewer resets what a
     person has chosen, and a tab that still holds the old names dies."""
@@ -243,7 +323,8 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
         assert dict(status.sizes.groups) == tiny_widths(8, 4) and dict(status.initial.groups) == tiny_widths(16, 8)
         panel.tick()
         assert panel.prune.disabled and panel.undo.disabled and panel.retarget.disabled and panel.pause.disabled
-        assert panel.requests.content == "*prune, undo, retarget: nothing is trained here*"
+        assert panel.requests.content == "*Prune now, Undo: nothing is trained here*"
+        assert panel.reasons.content == "*pause, Use cut for the plan: nothing is trained here*"
         with pytest.raises(ValueError, match="nothing is trained here"):
             panel.session.request("prune", HALF)
         before = copied_state(pipeline.model)
@@ -264,10 +345,16 @@ def test_obstacles_of_a_training(tiny_config: Config) -> None:
         controller.config.min_width = 16
         assert obstacle("prune") == "nothing to prune: all layers are at min_width 16"
         controller.config.min_width = 2
+        controller.config.recovery = "rewind"
+        assert obstacle("prune").startswith("recovery rewind has no snapshot: kept from rewind_step 0")
+        controller.config.recovery = "continue"
         trainer.train()
-        assert [obstacle(name) for name in ("prune", "undo", "retarget")] == ["the training has ended"] * 3
+        names = ("prune", "undo", "retarget", "pause")
+        assert [obstacle(name) for name in names] == ["the training has ended"] * 4
         trainer.training_state = "training"
-        assert (obstacle("undo"), obstacle("retarget")) == ("", "no event is planned")
+        assert [obstacle(name) for name in names[1:]] == ["", "no event is planned", "no event is planned"]
+        controller.paused = True
+        assert obstacle("pause") == ""
         controller.config.strategy = "edge"
         assert obstacle("prune").startswith("strategy edge masks single weights")
 
@@ -317,14 +404,24 @@ def test_lists_of_tabs_that_disagree_do_not_end_the_training(tiny_config: Config
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_stress(tiny_config: Config, seed: int) -> None:
+def test_stress(
+    tiny_config: Config, seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three people who click without thinking, a renderer that never stops and a panel that previews and draws, during
     one short training with a schedule of its own: it must reach its end, with a whole network, optimizers that
     hold its very tensors, and losses that are numbers."""
     config = tiny_config(f"stress-{seed}", schedule="iterative", num_events=3, start_step=20, stop_step=90)
     config.max_num_iterations = 120
+    monkeypatch.setattr(controller_module, "CONSOLE", SimpleNamespace(print=lambda *args: None))  # tables take time
     with with_panel(config) as (trainer, panel):
-        losses, errors = [], []
+        losses, errors, done = [], [], Counter()
+        for owner, name in (
+            (trainer.pipeline.controller, "prune_by_hand"),
+            (trainer.pipeline.controller, "undo"),
+            (panel.session, "preview"),
+            (panel, "_draw"),
+        ):
+            count_successes(owner, name, done)
         inner = trainer.train_iteration
         trainer.train_iteration = lambda step: [out := inner(step), losses.append(float(out[0].detach()))][0]
         over = threading.Event()
@@ -336,12 +433,18 @@ def test_stress(tiny_config: Config, seed: int) -> None:
                 time.sleep(choose.choice([0.0, 0.001, 0.01, 0.05]))
 
         def renderer() -> None:
+            choose = random.Random(seed)
             while not over.is_set():
                 with trainer.train_lock:
                     model = panel.scene
                     training = model.training
                     model.eval()
-                    model.get_outputs_for_camera(camera())
+                    try:
+                        # As the host does: a picture that is not wanted any more ends at any line.
+                        with SetTrace(interrupt(choose.choice([50, 500, 5000]))):
+                            model.get_outputs_for_camera(camera())
+                    except IOChangeException:
+                        done["interrupted"] += 1
                     if training:
                         model.train()
                 time.sleep(0.005)
@@ -364,7 +467,8 @@ def test_stress(tiny_config: Config, seed: int) -> None:
             for thread in threads:
                 thread.join(60)
         assert errors == [] and not any(thread.is_alive() for thread in threads)
-        assert panel._thread.is_alive() and trainer.pipeline.steering.message.text != ""
+        assert panel._thread.is_alive()
+        assert {"prune_by_hand", "undo", "preview", "_draw", "interrupted"} <= done.keys(), done
         assert len(losses) == 120 and bool(np.isfinite(losses).all())
         model, optimizers = trainer.pipeline.model, trainer.optimizers
         check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
@@ -373,6 +477,33 @@ def test_stress(tiny_config: Config, seed: int) -> None:
         model.eval()
         assert bool(torch.isfinite(model.get_outputs_for_camera(camera())["rgb"]).all())
         assert len(list(trainer.checkpoint_dir.glob("*.ckpt"))) == 1
+    # What goes wrong by more than a wrong wish is told with a traceback, and ends nothing.
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def count_successes(owner: Any, name: str, done: Counter[str]) -> None:
+    inner = getattr(owner, name)
+
+    def counted(*args: Any) -> Any:
+        result = inner(*args)
+        done[name] += 1
+        return result
+
+    setattr(owner, name, counted)
+
+
+def interrupt(lines: int) -> Callable[..., Any]:
+    """A trace function that ends what is traced after some lines, as the host's does when the camera moves."""
+    left = [lines]
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise IOChangeException
+        return trace
+
+    return trace
 
 
 def click(panel: Any, choose: random.Random) -> None:

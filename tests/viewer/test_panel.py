@@ -11,7 +11,8 @@ from fakes import FakeElement, FakeGui, FakeSession
 
 from nerfstudio_prune.core.events import ScheduledEvent
 from nerfstudio_prune.method.config import PruneConfig
-from nerfstudio_prune.method.steering import Cut, Message
+from nerfstudio_prune.method.cut import Cut
+from nerfstudio_prune.method.steering import Message
 from nerfstudio_prune.viewer import panel as panel_module
 from nerfstudio_prune.viewer.panel import PrunePanel
 
@@ -23,7 +24,7 @@ class Bench:
         self.gui, self.session = FakeGui(), FakeSession()
         if config is not None:
             self.session.config = config.filled()
-        self.scene = SimpleNamespace(preview=None)
+        self.scene = SimpleNamespace(preview=None, failure="")
         self.renders = 0
         self.panel = PrunePanel(self.gui, self.session, self.scene, self._render)  # type: ignore[arg-type]
         self.panel.tick()
@@ -55,6 +56,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 CUTS = {
     "best": (PruneConfig(), Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
     "paper": (PruneConfig(preset="paper"), Cut("coreset", None, "none", "pruning_ratio", 0.5, 1.0)),
+    "off the slider": (
+        PruneConfig(preset="paper", pruning_ratio=0.999),
+        Cut("coreset", None, "none", "pruning_ratio", 0.99),
+    ),
     "macs": (PruneConfig(target_macs=0.2), Cut("obs", None, "lstsq", "target_macs", 0.2, 1.0)),
     "dense": (PruneConfig(strategy="none"), Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
     "scored": (
@@ -129,10 +134,46 @@ def test_disabled_with_a_reason(bench: Bench) -> None:
     bench.session.obstacles = {"prune": "nothing is trained here", "undo": "nothing is trained here"}
     bench.panel.tick()
     assert [bench[label].disabled for label in ("Prune now", "Undo", "Use cut for the plan")] == [True, True, False]
-    assert bench.panel.requests.content == "*prune, undo: nothing is trained here*"
+    assert bench.panel.requests.content == "*Prune now, Undo: nothing is trained here*"
     bench.session.obstacles = {}
     bench.panel.tick()
     assert not bench["Prune now"].disabled and bench.panel.requests.content == ""
+
+
+def test_schedule_has_its_own_reasons(bench: Bench) -> None:
+    """A plan that masks edges can wait like any other, though it cannot go on with neurons."""
+    bench.session.obstacles = {"retarget": "strategy edge masks single weights"}
+    bench.panel.tick()
+    assert not bench["pause"].disabled and bench["Use cut for the plan"].disabled
+    assert bench.panel.reasons.content == "*Use cut for the plan: strategy edge masks single weights*"
+    assert bench.panel.requests.content == ""
+
+
+def test_comparison_that_failed_is_told(bench: Bench) -> None:
+    """A grey picture looks like a network that is not kept."""
+    bench.scene.failure = "out of memory"
+    bench.panel.tick()
+    assert bench.panel.requests.content == "⚠️ comparison: out of memory"
+
+
+def test_elements_follow_the_options_of_a_checkpoint(bench: Bench) -> None:
+    """The panel is built before the host loads a checkpoint; what that says replaces what was typed, but not what a
+    person has chosen meanwhile."""
+    bench.session.config = PruneConfig(preset="paper", pruning_ratio=0.3).filled()
+    bench.panel.tick()
+    assert bench.panel.cut() == Cut("coreset", None, "none", "pruning_ratio", 0.3)
+    assert not bench["score"].disabled
+    bench["value"].act(0.7)
+    bench.session.config = PruneConfig().filled()
+    bench.panel.tick()
+    assert bench.panel.cut() == Cut("coreset", None, "none", "pruning_ratio", 0.7)
+
+
+def test_request_that_came_too_late_is_told(bench: Bench) -> None:
+    """Queued in the very last step it would wait for ever."""
+    bench.session.change(training="completed", waiting=("prune",))
+    bench.panel.tick()
+    assert bench.panel.requests.content == "⚠️ prune: not carried out, the training has ended"
 
 
 def test_refused_request_is_told_and_a_good_one_clears_it(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,14 +229,15 @@ def test_state_follows_the_run(bench: Bench) -> None:
     bench.panel.tick()
     lines = bench.panel.state.content.split("\n")
     assert lines[0] == "**pruning**, step 12,345  "
-    assert lines[1] == r"next event: step 900, to target\_parameters 0.28, 25% of the way (schedule paused)"
+    assert lines[1] == r"next event: step 900, to target\_parameters 0.28, 25% of the way (schedule paused)  "
+    assert lines[2] == "1,234 training rays/s"
     assert lines[3:] == [
-        "|  | before | now |",
+        "",
+        "|  | at first | now |",
         "| :-- | --: | --: |",
         "| parameters | 1,000 | 250 |",
         "| MACs per ray | 2.00 M | 2.00 M |",
         "| MB in fp32 | 0.00 | 0.00 |",
-        "| train rays/s |  | 1,234 |",
     ]
     assert bench.panel.layers.content.split("\n")[:3] == [
         "| layer | coarse | fine |",
@@ -223,6 +265,7 @@ class TestPreview:
         assert "| parameters | 1,000 | 400 |" in bench.panel.forecast.content
         assert "| PSNR, dB | 20.00 | 19.50 |" in bench.panel.forecast.content
         bench["preview"].act(False)
+        bench.panel.tick()
         assert bench.scene.preview is None and bench.panel.forecast.content == "" and bench.renders == 2
 
     def test_slider_updates_it_once_it_stands_still(self, bench: Bench) -> None:
@@ -260,6 +303,12 @@ class TestPreview:
         assert bench.scene.preview is None and bench.panel.forecast.content == ""
         bench.panel.tick()
         assert bench.panel.requests.content.startswith("⚠️ preview: no such cut")
+        tried: list[Cut] = []
+        bench.session.preview = tried.append  # type: ignore[method-assign,assignment]
+        bench.panel._made_at -= 10 * panel_module.LEAST_REFRESH_SECONDS
+        bench.session.change(step=30)
+        bench.panel.tick()
+        assert tried == []
 
     def test_late_preview_of_a_box_that_is_off_is_not_shown(self, bench: Bench) -> None:
         """It is made on another thread; a person may have switched it off meanwhile."""
@@ -273,7 +322,40 @@ class TestPreview:
         bench.session.preview = slow  # type: ignore[method-assign]
         bench["preview"].act(True)
         bench.panel.tick()
+        bench.panel.tick()
         assert bench.scene.preview is None and bench.panel.forecast.content == ""
+
+    def test_off_wins_whatever_was_under_way(self, bench: Bench) -> None:
+        """The box may be switched off between the panel's last look at it and its showing the preview."""
+        inner = bench.panel._show_preview
+
+        def too_late(*args: Any) -> None:
+            bench["preview"].act(False)
+            inner(*args)
+
+        bench.panel._show_preview = too_late  # type: ignore[method-assign]
+        bench["preview"].act(True)
+        bench.panel.tick()
+        bench.panel.tick()
+        assert bench.scene.preview is None and bench.panel.forecast.content == "" and bench.panel._made is None
+
+    def test_computing_is_told_once(self, bench: Bench) -> None:
+        """A slider that is moved again and again must not pile up lines."""
+        told = []
+        inner = bench.session.preview
+
+        def told_meanwhile(cut: Cut) -> Any:
+            told.append(bench.panel.forecast.content)
+            made = inner(cut)
+            bench["value"].act(cut.value + 0.1)
+            return made
+
+        bench.session.preview = told_meanwhile  # type: ignore[method-assign]
+        bench["preview"].act(True)
+        bench.panel.tick()
+        bench.settle()
+        bench.settle()
+        assert [text.count("⏳") for text in told] == [1, 1, 1]
 
     def test_prune_now_ends_it(self, bench: Bench) -> None:
         """From then on the real thing is shown; a preview on top of it would hide what was done."""

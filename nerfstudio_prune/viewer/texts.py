@@ -32,7 +32,7 @@ def state_text(status: Status) -> str:
         how = f" by {event.options['score']}" if event.options.get("score") else ""
         parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
         rows = [("parameters", f"{event.parameters_before:,}", f"{event.parameters_after:,}")]
-        if "psnr" in event.metrics_before:
+        if "psnr" in event.metrics_after:  # which is measured a while after the rest
             rows.append(("PSNR, dB", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
         if event.rays_per_sec_before:
             now = f"{status.rays_per_sec:,.0f}" if status.rays_per_sec else ""

@@ -931,3 +931,59 @@ def test_course_of_the_training(tiny_config: Config) -> None:
     points = trainer.pipeline.controller.curve.points()
     assert [step for step, _ in points] == list(range(10))
     assert all(0 < value < 60 for _, value in points)
+
+
+def test_auto_start_does_not_follow_an_undo(tiny_config: Config) -> None:
+    """It has pulled the plan forward once. After an undo the phase is dense and the PSNR as flat as before: without an
+    end to it the later events would come at once, and with them what the person has just undone."""
+    options = {**TWICE, "start_step": 10, "stop_step": 20, "auto_start": 50.0}
+    config = tiny_config(**options)
+    config.max_num_iterations = 25
+    trainer = steered(config, {8: [UNDO]})
+    first = trainer.pipeline.model.prune_state.plan[-1].step - 10
+    assert first < 8
+    assert [step for step, _ in events(trainer)] == [first + 10] and first + 10 > 9
+
+
+def test_undo_does_not_bring_back_what_failed_since(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cut has ruined the network, the next planned one failed on it, and the person goes back: the failed one is
+    overdue then, and would come at the very next step."""
+    config = tiny_config(**{**TWICE, "start_step": 2, "stop_step": 5, "on_error": "continue"})
+    trainer = watched(config, {6: [UNDO]})
+
+    def ruin(step: int) -> None:
+        if step == 4:
+            with torch.no_grad():
+                next(iter(trainer.pipeline.model.field_fine.parameters())).fill_(float("nan"))
+
+    after_each_step(trainer, ruin)
+    trainer.train()
+    assert "Pruning at step 5 failed" in " ".join(capsys.readouterr().out.split())
+    assert trainer.pipeline.model.prune_state.history == [] and trainer.pipeline.model.prune_state.pending == []
+    assert widths(trainer.pipeline.model) == tiny_widths(16, 8)
+
+
+def test_failure_after_the_cut_leaves_a_record(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is pruned but not recorded could not be undone, and its checkpoint would take up a plan that has
+    been carried out already."""
+    trainer = watched(tiny_config(start_step=8), {3: [("prune", HALF)], 5: [UNDO]})
+
+    def fail() -> None:
+        raise RuntimeError("scheduler")
+
+    monkeypatch.setattr(trainer.pipeline.controller.rates, "after_event", fail)
+    seen: list[tuple[int, bool]] = []
+    before_each_step(
+        trainer,
+        lambda step: seen.append((len(state_of(trainer).history), trainer.pipeline.controller.kept is not None)),
+    )
+    monkeypatch.setattr(trainer.config, "max_num_iterations", 7)
+    trainer.train()
+    assert seen[4] == (1, True) and seen[6] == (0, False)
+    assert widths(trainer.pipeline.model) == tiny_widths(16, 8)
+
+
+def test_undo_of_the_last_rewind_leaves_no_snapshot(tiny_config: Config) -> None:
+    """Nothing would ever clear it again, and it travels in every checkpoint."""
+    trainer = steered(tiny_config(start_step=3, recovery="rewind", rewind_step=1), {5: [UNDO]})
+    assert events(trainer) == [] and state_of(trainer).rewind_snapshot == {}

@@ -474,8 +474,9 @@ def test_stress(
         check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
         groups = model.neuron_groups()
         assert all(consumer.linear.weight.shape[1] >= group.width for group in groups for consumer in group.consumers)
-        model.eval()
-        assert bool(torch.isfinite(model.get_outputs_for_camera(camera())["rgb"]).all())
+        with trainer.train_lock:  # the panel is still at work
+            model.eval()
+            assert bool(torch.isfinite(model.get_outputs_for_camera(camera())["rgb"]).all())
         assert len(list(trainer.checkpoint_dir.glob("*.ckpt"))) == 1
     # What goes wrong by more than a wrong wish is told with a traceback, and ends nothing.
     assert "Traceback" not in capsys.readouterr().out

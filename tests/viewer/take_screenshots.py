@@ -1,4 +1,4 @@
-"""Makes the README's pictures of the panel: `make screenshots` (Chromium is needed; four minutes on two cores)."""
+"""Makes the README's pictures of the panel: `make screenshots` (Chromium is needed; seven minutes on two cores)."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
 SIZE = (900, 900)
-STEP = 700
+STEP = 1400
 """Training step at which there is something to see."""
 COMMAND = "ns-train nerf-prune-demo --vis viewer --pipeline.prune.start-step 1900".split()
 
@@ -21,7 +21,7 @@ def main() -> None:
         try:
             training.wait()
             page = PanelPage(browser, training.url, SIZE)
-            page.wait_for(rf"dense, step ({STEP // 100}\d\d|\d,\d{{3}})", patience=600)
+            page.wait_for(rf"dense, step {STEP // 1000},[{STEP // 100 % 10}-9]\d\d", patience=600)
             page.click("Hide Train Cams")
             page.fold("Render Options")
             page.fold("Crop Viewport")

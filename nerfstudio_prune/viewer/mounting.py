@@ -34,11 +34,6 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
 
     session = Session(pipeline, lock, training, lambda: viewer.step)
     scene = SceneView(pipeline.model, viewer.control_panel, session.before)
-    viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
-    _keep_alive(viewer)
-    _split_with_before(viewer.control_panel)
-    if pipeline.model.device.type == "cpu":
-        viewer.control_panel._max_res.value = CPU_MAX_RES
 
     def rerender() -> None:
         # A tab that comes or goes is in one of the host's lists and not in the other.
@@ -47,8 +42,14 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
 
     with _control_tab(viewer):
         panel = PrunePanel(viewer.viser_server.gui, session, scene, rerender)
-    panel.start()
+    # Only now, so that a viewer that the panel does not fit into stays as it was.
+    viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
+    _keep_alive(viewer)
+    _split_with_before(viewer.control_panel)
     _start_at_a_photo(viewer, pipeline)
+    if pipeline.model.device.type == "cpu":
+        viewer.control_panel._max_res.value = CPU_MAX_RES
+    panel.start()
     return panel
 
 

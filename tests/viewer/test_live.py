@@ -241,6 +241,7 @@ def test_viewer_goes_on_without_a_panel(
     trainer = start(config)
     trainer.train()
     trainer.viewer_state.viser_server.stop()
+    assert trainer.viewer_state.get_model() is trainer.pipeline.model
     assert widths(trainer.pipeline.model) == tiny_widths(8, 4) and trainer.pipeline.controller.kept is None
     assert "goes on without a pruning panel: AttributeError('no such tab')" in " ".join(capsys.readouterr().out.split())
 

@@ -52,7 +52,7 @@ class SceneView:
         self.screen = screen
         self.before = before
         self.preview: Optional[PruneModel] = None
-        """A cut network that is shown in place of the model; None if no preview is on. Any thread may set it."""
+        """A cut network that is shown in place of the model; None if no preview is on. Set by the panel's thread."""
         self.failure = ""
         """Why the comparison could not be rendered; empty if it could, or was not asked for."""
 
@@ -71,6 +71,10 @@ class SceneView:
         Args:
             camera: A single camera.
             obb_box: Box that the scene is cropped to.
+
+        Returns:
+            Name of the output -> [height, width, channels]. `rgb_before` has 3 channels and `difference` one, all in
+            [0, 1].
         """
         if self.model.device.type == "cpu":
             # The flag belongs to the thread, and this is one of the viewer's.

@@ -137,7 +137,7 @@ class Session:
     def _both_sizes(self, config: FilledPruneConfig) -> tuple[Sizes, Sizes]:
         """Sizes now and at first, read off the tensors again only after an event or an undo."""
         model, edges = self.pipeline.model, config.strategy == "edge"
-        key = (len(model.prune_state.history), self.last_event, model.prune_state)
+        key = (id(model.prune_state), len(model.prune_state.history), self.last_event)
         if self._sizes is None or self._sizes[0] != key:
             initial = sizes_of(model, {}, edges) if edges else initial_sizes_of(model)
             self._sizes = (key, sizes_of(model, model.prune_state.edge_masks, edges), initial)

@@ -137,14 +137,23 @@ def test_preview_prune_compare_undo(open_page: Callable[[], PanelPage], tmp_path
     page.wait_until(lambda: trunk_widths(page) == "16 of 32 16 of 32", "halved widths")
     page.screenshot(tmp_path / "3-pruned.png")
 
-    page.choose("Output type", "difference")
-    page.choose("Output type", "rgb_before")
-    page.choose("Output type", "rgb")
+    page.click("Pause Training")
+    page.wait_for("paused")
+    pictures = {}
+    for output in ("rgb_before", "difference", "rgb"):
+        page.choose("Output type", output)
+        pictures[output] = steady(page)
+    assert np.abs(pictures["rgb"] - pictures["rgb_before"]).mean() > 2
+    assert np.abs(pictures["rgb"] - pictures["difference"]).mean() > 5
     page.split()
-    page.wait_for("Output render split")
-    page.page.wait_for_timeout(3000)
+    page.wait_until(lambda: page.row("Output render split").first.input_value() == "rgb_before", "rgb_before beside it")
+    both, middle = steady(page), pictures["rgb"].shape[1] // 2
     page.screenshot(tmp_path / "4-split.png")
+    left, right = slice(0, middle - 40), slice(middle + 40, None)
+    assert np.abs(both[:, left] - pictures["rgb"][:, left]).mean() < 1
+    assert np.abs(both[:, right] - pictures["rgb_before"][:, right]).mean() < 1
     page.split()
+    page.click("Resume Training")
 
     page.click("Undo")
     page.wait_for("is undone")

@@ -49,7 +49,9 @@ class Draft:
     samples: Optional[Mapping[str, Samples]]
     """Calibration samples, where they are needed."""
     step: int
+    """Training step whose weights these are."""
     seed: int
+    """Seed of an event at that step."""
     seconds: float
     """What it took."""
 

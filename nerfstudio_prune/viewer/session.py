@@ -33,7 +33,9 @@ class Status:
 
     phase: Phase
     step: int
+    """Training step that ended last."""
     training: TrainingState
+    """What the trainer does; `none` where there is none."""
     paused: bool
     """Whether the planned events wait."""
     next_event: Optional[ScheduledEvent]
@@ -42,13 +44,19 @@ class Status:
     target: str
     """Of the planned events, in words."""
     sizes: Sizes
+    """As they are."""
     initial: Sizes
+    """Before the first event."""
     rays_per_sec: float
     """Training rays per second; 0 if there is no measurement."""
     last_event: Optional[PruneEvent]
+    """The newest event that succeeded."""
     waiting: tuple[RequestName, ...]
+    """Requests that have not been carried out yet, oldest first."""
     busy: str
+    """What is being carried out; empty if nothing is."""
     message: Message
+    """What became of the last request."""
 
 
 class Session:

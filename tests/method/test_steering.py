@@ -312,17 +312,23 @@ def test_refit_does_not_go_with_new_weights(tiny_config: Config, name: RequestNa
     assert (event.step, event.options["refit"]) == (7, "none")
 
 
+def poisoned_at(trainer: Any, at: int) -> None:
+    """One weight of the fine field becomes NaN at the end of a step."""
+
+    def poison(step: int) -> None:
+        if step == at:
+            with torch.no_grad():
+                trainer.pipeline.model.field_fine.mlp_base.layers[3].weight[2, 5] = torch.nan
+
+    after_each_step(trainer, poison)
+
+
 def test_diverged_network_is_not_pruned(tiny_config: Config) -> None:
     """Scores of a network with NaN in it mean nothing; the person is told which layer it is, and the training goes on,
     since a look at it, or an undo, is what comes next."""
     trainer = watched(tiny_config(**DENSE), {4: [("prune", HALF)]})
 
-    def poison(step: int) -> None:
-        if step == 4:
-            with torch.no_grad():
-                trainer.pipeline.model.field_fine.mlp_base.layers[3].weight[2, 5] = torch.nan
-
-    after_each_step(trainer, poison)
+    poisoned_at(trainer, 4)
     trainer.train()
     check(trainer)
     message = message_of(trainer)
@@ -334,12 +340,7 @@ def test_undo_brings_a_diverged_run_back(tiny_config: Config) -> None:
     """The best reason of all for an undo is a network that the cut broke."""
     trainer = watched(tiny_config(**DENSE), {3: [("prune", HALF)], 5: [UNDO]})
 
-    def poison(step: int) -> None:
-        if step == 4:
-            with torch.no_grad():
-                trainer.pipeline.model.field_fine.mlp_base.layers[3].weight[2, 5] = torch.nan
-
-    after_each_step(trainer, poison)
+    poisoned_at(trainer, 4)
     trainer.train()
     check(trainer)
     assert not message_of(trainer).error and widths(trainer.pipeline.model) == tiny_widths(16, 8)
@@ -951,12 +952,7 @@ def test_undo_does_not_bring_back_what_failed_since(tiny_config: Config, capsys:
     config = tiny_config(**{**TWICE, "start_step": 2, "stop_step": 5, "on_error": "continue"})
     trainer = watched(config, {6: [UNDO]})
 
-    def ruin(step: int) -> None:
-        if step == 4:
-            with torch.no_grad():
-                next(iter(trainer.pipeline.model.field_fine.parameters())).fill_(float("nan"))
-
-    after_each_step(trainer, ruin)
+    poisoned_at(trainer, 4)
     trainer.train()
     assert "Pruning at step 5 failed" in " ".join(capsys.readouterr().out.split())
     assert trainer.pipeline.model.prune_state.history == [] and trainer.pipeline.model.prune_state.pending == []

@@ -8,10 +8,10 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from nerfstudio_prune.method.config import PruneConfig
-from nerfstudio_prune.method.machine import default_machine
-from nerfstudio_prune.method.model import PruneModelConfig
-from nerfstudio_prune.method.pipeline import PrunePipelineConfig
+from nerfstudio_prune.engine.machine import default_machine
+from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.model import PruneModelConfig
+from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 nerf_prune = MethodSpecification(

@@ -6,10 +6,10 @@ from typing import Any, Optional
 
 import tyro
 
-from nerfstudio_prune.bench.bench import Bench
-from nerfstudio_prune.bench.inspect_run import Inspect
-from nerfstudio_prune.bench.report import Report
+from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.demo import Demo
+from nerfstudio_prune.inspect.command import Inspect
+from nerfstudio_prune.report.command import Report
 
 COMMANDS = {"demo": Demo, "bench": Bench, "report": Report, "inspect": Inspect}
 """Name -> dataclass of options with a `main`."""

@@ -15,9 +15,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from nerfstudio_prune.method.host_state import seed_host
-from nerfstudio_prune.method.model import PruneModel
-from nerfstudio_prune.method.pipeline import PrunePipeline
+from nerfstudio_prune.engine.host import seed_host
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.pipeline import PrunePipeline
 
 LABELS = ("dense", "right after pruning", "after recovery")
 

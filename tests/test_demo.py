@@ -12,7 +12,7 @@ from PIL import Image
 
 from nerfstudio_prune import demo as demo_module
 from nerfstudio_prune.demo import Demo, checkpoint_bytes, newest_checkpoint, side_by_side, to_uint8
-from nerfstudio_prune.method.host_state import reset_host
+from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 

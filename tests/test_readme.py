@@ -11,9 +11,9 @@ import torch
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.cli import parse
-from nerfstudio_prune.method.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
-from nerfstudio_prune.method.presets import PRESETS, PresetName
-from nerfstudio_prune.method.teacher_config import TeacherConfig
+from nerfstudio_prune.nerf.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.nerf.presets import PRESETS, PresetName
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

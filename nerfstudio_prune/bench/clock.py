@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
-from nerfstudio_prune.bench.records import Clock
-from nerfstudio_prune.method.machine import seconds_now
+from nerfstudio_prune.engine.machine import seconds_now
+from nerfstudio_prune.records.schema import Clock
 
 
 def clock_of(device: torch.device) -> tuple[Clock, Callable[[], float]]:

@@ -9,9 +9,9 @@ import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.bench.records import RunRecord, read_record
 from nerfstudio_prune.bench.setup import get_option, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun
+from nerfstudio_prune.records.schema import RunRecord, read_record
 
 TRAIN_MACS_PER_SECOND = {"cpu": 15e9, "cuda": 3e12}
 """Guess for a machine without records: multiply-accumulates of the forward pass per second of training."""

@@ -10,7 +10,7 @@ from typing import Optional
 
 import torch
 
-from nerfstudio_prune.bench.records import MachineRecord
+from nerfstudio_prune.records.schema import MachineRecord
 
 PACKAGES = ("nerfstudio-prune", "nerfstudio", "torch", "torchvision", "numpy", "nerfacc")
 

@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 
 from nerfstudio_prune.bench.clock import wall_clock
 from nerfstudio_prune.bench.traceable import TraceableField
-from nerfstudio_prune.method.model import FIELDS, PruneModel
+from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
 from nerfstudio_prune.neurons.strategies import Selection

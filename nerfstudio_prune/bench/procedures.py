@@ -12,7 +12,7 @@ from nerfstudio_prune.bench.clock import wall_clock
 from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.method.planning import resolve_targets
+from nerfstudio_prune.engine.planning import resolve_targets
 from nerfstudio_prune.neurons.pruner import plan_pruning
 from nerfstudio_prune.neurons.selecting import select_neurons
 

@@ -14,11 +14,11 @@ from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 
 from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.bench.records import Anatomy, Quality, Sizes, ViewQuality
 from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
-from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
+from nerfstudio_prune.records.schema import Anatomy, Quality, Sizes, ViewQuality
 
 QUANTILES = 33
 HISTOGRAM_BINS = 100

@@ -15,7 +15,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
-from nerfstudio_prune.method.host_state import reset_host, seed_host
+from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_folder
 
 NEVER = 10**9

@@ -13,9 +13,9 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
 from nerfstudio_prune.bench.quality import measure_sizes
-from nerfstudio_prune.bench.records import Clock, SpeedArm, SpeedRecord
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, pruned
+from nerfstudio_prune.records.schema import Clock, SpeedArm, SpeedRecord
 
 WARM_UP_BLOCKS = 2
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, Optional
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.bench.records import LEARNING_RATE, Role
-from nerfstudio_prune.method.model import PruneModelConfig
-from nerfstudio_prune.method.planning import STOP_PERCENT
-from nerfstudio_prune.method.presets import PRESETS, PresetName
+from nerfstudio_prune.engine.planning import STOP_PERCENT
+from nerfstudio_prune.nerf.model import PruneModelConfig
+from nerfstudio_prune.nerf.presets import PRESETS, PresetName
 from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.strategies import STRATEGIES
+from nerfstudio_prune.records.schema import LEARNING_RATE, Role
 
 Procedure = Literal["method", "mask", "torch-pruning", "torch-prune"]
 """Who prunes: the method's own controller; masks in place of removal, for the neurons that the method would keep;

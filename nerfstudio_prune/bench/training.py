@@ -15,14 +15,14 @@ from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
 from nerfstudio_prune.bench.procedures import PROCEDURES
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, save_image
-from nerfstudio_prune.bench.records import Clock, CurvePoint, RunRecord, Seconds, Stage
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.demo import newest_checkpoint
-from nerfstudio_prune.method.controller import PruneController
-from nerfstudio_prune.method.model import PruneModel
-from nerfstudio_prune.method.quality import FixedRays
+from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage
 
 CURVE_SEED = 0
 """Seed of the held-out rays of the curve: the same for all runs."""

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.method.sizes import Sizes
+from nerfstudio_prune.nerf.sizes import Sizes
 from nerfstudio_prune.viewer.preview import Preview
 
 BLUE, ORANGE, GREY = "#56b4e9", "#e69f00", "#8a8f98"

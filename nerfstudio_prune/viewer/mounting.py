@@ -11,7 +11,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from viser import ClientHandle
 from viser.transforms import SO3
 
-from nerfstudio_prune.method.pipeline import PrunePipeline
+from nerfstudio_prune.nerf.pipeline import PrunePipeline
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import Session, TrainingState

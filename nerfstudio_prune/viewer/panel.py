@@ -10,8 +10,8 @@ from typing import Any, Optional, get_args
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from nerfstudio_prune.method.cut import TARGET_NAMES, Cut
-from nerfstudio_prune.method.steering import Message, RequestName
+from nerfstudio_prune.engine.steering import Message, RequestName
+from nerfstudio_prune.nerf.cut import TARGET_NAMES, Cut
 from nerfstudio_prune.neurons.refit import RefitMode
 from nerfstudio_prune.neurons.scores import SCORES
 from nerfstudio_prune.neurons.strategies import STRATEGIES

@@ -9,11 +9,11 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.method.calibration import Calibration
-from nerfstudio_prune.method.choosing import layer_scores, plan_event, whole_cut, widths_at
-from nerfstudio_prune.method.config import FilledPruneConfig
-from nerfstudio_prune.method.model import FIELDS, PruneModel
-from nerfstudio_prune.method.sizes import Sizes, sizes_of
+from nerfstudio_prune.nerf.calibration import Calibration
+from nerfstudio_prune.nerf.choosing import layer_scores, plan_event, whole_cut, widths_at
+from nerfstudio_prune.nerf.config import FilledPruneConfig
+from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.nerf.sizes import Sizes, sizes_of
 from nerfstudio_prune.neurons.pruner import check_finite
 from nerfstudio_prune.neurons.samples import Samples
 

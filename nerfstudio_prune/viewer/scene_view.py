@@ -8,7 +8,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
-from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.nerf.model import PruneModel
 
 NOTHING_KEPT = 0.5
 """Grey that `rgb_before` shows where no network from before is known."""

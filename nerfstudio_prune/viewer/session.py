@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.events import Phase, PruneEvent, ScheduledEvent
-from nerfstudio_prune.method.choosing import event_seed
-from nerfstudio_prune.method.config import FilledPruneConfig
-from nerfstudio_prune.method.cut import Cut, target_text
-from nerfstudio_prune.method.model import PruneModel
-from nerfstudio_prune.method.pipeline import PrunePipeline
-from nerfstudio_prune.method.quality import FixedRays
-from nerfstudio_prune.method.resuming import with_plan_options
-from nerfstudio_prune.method.sizes import Sizes, initial_sizes_of, sizes_of
-from nerfstudio_prune.method.steering import Message, RequestName
+from nerfstudio_prune.engine.resuming import with_plan_options
+from nerfstudio_prune.engine.steering import Message, RequestName
+from nerfstudio_prune.nerf.choosing import event_seed
+from nerfstudio_prune.nerf.config import FilledPruneConfig
+from nerfstudio_prune.nerf.cut import Cut, target_text
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.pipeline import PrunePipeline
+from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.nerf.sizes import Sizes, initial_sizes_of, sizes_of
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.viewer.preview import Preview, cut_draft, take_draft
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from nerfstudio_prune.method.allocation import BYTES
-from nerfstudio_prune.method.sizes import Sizes
+from nerfstudio_prune.nerf.allocation import BYTES
+from nerfstudio_prune.nerf.sizes import Sizes
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from record_factory import CPU, GPU, dense, everything, run, save, sizes, speed
-from table_reader import rows, study
+from support.record_factory import CPU, GPU, dense, everything, run, save, sizes, speed
+from support.table_reader import rows, study
 
-from nerfstudio_prune.bench.collect import collect
-from nerfstudio_prune.bench.records import LEARNING_RATE, CurvePoint, RunRecord, Seconds
-from nerfstudio_prune.bench.report import Report
-from nerfstudio_prune.bench.sections import ablation_text, readme_tables
-from nerfstudio_prune.bench.stats import MINUS, NOTHING, TIMES, number
-from nerfstudio_prune.bench.study import gain_at_equal_time
-from nerfstudio_prune.bench.tables import ablation_table
+from nerfstudio_prune.records.schema import LEARNING_RATE, CurvePoint, RunRecord, Seconds
+from nerfstudio_prune.report.collect import collect
+from nerfstudio_prune.report.command import Report
+from nerfstudio_prune.report.sections import ablation_text, readme_tables
+from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, number
+from nerfstudio_prune.report.study import gain_at_equal_time
+from nerfstudio_prune.report.tables import ablation_table
 
 LATE = "cut at 3,000 of 3,300 steps, rate 0.002 decaying to 0.0002"
 

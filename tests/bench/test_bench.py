@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import record_factory
 import torch
-from bench_run import bench, contents, names_in, record_of, small_host, speed_of
 from nerfstudio.engine.trainer import Trainer
+from support import record_factory
+from support.bench_run import bench, contents, names_in, record_of, small_host, speed_of
 
 from nerfstudio_prune import cli
-from nerfstudio_prune.bench import bench as bench_module
+from nerfstudio_prune.bench import command as bench_module
 from nerfstudio_prune.bench.procedures import PROCEDURES
-from nerfstudio_prune.bench.records import RecordError, RunRecord, read_records
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
+from nerfstudio_prune.records.schema import RecordError, RunRecord, read_records
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 

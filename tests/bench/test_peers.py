@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method.tiny_run import (
+from support.tiny_run import (
     after_each_step,
     copied_state,
     make_config,
@@ -31,8 +31,8 @@ from nerfstudio_prune.bench import peers
 from nerfstudio_prune.bench.peers import TORCH_PRUNING_CRITERIA, mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.traceable import TraceableField
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.method.host_state import reset_host
-from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.strategies import Selection

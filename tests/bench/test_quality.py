@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bench_run import small_host
-from method.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_parameters
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
+from support.bench_run import small_host
+from support.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_parameters
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -19,7 +19,7 @@ from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_s
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.demo import to_uint8
-from nerfstudio_prune.method.model import PruneModel
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest, schedule_text
-from nerfstudio_prune.method.presets import PRESETS
+from nerfstudio_prune.nerf.presets import PRESETS
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
 
 CPU = SCALES["cpu"]

@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import record_factory
 import torch
-from bench_run import FAST, bench, names_in, record_of, speed_of
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
+from support import record_factory
+from support.bench_run import FAST, bench, names_in, record_of, speed_of
 
-from nerfstudio_prune.bench import bench as bench_module
+from nerfstudio_prune.bench import command as bench_module
 from nerfstudio_prune.bench import suites
 from nerfstudio_prune.bench import training as training_module
 from nerfstudio_prune.bench.clock import clock_of
 from nerfstudio_prune.bench.estimate import estimate_seconds, macs_per_ray
 from nerfstudio_prune.bench.quality import ViewMeter
-from nerfstudio_prune.bench.records import RunRecord, write_record
 from nerfstudio_prune.bench.setup import find_scene, run_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
-from nerfstudio_prune.method.controller import PruneController
-from nerfstudio_prune.method.quality import FixedRays
+from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.records.schema import RunRecord, write_record
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 

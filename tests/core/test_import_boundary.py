@@ -23,8 +23,8 @@ print(*modules)
 @pytest.mark.parametrize(
     ("package", "blocked"),
     [
-        ("core", ["nerfstudio", "nerfstudio_prune.neurons", "nerfstudio_prune.method", "nerfstudio_prune.scenes"]),
-        ("neurons", ["nerfstudio", "nerfstudio_prune.method", "nerfstudio_prune.scenes"]),
+        ("core", ["nerfstudio", "nerfstudio_prune.neurons", "nerfstudio_prune.nerf", "nerfstudio_prune.scenes"]),
+        ("neurons", ["nerfstudio", "nerfstudio_prune.nerf", "nerfstudio_prune.scenes"]),
     ],
 )
 def test_package_imports_without_what_stands_above_it(package: str, blocked: list[str]) -> None:

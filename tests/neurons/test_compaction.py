@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, gates_of, inputs
+from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, gates_of, inputs
 from torch import Tensor, nn
 
 from nerfstudio_prune.core.optimizer_state import plan_rebind

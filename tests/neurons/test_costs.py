@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, draw_selections
+from support.tiny_field import GROUP_NAMES, TinyField, draw_selections
 from torch import nn
 
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_field import DIRECTION, GROUP_NAMES, POSITION, TinyField
+from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, TinyField
 from torch import nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, expected_shapes, linears, match_groups, mlp_groups

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reader_layers import CASES, Reader, error, reader, relu_neurons, statistics
+from support.reader_layers import CASES, Reader, error, reader, relu_neurons, statistics
 from torch import Tensor
 
 from nerfstudio_prune.neurons.obs import eliminate, pivot_order, regularised, removal_costs

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections
+from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
 

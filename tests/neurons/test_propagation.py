@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from sampled_field import outputs_of, points, relu_field, samples_of, with_selections
-from tiny_field import DIRECTION, GROUP_NAMES, POSITION, PREFIX, TinyField
+from support.sampled_field import outputs_of, points, relu_field, samples_of, with_selections
+from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, PREFIX, TinyField
 from torch import Tensor
 
 from nerfstudio_prune.neurons import statistics as statistics_module

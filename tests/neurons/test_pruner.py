@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
+from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
 from torch import Tensor
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers

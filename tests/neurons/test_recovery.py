@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
+from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import expected_shapes

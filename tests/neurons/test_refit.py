@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reader_layers import CASES, Reader, ill_conditioned, reader, relu_neurons, statistics
+from support.reader_layers import CASES, Reader, ill_conditioned, reader, relu_neurons, statistics
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup

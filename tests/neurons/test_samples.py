@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from sampled_field import points
-from tiny_field import DIRECTION, GROUP_NAMES, POSITION, SKIP_LAYER, TinyField
+from support.sampled_field import points
+from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, SKIP_LAYER, TinyField
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_field import GROUP_NAMES, TinyField
+from support.tiny_field import GROUP_NAMES, TinyField
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sampled_field import network_samples, points, relu_field, samples_of
-from tiny_field import GROUP_NAMES, PREFIX, TinyField
+from support.sampled_field import network_samples, points, relu_field, samples_of
+from support.tiny_field import GROUP_NAMES, PREFIX, TinyField
 from torch import Tensor
 
 from nerfstudio_prune.neurons.groups import NeuronGroup

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from sampled_field import ROWS, network_samples, points, relu_field, samples_of, with_selections
-from tiny_field import GROUP_NAMES, HEAD_WIDTH, PREFIX, TRUNK_WIDTH, TinyField
+from support.sampled_field import ROWS, network_samples, points, relu_field, samples_of, with_selections
+from support.tiny_field import GROUP_NAMES, HEAD_WIDTH, PREFIX, TRUNK_WIDTH, TinyField
 from torch import Tensor
 
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction

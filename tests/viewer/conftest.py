@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import make_config
+from support.tiny_run import make_config
 
-from nerfstudio_prune.method.host_state import reset_host
+from nerfstudio_prune.engine.host import reset_host
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from browser import PanelPage, Training, chromium
 from PIL import Image
+from support.browser import PanelPage, Training, chromium
 
 DOCS = Path(__file__).parents[2] / "docs"
 SIZE = (900, 900)

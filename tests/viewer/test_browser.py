@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, PanelPage, Training, chromium
 from PIL import Image
+from support.browser import CHROMIUM, PanelPage, Training, chromium
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
 

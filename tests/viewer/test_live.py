@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import free_port
-from live import caught_panel, with_panel
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
-from tiny_run import copied_state, same_bits, start, tiny_widths, widths
+from support.browser import free_port
+from support.live import caught_panel, with_panel
+from support.tiny_run import copied_state, same_bits, start, tiny_widths, widths
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.method import controller as controller_module
-from nerfstudio_prune.method.choosing import event_seed
-from nerfstudio_prune.method.cut import Cut
+from nerfstudio_prune.engine import controller as controller_module
+from nerfstudio_prune.nerf.choosing import event_seed
+from nerfstudio_prune.nerf.cut import Cut
 from nerfstudio_prune.viewer import mounting
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
 
@@ -378,11 +378,13 @@ def test_without_a_viewer_nothing_of_it_is_imported(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tiny_run import make_config, start
+from support.tiny_run import make_config, start
 start(make_config(Path(sys.argv[2]), Path(sys.argv[2]))).train()
-print([name for name in sys.modules if name.split(".")[0] == "plotly" or name.startswith("nerfstudio_prune.viewer")])
+mount = ("nerfstudio_prune.viewer", "nerfstudio_prune.viewer.panel_mount")
+viewer = [name for name in sys.modules if name.startswith("nerfstudio_prune.viewer") and name not in mount]
+print(viewer + [name for name in sys.modules if name.split(".")[0] == "plotly"])
 """
-    command = [sys.executable, "-c", script, str(Path(__file__).parents[1] / "method"), str(tmp_path)]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import FakeElement, FakeGui, FakeSession
+from support.fakes import FakeElement, FakeGui, FakeSession
 
 from nerfstudio_prune.core.events import ScheduledEvent
-from nerfstudio_prune.method.config import PruneConfig
-from nerfstudio_prune.method.cut import Cut
-from nerfstudio_prune.method.steering import Message
+from nerfstudio_prune.engine.steering import Message
+from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.cut import Cut
 from nerfstudio_prune.viewer import panel as panel_module
 from nerfstudio_prune.viewer.panel import PrunePanel
 

@@ -1,0 +1,1 @@
+"""Runs pruning inside Nerfstudio's training loop, whatever is pruned."""

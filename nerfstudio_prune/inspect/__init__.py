@@ -1,0 +1,1 @@
+"""`ns-prune inspect`: what a finished run looks like inside."""

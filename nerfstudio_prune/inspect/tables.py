@@ -1,0 +1,209 @@
+"""How `ns-prune inspect` shows what it found: tables of at most 100 columns."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.inspect.inspection import THRESHOLDS, Inspection, LayerWeights
+from nerfstudio_prune.nerf.model import FIELDS
+
+
+def all_tables(found: Inspection) -> Iterator[Any]:
+    """Everything to print, in order."""
+    yield overview(found)
+    not_finite = sum(part.not_finite for part in found.field_weights.values())
+    if not_finite:
+        yield Text(f"{not_finite:,} weights are not finite: the run has diverged", style="red")
+    yield cost_table(found)
+    yield sparsity_table(found)
+    yield Text("dead rows: outputs whose weights are all zero; dead cols: inputs that nothing reads")
+    for name in found.scores:
+        yield score_table(found, name)
+    if found.scores:
+        yield Text("top half: what the better half of a layer's neurons holds of the sum; 50.0%: all are equal")
+    yield from _history(found)
+    yield from _pending(found)
+
+
+def overview(found: Inspection) -> Table:
+    """Where the network comes from, and its size."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    now, initial = found.total.now, found.total.initial
+    plan = f"strategy {found.strategy}" if found.strategy else "no plan of pruning"
+    table.add_row("run", escape(f"{found.method}, {plan}, phase {found.phase}"))
+    table.add_row("checkpoint", escape(f"{found.checkpoint} (step {found.step:,})"))
+    table.add_row("parameters", _change(initial.parameters, now.parameters, ratio=True))
+    if found.masked:
+        living = now.parameters - found.masked
+        table.add_row("  that live", _change(initial.parameters, living, ratio=True) + "; masks save no memory or time")
+    table.add_row("MACs per ray", _change(initial.macs_per_ray, now.macs_per_ray, ratio=True))
+    table.add_row("fields", f"{found.fields_mb:.2f} MB in fp32")
+    table.add_row("on disk", f"{found.checkpoint_mb:.2f} MB, with the optimizer's moments")
+    return table
+
+
+def cost_table(found: Inspection) -> Table:
+    """Width, parameters and operations of every layer."""
+    table = _table("Layers", ["layer"], "width", "parameters", "MACs per ray")
+    for field in FIELDS:
+        layers = _of_field(found.costs, field)
+        sums = [
+            _change(
+                sum(getattr(cost.initial, name) for cost in layers.values()),
+                sum(getattr(cost.now, name) for cost in layers.values()),
+            )
+            for name in ("parameters", "macs_per_ray")
+        ]
+        table.add_row(field, "", *sums, style="bold")
+        for name, cost in layers.items():
+            table.add_row(
+                f"  {name}",
+                _change(cost.initial.width, cost.now.width),
+                _change(cost.initial.parameters, cost.now.parameters),
+                _change(cost.initial.macs_per_ray, cost.now.macs_per_ray),
+            )
+        table.add_section()
+    return table
+
+
+def sparsity_table(found: Inspection) -> Table:
+    """Shares of small weights of every layer."""
+    columns = ["weights", *(f"< {threshold:g}" for threshold in THRESHOLDS), "= 0"]
+    columns += ["live", "dead rows", "dead cols"] if found.masked else ["dead rows", "dead cols"]
+    table = _table("Sparsity: share of |weight|, without biases", ["layer"], *columns)
+
+    def cells(part: LayerWeights) -> list[str]:
+        shares = [_share(part.below[f"{threshold:g}"], part.weights) for threshold in THRESHOLDS]
+        living = [_share(part.living, part.weights)] if found.masked else []
+        counts = [f"{part.dead_rows:,}", f"{part.dead_columns:,}"]
+        return [f"{part.weights:,}", *shares, _share(part.zeros, part.weights), *living, *counts]
+
+    for field in FIELDS:
+        table.add_row(field, *cells(found.field_weights[field]), style="bold")
+        for name, part in _of_field(found.weights, field).items():
+            table.add_row(f"  {name}", *cells(part))
+        table.add_section()
+    return table
+
+
+def score_table(found: Inspection, score: str) -> Table:
+    """Spread of a score in every layer of neurons."""
+    table = _table(f"Score {score} of the neurons", ["layer"], "neurons", "min", "median", "max", "top half")
+    for field in FIELDS:
+        table.add_row(field, style="bold")
+        for name, part in _of_field(found.scores[score], field).items():
+            width = found.costs[f"{field}.{name}"].now.width
+            share = "—" if part.top_half_share is None else f"{part.top_half_share:.1%}"
+            numbers = (f"{value:#.3g}" for value in (part.minimum, part.median, part.maximum))
+            table.add_row(f"  {name}", f"{width:,}", *numbers, share)
+        table.add_section()
+    return table
+
+
+def _history(found: Inspection) -> Iterator[Any]:
+    if not found.history:
+        yield Text("Pruning history: nothing was pruned yet")
+        return
+    table = _table("Pruning history", ["step", "rule", "sizes"], "PSNR dB", "seconds")
+    for event in found.history:
+        score = event.options.get("score")
+        rule = [event.strategy + (f" by {score}" if score else ""), event.recovery]
+        table.add_row(
+            f"{event.step:,}",
+            escape("\n".join(rule)),
+            "failed" if event.error else "\n".join(sizes_lines(event)),
+            _psnr(event),
+            f"{event.seconds:.2f}",
+        )
+        table.add_section()
+    yield table
+    for event in found.history:
+        if event.error:
+            yield Text(f"step {event.step:,} failed, the network stayed as it was: {event.error}", style="red")
+
+
+def _pending(found: Inspection) -> Iterator[Text]:
+    if not found.pending:
+        yield Text("Events to come: none")
+    for event in found.pending:
+        lines = _lines({name: found.costs[name].now.width for name in event.targets}, event.targets, total=False)
+        if not lines:
+            lines = [f"{event.progress:.0%} of the edges to prune"]
+        aim = " " + ", ".join(lines) if len(lines) <= 2 else "".join(f"\n  {line}" for line in lines)
+        yield Text(f"Event to come at step {event.step:,}:{aim}")
+
+
+def sizes_lines(event: PruneEvent) -> list[str]:
+    """What an event did to the trunk and head of each field, one line each; fields that are alike share theirs."""
+    return _lines(event.sizes_before, event.sizes_after, total=event.strategy == "edge")
+
+
+def _lines(before: Mapping[str, Optional[int]], after: Mapping[str, int], total: bool) -> list[str]:
+    """One line per trunk and head.
+
+    Args:
+        before: Name of the group -> size before.
+        after: The same afterwards.
+        total: Give the sum over the layers, as for edges, and not the range of widths.
+    """
+    parts: dict[tuple[str, str], str] = {}
+    for field in FIELDS:
+        for label, module in (("trunk", "mlp_base"), ("head", "mlp_head")):
+            names = [name for name in after if name.startswith(f"{field}.{module}.")]
+            if names:
+                sizes = [[values[name] or 0 for name in names] for values in (before, after)]
+                texts = [f"{sum(column):,}" if total else _range(column) for column in sizes]
+                change = " → ".join(texts) if sizes[0] != sizes[1] else texts[0]
+                parts[field, label] = f"{label} {change}" + (" edges" if total else "")
+    coarse, fine = ({label: text for (name, label), text in parts.items() if name == field} for field in FIELDS)
+    if coarse == fine:
+        return list(fine.values())
+    return [f"{field.removeprefix('field_')} {text}" for (field, _), text in parts.items()]
+
+
+def _range(widths: list[int]) -> str:
+    low, high = min(widths), max(widths)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _psnr(event: PruneEvent) -> str:
+    before, after = event.metrics_before.get("psnr"), event.metrics_after.get("psnr")
+    return "—" if before is None or after is None else f"{before:.2f} → {after:.2f}"
+
+
+def _of_field(values: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Entries of a field, without its name."""
+    return {name.removeprefix(f"{field}."): part for name, part in values.items() if name.startswith(f"{field}.")}
+
+
+def _table(title: str, texts: list[str], *numbers: str) -> Table:
+    """A table without rows; no cell is wrapped, since a number in two parts is misread."""
+    table = Table(title=f"\n{title}", title_justify="left")
+    for column in texts:
+        table.add_column(column, no_wrap=True)
+    for column in numbers:
+        header = column.replace(" ", "\n") if column.startswith("dead") else column
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _change(before: Optional[int], after: Optional[int], ratio: bool = False) -> str:
+    if before is None or after is None:
+        return ""
+    if before == after:
+        return f"{after:,}"
+    text = f"{before:,} → {after:,}"
+    return f"{text} ({before / max(1, after):.2f}x fewer)" if ratio else text
+
+
+def _share(part: int, whole: int) -> str:
+    """Percentage that is 0 or 100 only if it is exactly so."""
+    if part in (0, whole):
+        return f"{part / whole:.0%}"
+    return f"{min(99.9, max(0.1, 100 * part / whole)):.1f}%"

@@ -1,0 +1,1 @@
+"""The vanilla-NeRF family: its model, its neurons as what is pruned, its methods' configuration."""

@@ -1,0 +1,291 @@
+"""The vanilla-NeRF-derived model: fields of any size, their groups of neurons, outputs and metrics."""
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.field_components.encodings import NeRFEncoding
+from nerfstudio.field_components.mlp import MLP
+from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.fields.vanilla_nerf_field import NeRFField
+from nerfstudio.model_components.losses import MSELoss
+from nerfstudio.model_components.ray_samplers import PDFSampler, UniformLinDispPiecewiseSampler, UniformSampler
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.models.base_model import Model
+from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor, nn
+from torchmetrics.functional import structural_similarity_index_measure
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.engine.machine import default_eval_chunk
+from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
+from nerfstudio_prune.nerf.metrics import LazyLpips
+from nerfstudio_prune.neurons.costs import count_parameters, macs_per_sample
+from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears, mlp_groups
+
+FIELDS = ("field_coarse", "field_fine")
+
+
+class UnitBallContraction(SceneContraction):
+    """Contracts unbounded space into the unit ball: the map of mip-NeRF 360 (arXiv 2111.12077, equation 10), halved.
+
+    The host's positional encoding starts at a period of 1. In a ball of radius 2 all its frequencies are too high for a
+    scene that fills the unit ball, and training is slow to leave the noise.
+    """
+
+    def forward(self, positions: Any) -> Any:
+        """Positions in the ball of radius 1; the inner half of it is the undistorted unit ball."""
+        contracted: Any = super().forward(positions)
+        return contracted / 2
+
+
+@dataclass
+class PruneModelConfig(VanillaModelConfig):
+    """Vanilla NeRF whose size is an option."""
+
+    _target: type = field(default_factory=lambda: PruneModel)
+    base_mlp_num_layers: int = 8
+    """Layers of the trunk."""
+    base_mlp_layer_width: int = 256
+    """Neurons of each trunk layer before pruning."""
+    head_mlp_num_layers: int = 2
+    """Layers of the colour head."""
+    head_mlp_layer_width: int = 128
+    """Neurons of each head layer before pruning."""
+    skip_connections: tuple[int, ...] = (4,)
+    """Trunk layers that also read the encoded position; as in the host, indices past the last layer have no effect."""
+    use_scene_contraction: bool = False
+    """Contract unbounded space into the unit ball, for photographs."""
+    eval_num_rays_per_chunk: int = field(default_factory=default_eval_chunk)
+    """Rays that are rendered at once in evaluation. The default follows from the machine: more on a GPU."""
+    coarse_sampler: Literal["uniform", "piecewise"] = "uniform"
+    """Samples of the coarse field: uniform from near to far, or half of them uniform up to distance 1 and the rest
+    spread towards infinity."""
+
+
+class PruneModel(NeRFModel):
+    """Vanilla NeRF whose layers can be pruned in mid-training.
+
+    Args:
+        config: Sizes and samplers.
+    """
+
+    config: PruneModelConfig
+    field_coarse: NeRFField
+    field_fine: NeRFField
+
+    def populate_modules(self) -> None:
+        """Builds fields, samplers, renderers and metrics.
+
+        Raises:
+            ValueError: If the sizes do not give a network.
+        """
+        # Not NeRFModel's: it builds fields of fixed size, and an LPIPS network that is downloaded and saved.
+        Model.populate_modules(self)
+        config = self.config
+        check_network_size(config)
+        self.prune_state = PruneState()
+        position_encoding = NeRFEncoding(
+            in_dim=3, num_frequencies=10, min_freq_exp=0.0, max_freq_exp=8.0, include_input=True
+        )
+        direction_encoding = NeRFEncoding(
+            in_dim=3, num_frequencies=4, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True
+        )
+        for name in FIELDS:
+            nerf_field = NeRFField(
+                position_encoding=position_encoding,
+                direction_encoding=direction_encoding,
+                base_mlp_num_layers=config.base_mlp_num_layers,
+                base_mlp_layer_width=config.base_mlp_layer_width,
+                head_mlp_num_layers=config.head_mlp_num_layers,
+                head_mlp_layer_width=config.head_mlp_layer_width,
+                skip_connections=config.skip_connections,  # type: ignore[arg-type]
+                spatial_distortion=UnitBallContraction() if config.use_scene_contraction else None,
+            )
+            setattr(self, name, nerf_field)
+
+        sampler = UniformSampler if config.coarse_sampler == "uniform" else UniformLinDispPiecewiseSampler
+        self.sampler_uniform = sampler(num_samples=config.num_coarse_samples)
+        self.sampler_pdf = PDFSampler(num_samples=config.num_importance_samples)
+        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.renderer_accumulation = AccumulationRenderer()
+        self.renderer_depth = DepthRenderer()
+        self.rgb_loss = MSELoss()
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.ssim = structural_similarity_index_measure
+        self.lpips = LazyLpips()
+        if config.enable_temporal_distortion:
+            params = dict(config.temporal_distortion_params)
+            self.temporal_distortion = params.pop("kind").to_temporal_distortion(params)
+
+    def with_fields(self, fields: Mapping[str, NeRFField]) -> "PruneModel":
+        """A model with other fields for rendering, in evaluation mode; samplers and renderers are shared.
+
+        Args:
+            fields: `field_coarse` and `field_fine`, of any widths.
+        """
+        other = copy(self)
+        other._modules = {**self._modules, **fields}
+        other.training = False
+        for nerf_field in fields.values():
+            nerf_field.eval()
+        return other
+
+    def neuron_groups(self) -> list[NeuronGroup]:
+        """Hidden layers of both fields in forward order, with the columns that read them."""
+        groups = []
+        for name in FIELDS:
+            nerf_field: NeRFField = getattr(self, name)
+            base, head = nerf_field.mlp_base, nerf_field.mlp_head
+            position_width = nerf_field.position_encoding.get_out_dim()
+            direction_width = nerf_field.direction_encoding.get_out_dim()
+            colour, density = nerf_field.field_heads[0].net, nerf_field.field_output_density.net
+            assert isinstance(colour, nn.Linear) and isinstance(density, nn.Linear)
+            readers = [
+                Consumer(f"{name}.field_output_density.net", density, 0),
+                Consumer(f"{name}.mlp_head.layers.0", _layers(head)[0], direction_width),
+            ]
+            skips = set(base.skip_connections or ())
+            groups += mlp_groups(f"{name}.mlp_base.layers", _layers(base), readers, skips, position_width)
+            readers = [Consumer(f"{name}.field_heads.0.net", colour, 0)]
+            groups += mlp_groups(f"{name}.mlp_head.layers", _layers(head), readers)
+        return groups
+
+    def sync_widths(self) -> None:
+        """Brings the fields' own notes of their widths in line with the tensors."""
+        for name in FIELDS:
+            nerf_field: NeRFField = getattr(self, name)
+            for layer in nerf_field.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.out_features, layer.in_features = layer.weight.shape
+            base, head = nerf_field.mlp_base, nerf_field.mlp_head
+            base.out_dim = _layers(base)[-1].out_features
+            head.in_dim, head.out_dim = _layers(head)[0].in_features, _layers(head)[-1].out_features
+            nerf_field.field_output_density.in_dim = base.out_dim
+            nerf_field.field_heads[0].in_dim = head.out_dim  # type: ignore[assignment]
+
+    def samples_per_ray(self, field_name: str) -> int:
+        """Points at which a field is evaluated for one ray."""
+        coarse = self.config.num_coarse_samples
+        # The fine sampler merges the coarse bins with its own, which gives one interval more than the sum.
+        return coarse if field_name == "field_coarse" else coarse + self.config.num_importance_samples + 1
+
+    def layer_costs(self) -> dict[str, tuple[int, int]]:
+        """Module path of each layer -> (parameters, multiply-accumulates per ray), read off the tensors."""
+        return {
+            name: (count_parameters([layer]), macs_per_sample([layer]) * self.samples_per_ray(name.split(".")[0]))
+            for name, layer in linears(self.neuron_groups()).items()
+        }
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """Stock outputs of both fields, and those of the fine field as `rgb`, `depth` and `accumulation`."""
+        outputs = super().get_outputs(ray_bundle)
+        fine = {name: outputs[f"{name}_fine"] for name in ("rgb", "depth", "accumulation")}
+        return {**fine, **outputs}
+
+    def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """Renders rays; in evaluation in chunks of at most `eval_num_rays_per_chunk`, which bounds the memory."""
+        chunk = self.config.eval_num_rays_per_chunk
+        if self.training or len(ray_bundle) <= chunk:
+            return super().forward(ray_bundle)  # type: ignore[return-value]
+        flat = ray_bundle.flatten()
+        parts: list[Any] = [Model.forward(self, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
+        return {name: torch.cat([part[name] for part in parts]).view(*ray_bundle.shape, -1) for name in parts[0]}
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "*batch 4"]:
+        """Colour without the background, and the accumulation as alpha."""
+        rgb, alpha = outputs[output_name], outputs[output_name.replace("rgb", "accumulation")]
+        background = self.renderer_rgb.background_color
+        if background == "last_sample":
+            return torch.cat([rgb, alpha], dim=-1)
+        if background != "random":
+            colour = self.renderer_rgb.get_background_color(background, shape=rgb.shape, device=rgb.device)
+            rgb = rgb - colour * (1 - alpha)
+        return torch.cat([(rgb / alpha.clamp_min(1e-10)).clamp(0, 1), alpha], dim=-1)
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """PSNR of the fine field on a batch of rays, in dB."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        return {"psnr": self.psnr(outputs["rgb_fine"].detach(), image)}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics and pictures of one view, as the stock model gives them; LPIPS only where it can be had."""
+        rgb = outputs["rgb_fine"]
+        image = self.renderer_rgb.blend_background(batch["image"].to(rgb.device))
+        assert self.config.collider_params is not None
+        near, far = self.config.collider_params["near_plane"], self.config.collider_params["far_plane"]
+        if self.config.use_scene_contraction:
+            # The far plane says nothing there, and single rays that miss all would take up the whole range.
+            near, far = (float(x) for x in np.quantile(outputs["depth_fine"].cpu().numpy(), (0.02, 0.98)))
+        pictures = {
+            "img": [image, outputs["rgb_coarse"], rgb],
+            "accumulation": [colormaps.apply_colormap(outputs[f"accumulation_{name}"]) for name in ("coarse", "fine")],
+            "depth": [
+                colormaps.apply_depth_colormap(
+                    outputs[f"depth_{name}"], outputs[f"accumulation_{name}"], near_plane=near, far_plane=far
+                )
+                for name in ("coarse", "fine")
+            ],
+        }
+        truth, fine, coarse = (x.moveaxis(-1, 0)[None] for x in (image, rgb, outputs["rgb_coarse"]))
+        metrics = {
+            "psnr": float(self.psnr(fine, truth)),
+            "coarse_psnr": float(self.psnr(coarse, truth)),
+            "fine_psnr": float(self.psnr(fine, truth)),
+            "fine_ssim": float(self.ssim(fine, truth)),  # type: ignore[arg-type]
+        }
+        lpips = self.lpips(truth, fine)
+        if lpips is not None:
+            metrics["fine_lpips"] = lpips
+        return metrics, {name: torch.cat(row, dim=1) for name, row in pictures.items()}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Pruning state for the checkpoint: plain numbers, strings and tensors."""
+        return self.prune_state.to_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up the pruning state of a checkpoint."""
+        self.prune_state = PruneState.from_dict(state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads a checkpoint of any widths, of this method or of the stock `vanilla-nerf`.
+
+        Raises:
+            ValueError: If the checkpoint does not fit; nothing is changed then. Not a RuntimeError, which the host
+                would swallow.
+        """
+        result = super().load_state_dict(
+            fit_to_checkpoint(self, self.neuron_groups(), state_dict), strict=True, assign=False
+        )
+        self.sync_widths()
+        return result
+
+
+def _layers(mlp: MLP) -> list[nn.Linear]:
+    return list(mlp.layers)  # type: ignore[arg-type]
+
+
+def check_network_size(config: PruneModelConfig) -> None:
+    """Checks that the sizes give a network that the host's `MLP` can run.
+
+    Raises:
+        ValueError: Names the option, what was found and what was expected.
+    """
+    for name in ("base_mlp_num_layers", "base_mlp_layer_width", "head_mlp_num_layers", "head_mlp_layer_width"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"model.{name} must be at least 1, got {getattr(config, name)}")
+    for index in config.skip_connections:
+        if index < 1 or index == config.base_mlp_num_layers - 1:
+            raise ValueError(
+                f"model.skip_connections: {index} must be neither the first nor the last of the "
+                f"{config.base_mlp_num_layers} trunk layers"
+            )

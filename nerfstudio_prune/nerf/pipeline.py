@@ -1,0 +1,145 @@
+"""The pipeline: thin, hands over to the controller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Optional
+
+import numpy as np
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.nerf.calibration import Calibration, collect_samples
+from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
+from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.neurons.samples import Samples
+from nerfstudio_prune.viewer.panel_mount import PanelMount
+
+# The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
+torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
+
+
+@dataclass
+class PrunePipelineConfig(VanillaPipelineConfig):
+    """Stock pipeline with pruning."""
+
+    _target: type = field(default_factory=lambda: PrunePipeline)
+    model: PruneModelConfig = field(default_factory=PruneModelConfig)
+    """Model configuration."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """What to prune, when, how far, and how to go on."""
+
+
+class PrunePipeline(VanillaPipeline):
+    """Trains a model and lets a controller prune it.
+
+    Args:
+        config: Configuration of data, model and pruning.
+        device: Where model and data live.
+        test_mode: 'val' and 'test' evaluate on those views; 'inference' loads no evaluation images.
+        world_size: Number of processes; only 1 is supported.
+        local_rank: Rank of this process.
+        grad_scaler: Gradient scaler of the trainer.
+
+    Raises:
+        ValueError: If there is more than one process.
+    """
+
+    config: PrunePipelineConfig
+    model: PruneModel
+
+    def __init__(
+        self,
+        config: PrunePipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Optional[Any] = None,
+    ) -> None:
+        if world_size > 1:
+            raise ValueError(
+                f"nerf-prune trains on one device: machine.num_devices x machine.num_machines must be 1, got "
+                f"{world_size}. DistributedDataParallel builds its buckets for the widths before pruning"
+            )
+        if torch.device(device).type == "cpu":
+            # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
+            torch.set_flush_denormal(True)
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.seed = 0 if config.prune.seed is None else config.prune.seed
+        """Seed of random choices; a training run without one sets its own."""
+        self.controller: Optional[PruneController] = None
+        """What prunes; None where nothing is trained."""
+        self.steering: Optional[Steering] = None
+        """What a person asks of the controller; None where nothing is trained."""
+        self.panel_mount = PanelMount(self)
+        """Where the viewer looks for a panel."""
+
+    @cached_property
+    def measure(self) -> FixedRays:
+        """Quality on a fixed batch of evaluation rays."""
+        assert self.datamanager.eval_dataset is not None
+        return FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, self.seed)
+
+    def calibrate(self, calibration: Calibration, seed: int) -> Mapping[str, Samples]:
+        """Collects calibration samples on training rays, see `collect_samples`."""
+        assert self.datamanager.train_dataset is not None
+        return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Outputs, losses and metrics of a training step, with the losses of a teacher and of shrinking weights.
+
+        Args:
+            step: Training step.
+        """
+        if self.controller is None:
+            return super().get_train_loss_dict(step)
+        lesson = self.controller.lessons.at(step)
+        if lesson is None:
+            outputs, losses, metrics = super().get_train_loss_dict(step)
+        else:
+            teacher, age = lesson
+            rays, batch = self.datamanager.next_train(step)
+            assert isinstance(rays, RayBundle)
+            outputs, losses, metrics = teacher.train_step(self.model, rays, batch, age)
+        self.controller.observe(step, metrics["psnr"])
+        shrinkage = self.controller.shrinkage_loss(step)
+        if shrinkage is not None:
+            losses["shrinkage_loss"] = shrinkage
+        return outputs, losses, metrics
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Starts the controller; the host has loaded the checkpoint by now.
+
+        Raises:
+            ValueError: If the options, with those of a loaded checkpoint, do not give a plan.
+        """
+        trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
+        assert trainer is not None and optimizers is not None
+        self.model.lpips.may_download = False
+        self.seed = trainer.config.machine.seed
+        self.controller = PruneController(
+            self.config.prune,
+            self.model,
+            optimizers,
+            self.seed,
+            self.datamanager.get_train_rays_per_batch,
+            self.measure,
+            self.calibrate,
+            watched=self.panel_mount.mounted,
+        )
+        self.steering = Steering(self.controller)
+        from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
+
+        method: Any = all_methods.get(trainer.config.method_name)
+        defaults = getattr(method.pipeline, "prune", None) if method is not None else None
+        self.controller.start(trainer._start_step, trainer.config.max_num_iterations, defaults)
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]

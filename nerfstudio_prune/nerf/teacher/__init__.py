@@ -1,0 +1,1 @@
+"""Recovery with the dense network as a teacher."""

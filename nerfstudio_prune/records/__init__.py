@@ -1,0 +1,1 @@
+"""Records of measurements: their schema and their files."""

@@ -1,0 +1,1 @@
+"""`ns-prune report`: from records to tables, plots and a page."""

@@ -1,0 +1,140 @@
+"""Plots of what is inside a network, and of speed."""
+
+import math
+from statistics import median
+from typing import Optional
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from nerfstudio_prune.records.schema import RunRecord
+from nerfstudio_prune.report.markup import code, escape
+from nerfstudio_prune.report.plots import NEUTRAL, WIDTH, colour, horizontal_grid
+from nerfstudio_prune.report.stats import TIMES, number
+from nerfstudio_prune.report.study import Study
+from nerfstudio_prune.report.tables import mac_factor, speed_factors
+
+
+def _described(study: Study) -> Optional[RunRecord]:
+    """The dense network whose weights are shown: that at the cut, else any that has them."""
+    arms = [*study.find("start"), *study.arms]
+    return next((run for arm in arms for run in arm.runs if run.anatomy is not None), None)
+
+
+def weights(study: Study) -> Optional[tuple[Figure, str, str]]:
+    run = _described(study)
+    if run is None or run.anatomy is None or sum(run.anatomy.histogram_counts) == 0:
+        return None
+    edges, counts = run.anatomy.histogram_edges, run.anatomy.histogram_counts
+    total = sum(counts)
+    figure = Figure(figsize=(WIDTH, 3.0))
+    axes = figure.subplots()
+    axes.stairs([100 * count / total for count in counts], edges, fill=True, color=colour(0), alpha=0.75)
+    limit = next(edge for i, edge in enumerate(edges[1:], 1) if sum(counts[:i]) >= 0.998 * total)
+    axes.set_xlim(0, max(limit, 0.11))
+    shares = []
+    for threshold, line in ((0.05, (0, (4, 3))), (0.1, (0, (1, 2)))):
+        share = 100 * share_below(edges, counts, threshold)
+        axes.axvline(
+            threshold, color=NEUTRAL, linewidth=1.2, linestyle=line, label=f"{threshold:g}: {share:.0f} % below"
+        )
+        shares.append(f"{share:.0f} % are below {threshold:g}")
+    axes.set_xlabel("absolute value of a weight")
+    axes.set_ylabel("% of the weights")
+    axes.legend(loc="upper right")
+    horizontal_grid(axes)
+    caption = (
+        f"Weights of the hidden layers of the fine field, {code(run.name)} ({number(total)} weights, one seed); "
+        f"{' and '.join(shares)}. The paper's network: 60 % below 0.05."
+    )
+    return figure, "Histogram of the absolute values of the weights", caption
+
+
+def share_below(edges: list[float], counts: list[int], threshold: float) -> float:
+    """Share of the values below a threshold; values are taken as spread evenly within their bin."""
+    below = 0.0
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        below += (
+            count * min(max((threshold - low) / (high - low), 0.0), 1.0) if high > low else count * (low < threshold)
+        )
+    return below / max(sum(counts), 1)
+
+
+def scores(study: Study) -> Optional[tuple[Figure, str, str]]:
+    run = _described(study)
+    if run is None or run.anatomy is None or not run.anatomy.score_quantiles:
+        return None
+    quantiles = run.anatomy.score_quantiles
+    columns = min(2, len(quantiles))
+    rows = math.ceil(len(quantiles) / columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.3 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (score, layers) in zip(panels, quantiles.items(), strict=False):
+        fine = {name: values for name, values in layers.items() if name.startswith("field_fine.")} or layers
+        positive = [value for values in fine.values() for value in values if value > 0]
+        for x, values in enumerate(fine.values()):
+            low, q1, middle, q3, high = (max(v, min(positive, default=1.0)) for v in _five(values))
+            axes.plot([x, x], [low, high], color=colour(0), linewidth=1)
+            axes.plot([x, x], [q1, q3], color=colour(0), linewidth=7, alpha=0.55, solid_capstyle="butt")
+            axes.plot([x], [middle], color=NEUTRAL, marker="_", markersize=8, markeredgewidth=1.6)
+        axes.set_yscale("log" if positive else "linear")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(range(len(fine)), [_short_layer(name) for name in fine], rotation=40, ha="right", fontsize=7)
+        axes.set_title(score, loc="left")
+        horizontal_grid(axes)
+    for axes in panels[len(quantiles) :]:
+        axes.set_visible(False)
+    figure.subplots_adjust(hspace=0.5, wspace=0.2)
+    caption = (
+        f"Scores of the neurons of each layer of the fine field, {code(run.name)} (one seed): median, quartiles (box) "
+        "and range (line), on a logarithmic axis; no unit."
+    )
+    return figure, "Scores of the neurons by layer", caption
+
+
+def _five(values: list[float]) -> list[float]:
+    last = len(values) - 1
+    return [values[round(last * level)] for level in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def _short_layer(name: str) -> str:
+    short_name = (
+        name.removeprefix("field_fine.").replace("mlp_base.layers.", "trunk ").replace("mlp_head.layers.", "head ")
+    )
+    return short_name
+
+
+def speed(study: Study) -> Optional[tuple[Figure, str, str]]:
+    if not study.speeds:
+        return None
+    names = ["fewer MACs", *speed_factors(study.speeds[0])]
+    figure = Figure(figsize=(WIDTH, 3.2))
+    axes = figure.subplots()
+    for k, name in enumerate(names):
+        values = [[mac_factor(record)] if k == 0 else speed_factors(record)[name] for record in study.speeds]
+        at = [x + (k - (len(names) - 1) / 2) * 0.2 for x in range(len(values))]
+        medians = [median(v) if v else math.nan for v in values]
+        axes.bar(
+            at, medians, width=0.18, color=NEUTRAL if k == 0 else colour(k - 1), alpha=0.4 if k == 0 else 1, label=name
+        )
+        for x, block, middle in zip(at, values, medians, strict=True):
+            if not block:
+                continue
+            if len(block) > 1:
+                axes.plot([x, x], [min(block), max(block)], color=NEUTRAL, linewidth=1)
+            axes.annotate(
+                f"{middle:.2f}{TIMES}", (x, max(block)), (0, 3), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.axhline(1, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xticks(range(len(study.speeds)), [f"pruning ratio {record.pruning_ratio:g}" for record in study.speeds])
+    axes.set_ylabel("times better than dense")
+    axes.margins(y=0.12)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    horizontal_grid(axes)
+    blocks = sorted({len(record.pruned.train_step_seconds) for record in study.speeds})
+    caption = (
+        f"Dense against pruned, measured in turns on {escape(study.device)}: median and range of the ratios of "
+        f"neighbouring blocks (n = {', '.join(map(str, blocks))} blocks)."
+    )
+    return figure, "Speed-up beside the ratio of multiply-accumulates", caption

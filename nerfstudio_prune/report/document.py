@@ -1,0 +1,212 @@
+"""The report as Markdown, and all files that belong to it."""
+
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+from nerfstudio_prune.report import paper
+from nerfstudio_prune.report.charts import charts
+from nerfstudio_prune.report.claims import RULE, claims_table, claims_text
+from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
+from nerfstudio_prune.report.markup import escape
+from nerfstudio_prune.report.page import to_html
+from nerfstudio_prune.report.plots import Plot, svg_file
+from nerfstudio_prune.report.sections import BUSY, ablation_text, by_study, measured_text, missing, without_ablations
+from nerfstudio_prune.report.study import Study
+from nerfstudio_prune.report.tables import (
+    FRONTIER_ROLES,
+    device_table,
+    frontier_table,
+    layers_table,
+    peers_table,
+    speed_table,
+)
+
+TITLE = "Neuron pruning of a NeRF in mid-training"
+NO_IMAGES = "Renderings are left out: images are not kept with the records. `ns-prune bench` writes them again."
+PAPER_TABLES: list[tuple[str, str, Callable[[Study], Optional[str]]]] = [
+    (
+        "Table 1: pruning edges",
+        "Masks hold single weights at zero. The paper gives one PSNR and does not say whether it trained on.",
+        paper.edges_table,
+    ),
+    ("Table 2: uniform sampling", "", paper.uniform_table),
+    ("Table 3: importance", "The paper does not say at which width.", paper.importance_table),
+    ("Table 4: coreset, size and time", "", paper.coreset_table),
+    ("Table 4: coreset, quality", "", paper.coreset_quality_table),
+]
+
+
+def render(studies: Sequence[Study]) -> dict[str, bytes]:
+    """All files of a report by their path in its folder. The same records give the same bytes.
+
+    Raises:
+        RecordError: If a picture that a record names cannot be used; names the file.
+    """
+    return _Document(studies).files()
+
+
+class _Document:
+    def __init__(self, studies: Sequence[Study]) -> None:
+        self.studies = studies
+        self.plain = without_ablations(studies)
+        self.plots = {study.slug: charts(study) for study in studies}
+        self.galleries: dict[str, Gallery] = {}
+        for study in studies:
+            made = gallery(study)
+            if made is not None:
+                self.galleries[study.slug] = made
+
+    def files(self) -> dict[str, bytes]:
+        """All files by path."""
+        text = self.text()
+        plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
+        images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
+        return {
+            **{f"plots/{plot.name}.svg": svg_file(plot).encode() for plot in plots.values()},
+            **{f"images/{name}": content for name, content in images.items()},
+            "report.md": text.encode(),
+            "index.html": to_html(text, TITLE, plots, images).encode(),
+        }
+
+    def text(self) -> str:
+        """The report as Markdown."""
+        sections = [
+            ("What was measured", measured_text(self.studies)),
+            ("What the numbers say", f"{RULE}\n\n{self._studies(claims_text, 'frontier', self.plain)}"),
+            ("The paper's tables", self._paper()),
+            ("Quality against size and time", self._frontier()),
+            ("Ablation", self._ablation()),
+            ("Speed", self._speed()),
+            ("Other libraries", self._peers()),
+            ("Layers and scores", self._layers()),
+            ("Renderings", self._renderings()),
+            ("All comparisons", self._studies(claims_table, "frontier")),
+        ]
+        parts = [f"# {TITLE}", "Made by `ns-prune report` from records only."]
+        for number, (title, text) in enumerate(sections, 1):
+            parts.append(f"## {number}. {title}\n\n{text}")
+        return "\n\n".join(parts) + "\n"
+
+    def _studies(
+        self, make: Callable[[Study], Optional[str]], suite: str, studies: Optional[Sequence[Study]] = None
+    ) -> str:
+        """One part for each study, or each of some, that something can be made of; headings only where the report has
+        several studies."""
+        made = list(by_study(self.studies if studies is None else studies, make))
+        if not made:
+            return missing(suite)
+        if len(self.studies) == 1:
+            return made[0][1]
+        return "\n\n".join(f"### {study.letter}: {escape(study.title)}\n\n{text}" for study, text in made)
+
+    def _plot(self, study: Study, kind: str) -> Optional[str]:
+        plot: Optional[Plot] = self.plots[study.slug].get(kind)
+        return f"![{plot.alt}](plots/{plot.name}.svg)\n\n*{plot.caption}*" if plot else None
+
+    def _paper(self) -> str:
+        intro = (
+            "Ding et al. 2025 ([arXiv 2504.00950](https://arxiv.org/abs/2504.00950)) prune, «retrain» and measure. "
+            "The word has two readings, and both are here: the pruned network keeps its weights and trains on, or "
+            "it starts from a new initialisation at the new widths. The paper's scene, views and network sizes are "
+            "its own; compare differences and shares rather than absolute values. Its sizes count one network, ours "
+            "both fields."
+        )
+
+        def make(study: Study) -> Optional[str]:
+            parts = []
+            for title, note, table in PAPER_TABLES:
+                text = table(study)
+                if text:
+                    level = "###" if len(self.studies) == 1 else "####"
+                    parts += [f"{level} {title}", *([note] if note else []), text]
+            weights = self._plot(study, "weights")
+            if weights:
+                parts += [f"{'###' if len(self.studies) == 1 else '####'} Figure 2: weights", weights]
+            if parts and any(arm.busy for arm in study.find("pruned", strategy="coreset")):
+                parts.append(BUSY)
+            return "\n\n".join(parts) or None
+
+        return f"{intro}\n\n{self._studies(make, 'paper', self.plain)}"
+
+    def _frontier(self) -> str:
+        def make(study: Study) -> Optional[str]:
+            arms = [arm for arm in study.arms if arm.first.role in FRONTIER_ROLES]
+            if not arms:
+                return None
+            parts = [frontier_table(study), f"Device {study.letter}: {escape(study.device)}."]
+            if any(arm.busy for arm in arms):
+                parts.append(BUSY)
+            parts += [plot for kind in ("frontier", "time", "recovery") if (plot := self._plot(study, kind))]
+            return "\n\n".join(parts)
+
+        text = self._studies(make, "frontier")
+        devices = device_table(self.studies)
+        if devices:
+            title = "### The same arms on several devices\n\nPSNR at the end, mean ± standard deviation (n)."
+            text += f"\n\n{title}\n\n{devices}"
+        return text
+
+    def _ablation(self) -> str:
+        note = (
+            "A recipe prunes by several means at once; each arm `without` leaves one of them out. Δ small is the "
+            "difference to the network of half the width from scratch of the same seed. Δ dense at equal time compares "
+            "the end of the curve on held-out rays with the dense curve at the same training time, a straight line "
+            "between two of its points; there is none on another device, on a busy machine, or beyond the dense curve. "
+            "Nothing is bold: the arms differ in size."
+        )
+        text = self._studies(ablation_text, "ablation")
+        return f"{note}\n\n{text}" if len(self.plain) < len(self.studies) else text
+
+    def _speed(self) -> str:
+        def make(study: Study) -> Optional[str]:
+            table = speed_table(study)
+            if table is None:
+                return None
+            note = (
+                "Dense and pruned took turns in one process. Each speed-up is the median of the ratios of neighbouring "
+                "blocks, with their range; `a → b` are the medians of dense and pruned, memory is what a training "
+                "step takes at most above what is held between two steps. "
+                f"Device {study.letter}: {escape(study.device)}."
+            )
+            return "\n\n".join([table, note, self._plot(study, "speed") or ""])
+
+        return self._studies(make, "speed")
+
+    def _peers(self) -> str:
+        def make(study: Study) -> Optional[str]:
+            table = peers_table(study)
+            if table is None:
+                return None
+            parts = [
+                table,
+                "One dense checkpoint a seed, pruned to the same widths and trained on alike; only the seeds that the "
+                "other libraries were run with. Masked networks keep their parameters.",
+            ]
+            for run in (run for arm in study.find("peer") for run in arm.runs):
+                if run.notes.get("surgery_agrees") is False:
+                    parts.append(f"`{run.name}`: the library's own surgery gave another network than this project's.")
+            return "\n\n".join(parts)
+
+        return self._studies(make, "peers", self.plain)
+
+    def _layers(self) -> str:
+        def make(study: Study) -> Optional[str]:
+            table = layers_table(study)
+            note = "Arms of equal widths share a column; `+` says how many more there are." if table else None
+            return "\n\n".join(part for part in (table, note, self._plot(study, "scores")) if part) or None
+
+        return self._studies(make, "frontier")
+
+    def _renderings(self) -> str:
+        if not self.galleries:
+            return NO_IMAGES
+        note = (
+            "One view, the lowest seed (the paper's Figure 4); the first row is the ground truth. Error: mean absolute "
+            f"difference of the three colours, from black (0) to light yellow ({ERROR_SCALE:g} or more, of 1). "
+            "Enlarged: the window in which the mean error of all networks is largest. Pixels are shown as they are."
+        )
+
+        def make(study: Study) -> Optional[str]:
+            return self.galleries[study.slug].text if study.slug in self.galleries else None
+
+        return f"{note}\n\n{self._studies(make, 'frontier')}"

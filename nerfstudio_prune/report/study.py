@@ -1,0 +1,241 @@
+"""What records are compared as.
+
+A study holds what may be compared: one scene, one scale, one method, one device, one schedule. An arm holds the runs of
+a study that differ in the seed only. Times are never taken across studies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from nerfstudio_prune.records.schema import MachineRecord, RunRecord, SpeedRecord, Stage
+from nerfstudio_prune.report.stats import Stat
+
+CONTINUE, SCRATCH = "continue", "scratch"
+ANY_STRATEGY = "any"
+"""Strategy of runs in which the choice of the neurons plays no part."""
+RECIPES = ("recipe", "preset")
+"""What the strategy of an arm begins with that prunes by several means at once."""
+ROLE_ORDER = ("start", "dense", "pruned", "masked", "small", "small-equal-time", "peer", "edges")
+BUSY_BELOW = 0.7
+"""A CPU run that had less of its threads' time than this is marked: others used the machine."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A training run and where its record lies."""
+
+    record: RunRecord
+    path: Path
+
+    @property
+    def root(self) -> Path:
+        """Folder that pictures are relative to."""
+        return self.path.parent.parent
+
+
+@dataclass
+class Arm:
+    """Runs of a study that differ in the seed only."""
+
+    entries: list[Entry]
+    """By seed."""
+    label: str = ""
+    """For plots: what it is, without the pruning ratio."""
+
+    @property
+    def first(self) -> RunRecord:
+        """The run of the lowest seed."""
+        return self.entries[0].record
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """By seed."""
+        return [entry.record for entry in self.entries]
+
+    @property
+    def name(self) -> str:
+        """What is compared, without the seed."""
+        return self.first.arm
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.entries)
+
+    @property
+    def inherits(self) -> bool:
+        """Whether it is a pruned network that keeps its weights."""
+        return self.first.role == "pruned" and self.first.recovery != SCRATCH
+
+    @property
+    def recipe(self) -> bool:
+        """Whether it is pruned by a recipe, whole or without a part, or by a preset."""
+        return self.first.role == "pruned" and self.first.strategy.startswith(RECIPES)
+
+    def stat(self, value: Callable[[RunRecord], Optional[float]]) -> Stat:
+        """A quantity over the seeds."""
+        return Stat.of(value(run) for run in self.runs)
+
+    def at(self, label: str, value: Callable[[Stage], Optional[float]]) -> Stat:
+        """A quantity of a stage over the seeds."""
+        stages = [run.end if label == "end" else run.stage(label) for run in self.runs]
+        return Stat.of(value(stage) if stage is not None else None for stage in stages)
+
+    @property
+    def psnr(self) -> Stat:
+        """PSNR at the end, in dB."""
+        return self.at("end", psnr)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run on a CPU got much less processor time than its threads could take."""
+        return any(busy(run) for run in self.runs)
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Dense first, then by what is left, controls behind the pruned, edges last."""
+        run = self.first
+        ratio = run.pruning_ratio if run.pruning_ratio is not None else (9.0 if run.role == "edges" else 0.0)
+        return (ratio, ROLE_ORDER.index(run.role), run.recovery == SCRATCH, run.strategy, run.score or "", run.arm)
+
+
+@dataclass
+class Study:
+    """One scene, scale, method, device and schedule."""
+
+    scene: str
+    scale: str
+    method: str
+    device: str
+    """What must agree for two times to be compared."""
+    schedule: str = ""
+    """When its runs are cut and end, and how their rate falls; empty where the scale decides all of it."""
+    arms: list[Arm] = field(default_factory=list)
+    speeds: list[SpeedRecord] = field(default_factory=list)
+    controls: Mapping[Path, RunRecord] = field(default_factory=dict)
+    """Record of a run -> the dense run that it is compared with."""
+    letter: str = "A"
+    """Short name of the device."""
+
+    @property
+    def title(self) -> str:
+        """For headings."""
+        return ", ".join(part for part in (self.scene, f"scale {self.scale}", self.schedule, self.device) if part)
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        parts = (self.scene, self.scale, self.method, self.letter, self.schedule)
+        text = "-".join(part for part in parts if part).lower()
+        return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+
+    @property
+    def machines(self) -> list[MachineRecord]:
+        """Machine of every record."""
+        return [run.machine for arm in self.arms for run in arm.runs] + [speed.machine for speed in self.speeds]
+
+    @property
+    def ablation(self) -> bool:
+        """Whether it takes a recipe apart. Such a study has a table of its own."""
+        return any(arm.recipe for arm in self.arms)
+
+    def find(self, role: str, **fields: Any) -> list[Arm]:
+        """Arms of a role whose first run has these values."""
+        return [
+            arm
+            for arm in self.arms
+            if arm.first.role == role and all(getattr(arm.first, name) == value for name, value in fields.items())
+        ]
+
+    @property
+    def dense(self) -> Optional[Arm]:
+        """The dense control."""
+        return next(iter(self.find("dense")), None)
+
+    @property
+    def ratios(self) -> list[float]:
+        """Pruning ratios of the arms, ascending."""
+        return sorted({arm.first.pruning_ratio for arm in self.arms if arm.first.pruning_ratio is not None})
+
+    def blocks(self, roles: tuple[str, ...]) -> Iterator[tuple[Optional[float], list[Arm]]]:
+        """Arms of these roles by pruning ratio, in order; of ratio None the dense one and then the edges."""
+        arms = [arm for arm in self.arms if arm.first.role in roles]
+        keys = list(dict.fromkeys(arm.sort_key[0] for arm in arms))
+        for key in keys:
+            block = [arm for arm in arms if arm.sort_key[0] == key]
+            yield block[0].first.pruning_ratio, block
+
+    def reinitialised(self, arm: Arm) -> Optional[Arm]:
+        """The arm of the same widths or edges that starts from a new initialisation at the cut."""
+        run = arm.first
+        candidates = self.find(run.role, pruning_ratio=run.pruning_ratio, recovery=SCRATCH)
+        if run.role == "edges":
+            candidates = [other for other in candidates if edge_option(other) == edge_option(arm)]
+        fitting = [other for other in candidates if other.first.strategy in (run.strategy, ANY_STRATEGY)]
+        return next(iter(fitting), None)
+
+    def delta(self, arm: Arm, seeds: Optional[set[int]] = None) -> Stat:
+        """PSNR at the end less that of the dense control of the same seed, in dB."""
+        pairs = [(e.record, self.controls.get(e.path)) for e in arm.entries if seeds is None or e.record.seed in seeds]
+        return Stat(tuple(run.end.quality.psnr - control.end.quality.psnr for run, control in pairs if control))
+
+    def delta_at_equal_time(self, arm: Arm) -> Stat:
+        """`gain_at_equal_time` over the dense control of the same seed, over the seeds that have one, in dB."""
+        pairs = [(entry.record, self.controls.get(entry.path)) for entry in arm.entries]
+        gains = [gain_at_equal_time(run, control) for run, control in pairs if control]
+        return Stat(tuple(gain for gain in gains if gain is not None))
+
+
+def psnr(stage: Stage) -> float:
+    """PSNR of a stage in dB."""
+    return stage.quality.psnr
+
+
+def paired(arm: Arm, other: Arm) -> Stat:
+    """PSNR at the end of one arm less that of another, over the seeds that both have, in dB."""
+    others = {run.seed: run for run in other.runs}
+    pairs = [(run, others[run.seed]) for run in arm.runs if run.seed in others]
+    return Stat(tuple(run.end.quality.psnr - partner.end.quality.psnr for run, partner in pairs))
+
+
+def gain_at_equal_time(run: RunRecord, dense: RunRecord) -> Optional[float]:
+    """How far the end of a run's curve lies above the dense curve at the same training time.
+
+    The dense curve is a straight line between two points. A run that was cut has taken less time for its steps than
+    the dense one, so that the dense curve covers its end.
+
+    Args:
+        run: A run.
+        dense: The dense run that it is compared with.
+
+    Returns:
+        Difference of the PSNR on the held-out rays of the curve, in dB. None if the times or the rays cannot be
+        compared (other device or clock, a busy machine, other rays), or the dense curve does not cover the time.
+    """
+    measured = [(one.machine.key, one.clock, one.curve_rays) for one in (run, dense)]
+    if measured[0] != measured[1] or busy(run) or busy(dense) or not run.curve or not dense.curve:
+        return None
+    end, times = run.curve[-1], [point.train_seconds for point in dense.curve]
+    if not times[0] <= end.train_seconds <= times[-1]:
+        return None
+    return end.psnr - float(np.interp(end.train_seconds, times, [point.psnr for point in dense.curve]))
+
+
+def busy(run: RunRecord) -> bool:
+    """Whether a run on a CPU got much less processor time than its threads could take."""
+    available = run.seconds.train * run.machine.threads
+    return run.machine.device_type == "cpu" and run.seconds.train_cpu < BUSY_BELOW * available
+
+
+def edge_option(arm: Arm) -> tuple[str, Optional[float]]:
+    """Which option chose the edges, `edge_threshold` or `edge_keep_fraction`, and its value."""
+    history = [event for event in arm.first.history if not event.error]
+    options = history[-1].options if history else {}
+    for name in ("edge_threshold", "edge_keep_fraction"):
+        if isinstance(options.get(name), (int, float)):
+            return name, float(options[name])
+    return "", None

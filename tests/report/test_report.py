@@ -1,0 +1,285 @@
+"""`ns-prune report`: one page that needs nothing else, the same every time, and README tables that cannot go stale."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import tyro
+from support.record_factory import CPU, GPU, dense, everything, run, save, speed
+
+from nerfstudio_prune.records.schema import RecordError
+from nerfstudio_prune.report.command import Report
+
+SECTIONS = ["What was measured", "What the numbers say", "The paper's tables", "Quality against size and time"]
+SECTIONS += ["Ablation", "Speed", "Other libraries", "Layers and scores", "Renderings", "All comparisons"]
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its elements are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.resources: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "srcset", "data", "poster", "action", "background") or (name == "href" and tag != "a"):
+                self.resources.append(value or "")
+            elif name == "href":
+                self.links.append(value or "")
+            elif name == "id":
+                self.ids.append(value or "")
+            assert not name.startswith("on"), "no scripts"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, tag
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All suites with pictures."""
+    return save(everything(seeds=(1, 2)), tmp_path_factory.mktemp("records"), images=True)
+
+
+@pytest.fixture(scope="module")
+def report(records: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Files of the report by path."""
+    folder = tmp_path_factory.mktemp("report")
+    Report(records, folder).main()
+    return contents(folder)
+
+
+def test_page_needs_nothing_else(report: dict[str, bytes]) -> None:
+    """It is opened from disk, without a network: pictures are in it, and names point into it."""
+    text = report["index.html"].decode()
+    page = Page(text)
+    assert page.open == [] and "script" not in page.tags and "link" not in page.tags
+    assert page.resources and all(value.startswith(("data:image/png;base64,", "#")) for value in page.resources)
+    outside = {link for link in page.links if not link.startswith("#")}
+    assert outside == {"https://arxiv.org/abs/2504.00950"}
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert not re.search(r"url\((?!#)|@import|https?://(?!arxiv)", text)
+    assert page.tags.count("svg") == 6 and page.tags.count("figure") == page.tags.count("figcaption") == 6
+
+
+def test_page_follows_scheme_and_printer(report: dict[str, bytes]) -> None:
+    """And has a table of contents with all sections, in order."""
+    text = report["index.html"].decode()
+    assert (
+        "@media (prefers-color-scheme: dark)" in text
+        and "@media print" in text
+        and "image-rendering: pixelated" in text
+    )
+    contents_list = text[text.index("<nav>") : text.index("</nav>")]
+    positions = [contents_list.index(f"{i}. {title}") for i, title in enumerate(SECTIONS, 1)]
+    assert positions == sorted(positions)
+    assert text.count('<div class="scroll"') == text.count("<table>") > 10
+    assert 'style="text-align: right;"' in text
+
+
+def test_markdown_refers_to_files_that_are_there(report: dict[str, bytes]) -> None:
+    """Text is the same as on the page, plots and pictures lie beside it."""
+    text = report["report.md"].decode()
+    assert re.findall(r"^## \d+\. (.*)$", text, re.MULTILINE) == SECTIONS
+    named = set(re.findall(r"\]\((plots/[^)]+)\)", text)) | set(re.findall(r'src="(images/[^"]+)"', text))
+    assert named == set(report) - {"report.md", "index.html"}
+    assert all(report[name].startswith(b"\x89PNG") for name in named if name.endswith(".png"))
+
+
+def test_same_records_give_the_same_bytes(report: dict[str, bytes], records: Path, tmp_path: Path) -> None:
+    """So that a report can be compared with the one before."""
+    Report(records, tmp_path / "again").main()
+    assert contents(tmp_path / "again") == report
+
+
+def test_missing_sections_name_their_suite(tmp_path: Path) -> None:
+    """A report of a few records is short, not broken."""
+    save([dense(), run()], tmp_path / "records")
+    Report(tmp_path / "records", tmp_path / "out").main()
+    text = (tmp_path / "out/report.md").read_text()
+    sections = dict(zip(SECTIONS, re.split(r"^## \d+\. .*$", text, flags=re.MULTILINE)[1:], strict=True))
+    assert sections["Speed"].strip() == "No records for this; `ns-prune bench speed` makes them."
+    assert sections["Ablation"].strip() == "No records for this; `ns-prune bench ablation` makes them."
+    assert sections["Other libraries"].strip() == "No records for this; `ns-prune bench peers` makes them."
+    assert "images are not kept with the records" in sections["Renderings"]
+    assert "\n### Table 4" in sections["The paper's tables"] and "Table 1" not in sections["The paper's tables"]
+    Page((tmp_path / "out/index.html").read_text())
+    save([speed()], tmp_path / "speed")
+    Report(tmp_path / "speed", tmp_path / "out").main()
+    text = (tmp_path / "out/report.md").read_text()
+    assert "`ns-prune bench paper` makes them" in text and "`ns-prune bench frontier` makes them" in text
+
+
+def test_two_devices(tmp_path: Path) -> None:
+    """It is said at the top; every table is of one device; quality has a table across."""
+    save([dense(1), run(), speed()], tmp_path / "records/cpu")
+    save([dense(1, machine=GPU), run(machine=GPU), speed(machine=GPU)], tmp_path / "records/gpu")
+    Report(tmp_path / "records", tmp_path / "out").main()
+    text = (tmp_path / "out/report.md").read_text()
+    assert "**The records come from 2 devices (A: Some GPU 80GB; B: Some Processor, 2 threads).**" in text
+    assert "no ratio mixes two" in text and "### The same arms on several devices" in text
+    assert text.count("### A: demo-data, scale cpu, Some GPU 80GB") == 6  # claims twice, paper, frontier, speed, layers
+    assert "\n#### Table 4" in text  # below the heading of its device
+    for part in re.split(r"^###? ", text, flags=re.MULTILINE):
+        if part.startswith(("A:", "B:")):
+            assert set(re.findall(r"\| ([AB]) \|$", part, re.MULTILINE)) <= {part[0]}
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_busy_machines_have_a_footnote(tmp_path: Path) -> None:
+    """A mark without its meaning helps nobody, nor does the meaning without a mark."""
+    calm = run()
+    save([calm], tmp_path / "calm")
+    Report(tmp_path / "calm", tmp_path / "out").main()
+    assert "†" not in (tmp_path / "out/report.md").read_text()
+    calm.seconds.train_cpu = 0.5 * calm.seconds.train * CPU.threads
+    save([calm], tmp_path / "busy")
+    Report(tmp_path / "busy", tmp_path / "out").main()
+    text = (tmp_path / "out/report.md").read_text()
+    # Below both tables that have times of it.
+    assert text.count("\n† The machine was busy") == 2 and text.count(" † |") == 2
+
+
+def test_names_from_records_are_no_markup(tmp_path: Path) -> None:
+    """The page of a foreign record runs nothing and loads nothing."""
+    evil = '<img src="https://x.example/a.png" onerror="alert(1)">|**x**[y](javascript:alert(1))`</svg>'
+    save([run(scene=evil, scale=evil, strategy=evil, score=evil)], tmp_path / "records/evil")
+    record = next((tmp_path / "records/evil/runs").iterdir())
+    record.write_text(
+        record.read_text().replace('"arm": "coreset-0.5"', '"arm": "<img src=x onerror=alert(1)>`</svg>"')
+    )
+    Report(tmp_path / "records", tmp_path / "out").main()
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert page.open == [] and "img" not in page.tags
+    assert all(link.startswith(("#", "https://arxiv.org/")) for link in page.links)
+
+
+def test_damaged_and_foreign_records(tmp_path: Path) -> None:
+    """The error names the file, and nothing is written."""
+    save([run()], tmp_path / "records")
+    bad = tmp_path / "records/runs/bad.json"
+    for content in (b'{"kind": "run", "schem', b'{"a": 1}', b"\xff\xfe"):
+        bad.write_bytes(content)
+        with pytest.raises(RecordError, match=re.escape(str(bad))):
+            Report(tmp_path / "records", tmp_path / "out").main()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RecordError, match="holds no records"):
+        Report(tmp_path / "nowhere", tmp_path / "out").main()
+
+
+def readme(*names: str) -> str:
+    parts = [f"<!-- ns-prune report: {n} begin -->\nSTALE\n<!-- ns-prune report: {n} end -->\n" for n in names]
+    return "# Title\n\nText before.\n" + "\nBetween.\n".join(parts) + "\nText after.\n"
+
+
+NAMES = ("frontier", "paper", "speed", "peers", "claims")
+
+
+def test_readme_tables(records: Path, tmp_path: Path) -> None:
+    """What is between the markers becomes the tables, all else stays, and a second time nothing changes."""
+    path = tmp_path / "README.md"
+    path.write_text(readme(*NAMES))
+    Report(records, tmp_path / "out", readme=path).main()
+    text = path.read_text()
+    assert "STALE" not in text and text.startswith("# Title\n\nText before.\n<!--") and text.endswith("\nText after.\n")
+    for name, content in (
+        ("frontier", "| `dense` |"),
+        ("paper", "| 4 | coreset, 0.5 of the width left | 21.3 |"),
+        ("speed", "| 0.5 | "),
+        ("peers", "| Torch-Pruning | taylor |"),
+        ("claims", "- **Coreset against importance"),
+    ):
+        begin, end = (text.index(f"<!-- ns-prune report: {name} {kind} -->") for kind in ("begin", "end"))
+        assert content in text[begin:end] and "demo-data, scale cpu, Some Processor, 2 threads" in text[begin:end]
+        # GitHub reads a table only behind an empty line.
+        assert text[begin:end].split("-->\n")[1].startswith("\n") and text[begin:end].endswith("\n\n")
+    Report(records, tmp_path / "out", readme=path, check=True).main()
+    Report(records, tmp_path / "out", readme=path).main()
+    assert path.read_text() == text
+
+
+def test_stale_tables_fail_the_check(records: Path, tmp_path: Path) -> None:
+    """It names the table, and writes nothing."""
+    path = tmp_path / "README.md"
+    path.write_text(readme(*NAMES))
+    Report(records, tmp_path / "out", readme=path).main()
+    fresh = path.read_text()
+    assert fresh.count("| Torch-Pruning | taylor |") == 1
+    path.write_text(fresh.replace("| Torch-Pruning | taylor |", "| Torch-Pruning | Taylor |"))
+    stale = path.read_bytes()
+    with pytest.raises(ValueError, match=r"README\.md: peers: not what the records say"):
+        Report(records, tmp_path / "new", readme=path, check=True).main()
+    assert path.read_bytes() == stale and not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="--check needs --readme"):
+        Report(records, tmp_path / "new", check=True).main()
+
+
+def test_readme_without_records_of_a_kind(tmp_path: Path) -> None:
+    """The place stays, with a line that says what is missing."""
+    save([dense()], tmp_path / "records")
+    path = tmp_path / "README.md"
+    path.write_text(readme("speed"))
+    Report(tmp_path / "records", tmp_path / "out", readme=path).main()
+    assert "No records for this; `ns-prune bench speed` makes them." in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (readme("nonsense"), r"README\.md:4: unknown table 'nonsense'; the tables are frontier, ablation, paper"),
+        ("<!-- ns-prune report: speed begin -->\n", r"README\.md:1: table 'speed' begins and does not end"),
+        ("x\n<!-- ns-prune report: speed end -->\n", r"README\.md:2: end of table 'speed' without its begin"),
+        (
+            "<!-- ns-prune report: speed begin -->\n<!-- ns-prune report: paper end -->\n",
+            "end of table 'paper' without its begin",
+        ),
+        (
+            "<!-- ns-prune report: speed begin -->\n<!-- ns-prune report: paper begin -->\n",
+            r"README\.md:2: table 'paper' begins before 'speed' ends",
+        ),
+    ],
+)
+def test_wrong_markers(records: Path, tmp_path: Path, text: str, message: str) -> None:
+    """Nothing is written, neither the file nor a report."""
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Report(records, tmp_path / "out", readme=path).main()
+    assert path.read_text() == text and not (tmp_path / "out").exists()
+
+
+def test_line_ends_of_the_readme_stay(records: Path, tmp_path: Path) -> None:
+    """Only what is between the markers is ours."""
+    path = tmp_path / "README.md"
+    path.write_bytes(b"a\r\nb\n" + readme("speed").encode())
+    Report(records, tmp_path / "out", readme=path).main()
+    assert path.read_bytes().startswith(b"a\r\nb\n# Title\n")
+
+
+def test_command_line() -> None:
+    """The folder of records is positional."""
+    parsed = tyro.cli(Report, args=["records", "--output", "x", "--readme", "README.md", "--check"])
+    assert parsed == Report(Path("records"), Path("x"), Path("README.md"), True)
+    assert tyro.cli(Report, args=["records"]) == Report(Path("records"))

@@ -8,7 +8,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from nerfstudio_prune.engine.machine import default_machine
+from nerfstudio_prune.engine.host import default_machine
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig

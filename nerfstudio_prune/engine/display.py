@@ -1,112 +1,125 @@
-"""What a person sees of pruning on the console."""
+"""What a person sees of pruning on the console and in TensorBoard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
 
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
-from nerfstudio_prune.core.events import PruneEvent, PruneState
-from nerfstudio_prune.nerf.allocation import Budget
-from nerfstudio_prune.nerf.config import FilledPruneConfig
-from nerfstudio_prune.neurons.budget import cost_of
-from nerfstudio_prune.neurons.groups import NeuronGroup
+from nerfstudio_prune.core.events import Phase, PruneEvent
+from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.listeners import Listener
+from nerfstudio_prune.engine.run import Run
+
+PHASES: tuple[Phase, ...] = ("dense", "pruning", "recovery")
+"""Number of a phase in TensorBoard -> its name."""
 
 
-def plan_text(state: PruneState, config: FilledPruneConfig) -> str:
-    """Preset, strategy, recovery and what is planned, in one line."""
-    rule = config.strategy + (f" by {config.score_name}" if config.score_name else "")
-    if config.strategy not in ("edge", "none"):
-        rule = f"preset {config.preset}, {rule}" + (f", refit {config.refit}" if config.refit != "none" else "")
-    if not state.pending:
-        return f"{rule}, no event to come (phase {state.phase})"
-    lines = []
-    for event in state.pending:
-        widths = sorted(set(event.targets.values()), reverse=True)
-        aim = f"to widths {', '.join(map(str, widths))}"
-        if config.strategy == "edge":
-            aim = f"{event.progress:.0%} of the edges to prune"
-        elif config.has_budget:
-            name, value = config.budget_option
-            aim = f"{event.progress:.0%} of the way to {name} {value:g}"
-        lines.append(f"step {event.step}: {aim}")
-    rate = "" if config.recovery_lr_factor == 1 else f" at {config.recovery_lr_factor:g} times the learning rate"
-    return f"{rule}, recovery {config.recovery}{rate}, {'; '.join(lines)} (phase {state.phase})"
-
-
-def allocation_table(
-    budget: Budget, progress: float, groups: Sequence[NeuronGroup], widths: Mapping[str, int]
-) -> Table:
-    """Table of the widths that a budget was shared out to: a row a layer, a column a field.
+class Display(Listener):
+    """Prints the plan and every event, and writes the scalars below `Prune/`.
 
     Args:
-        budget: The budget.
-        progress: Share of the whole cut that is to be done, in (0, 1].
-        groups: All groups with their current widths.
-        widths: Name of the group -> width to come.
+        run: The run.
+        measured_on: What the quality is measured on.
     """
-    cost = cost_of(groups, widths, budget.units, budget.count_bias)
-    title = f"{budget.option}: {cost:,.0f} of {budget.at(progress):,.0f} {budget.unit}, {budget.initial:,.0f} at first"
-    table = Table(title=title, title_justify="left")
-    table.add_column("layer")
-    rows: dict[str, dict[str, str]] = {}
-    for group in groups:
-        field, _, layer = group.name.partition(".")
-        rows.setdefault(layer, {})[field] = _change(group.width, widths.get(group.name, group.width))
-    fields = list(dict.fromkeys(field for row in rows.values() for field in row))
-    for field in fields:
-        table.add_column(field, justify="right")
-    for layer, row in rows.items():
-        table.add_row(layer, *(row.get(field, "") for field in fields))
-    return table
+
+    def __init__(self, run: Run, measured_on: Callable[[], str]) -> None:
+        self.run = run
+        self.measured_on = measured_on
+        self._costs_before: Mapping[str, Mapping[str, int]] = {}
+
+    def started(self) -> None:
+        """Prints the plan."""
+        CONSOLE.print(f"Pruning plan{self.run.origin}: {plan_text(self.run)}")
+        late = [event.step for event in self.run.state.pending if event.step > self.run.last_step]
+        if late:
+            CONSOLE.print(f"[yellow]Pruning steps {late} lie past the end of this run; a resumed run does them")
+
+    def before_cut(self, event: PruneEvent) -> None:
+        """Looks at what the parts cost."""
+        self._costs_before = self.run.subject.part_costs()
+
+    def measured(self, event: PruneEvent) -> None:
+        """Prints what happened and writes it."""
+        CONSOLE.print(event_table(event, self.run.subject, self._costs_before))
+        CONSOLE.print(event_text(event, self.run.subject, self.measured_on()))
+        self._write(event.step, event)
+
+    def after_undo(self, event: PruneEvent) -> None:
+        """Writes the sizes that hold again."""
+        self._write(self.run.step)
+
+    def step_done(self, step: int) -> None:
+        """Writes the sizes that a run begins with."""
+        if step == self.run.first_step:
+            self._write(step)
+
+    def _write(self, step: int, event: Optional[PruneEvent] = None) -> None:
+        subject, sizes = self.run.subject, self.run.subject.sizes()
+        for name, value in sizes.costs.items():
+            writer.put_scalar(f"Prune/{name}", value, step)
+        writer.put_scalar("Prune/phase", PHASES.index(self.run.state.phase), step)
+        for name, size in sizes.parts.items():
+            writer.put_scalar(f"Prune/{subject.unit}/{name}", size, step)
+        if event is not None:
+            for label, metrics in (("before", event.metrics_before), ("after", event.metrics_after)):
+                for name, value in metrics.items():
+                    writer.put_scalar(f"Prune/{name}_{label}", value, step)
 
 
-def event_table(
-    event: PruneEvent, costs_before: Mapping[str, tuple[int, int]], costs_after: Mapping[str, tuple[int, int]]
-) -> Table:
-    """Table of one event: a row a group, then the sums.
+def plan_text(run: Run) -> str:
+    """Rule, recovery and what is planned, in one line."""
+    recipe, state = run.recipe, run.state
+    if not state.pending:
+        return f"{recipe.rule}, no event to come (phase {state.phase})"
+    lines = [f"step {event.step}: {run.subject.aim(recipe, event)}" for event in state.pending]
+    factor = recipe.recovery_lr_factor
+    rate = "" if factor == 1 else f" at {factor:g} times the learning rate"
+    return f"{recipe.rule}, recovery {recipe.recovery}{rate}, {'; '.join(lines)} (phase {state.phase})"
+
+
+def event_table(event: PruneEvent, subject: Subject[Any], costs_before: Mapping[str, Mapping[str, int]]) -> Table:
+    """Table of one event: a row a part, then the sums.
 
     Args:
         event: What happened.
-        costs_before: Module path of each layer -> (parameters, multiply-accumulates per ray) before.
-        costs_after: The same afterwards.
+        subject: What it happened to, as it is afterwards.
+        costs_before: Name of the part -> name of the cost -> what it cost before.
     """
-    edges = event.strategy == "edge"
     table = Table(title=f"Pruning at step {event.step} ({event.strategy}, {event.recovery})", title_justify="left")
     table.add_column("group")
-    for column in ("edges" if edges else "width", "parameters", "MACs per ray"):
+    for column in (subject.unit, *subject.labels.values()):
         table.add_column(column, justify="right")
-    for name, size in event.sizes_after.items():
-        table.add_row(
-            name,
-            _change(event.sizes_before[name], size),
-            _change(costs_before[name][0], costs_after[name][0]),
-            _change(costs_before[name][1], costs_after[name][1]),
-        )
+    costs_after = subject.part_costs()
+    for name, size in event.after.parts.items():
+        costs = (change(costs_before[name][cost], costs_after[name][cost]) for cost in subject.labels)
+        table.add_row(name, change(event.before.parts[name], size), *costs)
     table.add_section()
-    table.add_row(
-        "both fields" + (" (edges that live)" if edges else ""),
-        "",
-        _change(event.parameters_before, event.parameters_after),
-        _change(event.macs_per_ray_before, event.macs_per_ray_after),
-        style="bold",
-    )
+    sums = (change(event.before.costs[cost], event.after.costs[cost]) for cost in subject.labels)
+    table.add_row(subject.total, "", *sums, style="bold")
     return table
 
 
-def event_text(event: PruneEvent, measured_on: str) -> str:
+def event_text(event: PruneEvent, subject: Subject[Any], measured_on: str) -> str:
     """What an event gained, cost and took.
 
     Args:
         event: What happened.
+        subject: What it happened to.
         measured_on: What the quality was measured on.
     """
-    ratio = event.parameters_before / max(1, event.parameters_after)
-    parts = [f"{ratio:.2f}x fewer {'living edges' if event.strategy == 'edge' else 'parameters'}"]
+    cost = next(iter(subject.labels))
+    ratio = event.before.costs[cost] / max(1, event.after.costs[cost])
+    parts = [f"{ratio:.2f}x fewer {subject.counted}"]
     for name, before in event.metrics_before.items():
         unit = " dB" if "psnr" in name else ""
-        parts.append(f"{name.upper()} {before:.2f} → {event.metrics_after[name]:.2f}{unit}")
+        after = f"{event.metrics_after[name]:.2f}{unit}" if name in event.metrics_after else "not measured"
+        parts.append(f"{name.upper()} {before:.2f} → {after}")
     text = ", ".join([*parts, f"{event.seconds:.2f} s"])
     return f"{text} ({measured_on})" if event.metrics_before else text
 
 
-def _change(before: int, after: int) -> str:
+def change(before: int, after: int) -> str:
+    """A number before and after, or once if it stays."""
     return f"{before:,} → {after:,}" if before != after else f"{before:,}"

@@ -1,64 +1,77 @@
 """Makes the plan of a run, or takes up the one of a resumed run."""
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
-from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
-from nerfstudio_prune.nerf.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
-from nerfstudio_prune.nerf.presets import PRESETS, TARGETS
-from nerfstudio_prune.nerf.teacher.config import TeacherConfig
-from nerfstudio_prune.neurons.groups import NeuronGroup
+from nerfstudio.engine.optimizers import Optimizers
 
-RUN_OPTIONS = ("on_error", "num_eval_rays")
-"""Options of the run at hand, which a stored plan says nothing about."""
+from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.options import PruneOptions
+from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
+from nerfstudio_prune.engine.run import Run
+
 STEPS = ("start_step", "stop_step", "num_events")
 """Options that are resolved against the length of the run in which the plan is made."""
-_TARGETS = {*TARGETS, "coarse", "fine"}
-_EDGES = {"edge_threshold", "edge_keep_fraction"}
-_CHOICE = {"score", "coreset_variant"}
-FOLLOWING: Mapping[str, Set[str]] = {
-    **dict.fromkeys(_TARGETS, _TARGETS),
-    "group_widths": {*_TARGETS, "groups"},
-    "groups": {"group_widths"},
-    **dict.fromkeys(_EDGES, _EDGES),
-    "strategy": {*_CHOICE, *_EDGES, "edge_scope"},
-    "coreset_variant": {"strategy", "score"},
-    "start_step": {"stop_step"},
-    "schedule": {"num_events"},
-    "preset": {*_TARGETS, *_CHOICE, *(option for values in PRESETS.values() for option in values)},
-}
-"""Option -> options that were given earlier and do not hold any more when it is given again."""
+SubjectOf = Callable[[Any], Subject[Any]]
+"""Gives what is pruned under some options."""
 
 
-def plan_options(config: PruneConfig) -> dict[str, Any]:
-    """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
-    values = asdict(config)
-    names = (f.name for f in fields(PruneConfig) if f.name not in RUN_OPTIONS)
-    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in names}
+def take_up(
+    state: PruneState,
+    options: PruneOptions,
+    subject_of: SubjectOf,
+    optimizers: Optimizers,
+    seed: int,
+    first_step: int,
+    num_iterations: int,
+    defaults: Optional[PruneOptions] = None,
+) -> Run:
+    """Makes a run of a state, fresh or loaded, and options, given or registered.
 
+    Args:
+        state: Pruning state of the model; changed only if all is well.
+        options: Options of this run.
+        subject_of: Gives what is pruned under some options.
+        optimizers: The host's optimizers over the model's parameters.
+        seed: Seed of the run, unless an option gives another one.
+        first_step: First training step of this run.
+        num_iterations: Steps that this run takes.
+        defaults: Options of the method as registered, which count as not given. None: nothing does.
 
-def with_plan_options(config: PruneConfig, options: Mapping[str, Any]) -> FilledPruneConfig:
-    """A filled copy with options that `plan_options` gave, of this or an earlier version."""
-    known = {f.name for f in fields(PruneConfig)}
-    own = {name: value for name, value in options.items() if name in known}
-    for name, kind in (("coarse", FieldTargetConfig), ("fine", FieldTargetConfig), ("teacher", TeacherConfig)):
-        parts = {f.name for f in fields(kind)}
-        own[name] = kind(**{key: value for key, value in options.get(name, {}).items() if key in parts})
-    if own.get("groups") is not None:
-        own["groups"] = tuple(own["groups"])
-    return replace(PruneConfig(), **own, **{name: getattr(config, name) for name in RUN_OPTIONS}).filled()
+    Raises:
+        ValueError: If the options do not give a plan.
+    """
+    resumed = bool(state.options)
+    in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
+    recipe, subject = in_force.resolve(), subject_of(in_force)
+    device = next(iter(subject.parameters().values())).device
+    subject.set_buffers({name: tensor.to(device) for name, tensor in subject.buffers().items()})
+    if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:
+        first_event = state.pending[0].step
+        if not first_step <= recipe.rewind_step < first_event:
+            raise ValueError(
+                f"prune.rewind_step must lie between the first step of the run, {first_step}, and the first "
+                f"event at step {first_event}, and no earlier snapshot is in the checkpoint; got {recipe.rewind_step}"
+            )
+    origin = ""
+    if changed:
+        origin = f" (that of the checkpoint is replaced; given again: {', '.join(changed)})"
+    elif resumed:
+        origin = " (taken up from the checkpoint; options that are given again replace it)"
+    seed = seed if recipe.seed is None else recipe.seed
+    return Run(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
 
 
 def update_plan(
     state: PruneState,
-    config: PruneConfig,
-    groups: Sequence[NeuronGroup],
+    options: PruneOptions,
+    subject_of: SubjectOf,
     first_step: int,
     num_iterations: int,
-    defaults: Optional[PruneConfig] = None,
-) -> tuple[FilledPruneConfig, list[str]]:
+    defaults: Optional[PruneOptions] = None,
+) -> tuple[PruneOptions, list[str]]:
     """Makes the plan of a run, or takes up the one of a resumed run.
 
     A stored plan holds, with all the options it follows from and is carried out with, unless one of them is given
@@ -67,8 +80,8 @@ def update_plan(
 
     Args:
         state: Pruning state, fresh or loaded; changed only if all is well.
-        config: Options of this run.
-        groups: All groups of the model, with their current widths.
+        options: Options of this run.
+        subject_of: Gives what is pruned under some options.
         first_step: First training step of this run.
         num_iterations: Steps that this run takes.
         defaults: Options of the method as registered, which count as not given. None: nothing does.
@@ -79,40 +92,41 @@ def update_plan(
     Raises:
         ValueError: If the options do not give a plan.
     """
-    initial = state.initial_sizes or {group.name: group.width for group in groups}
-    absent, own = plan_options(PruneConfig()), plan_options(config)
+    kind = type(options)
+    absent, own = kind().stored(), options.stored()
     given = {name: value for name, value in own.items() if value != absent[name]}
     stored: dict[str, Any] = {}
     steps: dict[str, Any] = {}
     changed: list[str] = []
     if state.options:
-        # Before there were presets all plans followed from the defaults.
-        stored = {**plan_options(FilledPruneConfig()), "preset": "paper", **state.options}
-        earlier = {"preset": "paper", **state.options} if state.given is None else state.given
-        again = _given_again(own, plan_options(defaults or PruneConfig()), stored)
+        stored = kind.completed(state.options)
+        earlier = kind.completed_given(state.options) if state.given is None else state.given
+        again = _given_again(kind, own, (defaults or kind()).stored(), stored)
         changed = [name for name, value in again.items() if value != stored[name]]
         if "preset" in again and stored["strategy"] == "none" and "strategy" not in again:
             # Nothing has been planned by that preset so far.
             changed = list(dict.fromkeys(["preset", *changed]))
         if not changed:
-            in_force = with_plan_options(config, stored)
+            in_force = options.with_stored(stored)
             in_force.validate()
             return in_force, []
-        given, steps = _merged(earlier, given, again, changed, stored)
-    in_force = with_plan_options(config, given)
+        given, steps = _merged(kind, earlier, given, again, changed, stored)
+    in_force = options.with_stored(given)
     if steps and in_force.schedule != stored["schedule"]:
         steps.pop("num_events", None)
     in_force = replace(in_force, **steps)
     in_force.validate()
     plan = []
-    if in_force.strategy != "none":
+    initial = state.initial_sizes or subject_of(in_force).initial_parts()
+    if in_force.resolve().prunes:
         in_force = resolve_steps(in_force, first_step, num_iterations)
-        plan = resolve_plan(in_force, groups, initial)
-    state.initial_sizes, state.plan, state.options, state.given = initial, plan, plan_options(in_force), given
+        plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial))
+    state.initial_sizes, state.plan, state.options, state.given = initial, plan, in_force.stored(), given
     return in_force, changed
 
 
 def _merged(
+    kind: type[PruneOptions],
     earlier: Mapping[str, Any],
     given: Mapping[str, Any],
     again: Mapping[str, Any],
@@ -122,15 +136,14 @@ def _merged(
     """What is given now of a resumed run, and the resolved steps of the stored plan that still hold.
 
     Args:
+        kind: Class of the options.
         earlier: Options that were given earlier.
         given: Options of this run, the method's own included.
         again: Those of them that are given again.
         changed: Those of these that are not as stored.
         stored: Options in force so far.
     """
-    dropped = {follower for name in changed for follower in FOLLOWING.get(name, ())}
-    if again.get("strategy") == "edge":
-        dropped |= _TARGETS
+    dropped = {follower for name in changed for follower in kind.replaced(name, again.get(name))}
     still = {name: value for name, value in earlier.items() if name not in dropped}
     own = {name: value for name, value in given.items() if name in dropped}
     merged = {**still, **own, **again}
@@ -139,14 +152,15 @@ def _merged(
     return merged, {name: stored[name] for name in STEPS if name not in dropped and merged.get(name) is None}
 
 
-def _given_again(own: Mapping[str, Any], registered: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+def _given_again(
+    kind: type[PruneOptions], own: Mapping[str, Any], registered: Mapping[str, Any], stored: Mapping[str, Any]
+) -> dict[str, Any]:
     """Options of a resumed run that are neither absent nor the method's own."""
-    absent = plan_options(PruneConfig())
+    absent = kind().stored()
     again = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
-    # Of the teacher's options those that are not given again hold on their own, for none contradicts another.
-    teacher = {k: v for k, v in own["teacher"].items() if v is not None and v != registered["teacher"][k]}
-    if teacher:
-        again["teacher"] = {**stored["teacher"], **teacher}
-    else:
-        again.pop("teacher", None)
+    for group in kind.merged:
+        parts = {k: v for k, v in own[group].items() if v is not None and v != registered[group][k]}
+        again.pop(group, None)
+        if parts:
+            again[group] = {**stored[group], **parts}
     return again

@@ -1,95 +1,83 @@
 """The network from right before an event, kept to go back to and to compare with."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
 from nerfstudio.engine.optimizers import Optimizers
-from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, plan_rebind
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
-from nerfstudio_prune.neurons.groups import linears
-from nerfstudio_prune.neurons.pruner import named_parameters
+from nerfstudio_prune.core.subject import Subject
 
 
-class KeptNetwork:
-    """Weights, moments, masks, snapshot and history as they are when it is made.
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that later training steps cannot reach."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+class NetworkSnapshot:
+    """Parameters, moments, buffers, rewind snapshot and history as they are when it is made.
 
     One copy, on the CPU. It is no module and belongs to none: neither optimizers nor checkpoints see it.
 
     Args:
-        model: Model that is about to be pruned.
-        optimizers: The host's optimizers over its parameters.
+        subject: What is about to be pruned.
+        optimizers: The host's optimizers over the model's parameters.
     """
 
-    def __init__(self, model: PruneModel, optimizers: Optimizers) -> None:
-        state = model.prune_state
-        self.fields: dict[str, NeRFField] = {name: deepcopy(getattr(model, name)).cpu() for name in FIELDS}
-        self.history: list[PruneEvent] = list(state.history)
-        self.edge_masks = _copied(state.edge_masks)
-        self.rewind_snapshot = _copied(state.rewind_snapshot)
+    def __init__(self, subject: Subject[Any], optimizers: Optimizers) -> None:
+        self.subject = subject.detached(torch.device("cpu"))
+        self.history = list(subject.state.history)
+        self.buffers = copied(subject.buffers())
+        self.rewind_snapshot = copied(subject.state.rewind_snapshot)
         self._moments = {
             name: {
                 optimizer_name: {key: _on_cpu(value) for key, value in optimizer.state[parameter].items()}
                 for optimizer_name, optimizer in optimizers.optimizers.items()
                 if parameter in optimizer.state
             }
-            for name, parameter in named_parameters(model.neuron_groups()).items()
+            for name, parameter in subject.parameters().items()
         }
-        self._views: dict[torch.device, PruneModel] = {}
+        self._views: dict[torch.device, Subject[Any]] = {torch.device("cpu"): self.subject}
 
-    def view(self, model: PruneModel) -> PruneModel:
-        """The model as it was, for rendering; copied to the model's device on first use, and kept there with this.
+    def view(self, device: torch.device) -> Any:
+        """The model as it was, for rendering; copied to a device on first use, and kept there with this.
 
         Args:
-            model: The model that is trained.
+            device: Where the model that is trained lives.
         """
-        device = model.device
         if device not in self._views:
-            fields = self.fields
-            if device.type != "cpu":
-                fields = {name: deepcopy(field).to(device) for name, field in fields.items()}
-            self._views[device] = model.with_fields(fields)
-        return self._views[device]
+            self._views[device] = self.subject.detached(device)
+        return self._views[device].model
 
-    def restore(self, model: PruneModel, optimizers: Optimizers) -> None:
-        """Puts weights, moments, masks, snapshot and history back; gradients that are being accumulated are lost.
-
-        Steps and learning rates are not touched.
+    def restore(self, subject: Subject[Any], optimizers: Optimizers) -> None:
+        """Puts everything back; gradients that are being accumulated are lost. Steps and learning rates go on.
 
         Args:
-            model: The model that was pruned.
-            optimizers: The host's optimizers over its parameters.
+            subject: What was pruned.
+            optimizers: The host's optimizers over the model's parameters.
 
         Raises:
             ValueError: If an optimizer does not know a parameter; nothing is changed then.
         """
-        kept = named_parameters(model.with_fields(self.fields).neuron_groups())
+        saved = self.subject.parameters()
         edits: list[ParameterEdit] = []
-        for path, layer in linears(model.neuron_groups()).items():
-            for attribute, old in layer.named_parameters():
-                value = kept[f"{path}.{attribute}"].detach().to(old.device, copy=True)
-                new = nn.Parameter(value, requires_grad=old.requires_grad)
-                edits.append(ParameterEdit(f"{path}.{attribute}", layer, attribute, old, new, {}, forget=True))
-        plan = plan_rebind(optimizers.optimizers, optimizers.parameters, edits)
+        for name, old in subject.parameters().items():
+            path, _, attribute = name.rpartition(".")
+            new = nn.Parameter(saved[name].detach().to(old.device, copy=True), requires_grad=old.requires_grad)
+            edits.append(ParameterEdit(name, subject.model.get_submodule(path), attribute, old, new, {}, forget=True))
+        rebind = plan_rebind(optimizers.optimizers, optimizers.parameters, edits)
         for edit in edits:
             for name, values in self._moments[edit.name].items():
-                plan.states[name][edit.new] = {key: _back(value) for key, value in values.items()}
-        state = model.prune_state
-        masks = {name: mask.to(model.device) for name, mask in self.edge_masks.items()}
+                rebind.states[name][edit.new] = {key: _back(value) for key, value in values.items()}
+        buffers = {name: tensor.to(subject.buffers()[name].device) for name, tensor in self.buffers.items()}
         for edit in edits:
             setattr(edit.module, edit.attribute, edit.new)
-        plan.apply()
-        model.sync_widths()
-        state.history, state.edge_masks, state.rewind_snapshot = self.history, masks, self.rewind_snapshot
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        rebind.apply()
+        subject.set_buffers(buffers)
+        subject.synced()
+        subject.state.history, subject.state.rewind_snapshot = self.history, self.rewind_snapshot
 
 
 def _on_cpu(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 import threading
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -11,8 +12,6 @@ from rich.markup import escape
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.engine.retarget import retarget
-from nerfstudio_prune.nerf.cut import Cut
 
 RequestName = Literal["prune", "undo", "retarget"]
 
@@ -39,7 +38,7 @@ class Steering:
         self.busy = ""
         """What is being carried out; empty if nothing is."""
         self._lock = threading.Lock()
-        self._waiting: dict[RequestName, Optional[Cut]] = {}
+        self._waiting: dict[RequestName, Optional[Mapping[str, Any]]] = {}
 
     @property
     def waiting(self) -> tuple[RequestName, ...]:
@@ -47,13 +46,13 @@ class Steering:
         with self._lock:
             return tuple(self._waiting)
 
-    def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
+    def request(self, name: RequestName, cut: Optional[Mapping[str, Any]] = None) -> None:
         """Queues a request; one of the same name that still waits is replaced. May be called by any thread.
 
         Args:
             name: `prune`: go to the cut's target at once; `undo`: go back to before the last event; `retarget`: use
                 the cut for the planned events that are still to come.
-            cut: The cut, for `prune` and `retarget`.
+            cut: Name of a field of the subject's form -> value, for `prune` and `retarget`.
         """
         assert (cut is None) == (name == "undo")
         with self._lock:
@@ -88,22 +87,25 @@ class Steering:
             finally:
                 self.busy = ""
 
-    def _answer(self, name: RequestName, cut: Optional[Cut], step: int) -> str:
-        controller = self.controller
-        if name == "undo":
+    def _answer(self, request: RequestName, cut: Optional[Mapping[str, Any]], step: int) -> str:
+        controller, subject = self.controller, self.controller.run.subject
+        if request == "undo":
             event = controller.undo(step)
-            text = f"the pruning of step {event.step} is undone, {event.parameters_before:,} parameters again"
-            return text if controller.model.prune_state.pending else f"{text}; no event is planned any more"
+            name, cost = next(iter(event.before.costs.items()))
+            text = f"the pruning of step {event.step} is undone, {cost:,} {name} again"
+            return text if controller.run.state.pending else f"{text}; no event is planned any more"
         assert cut is not None
-        config = cut.options(controller.config)
-        if name == "prune":
-            return pruned_text(controller.prune_by_hand(config, step))
-        return retarget(controller, config)
+        options = subject.form.options(cut, controller.run.options)
+        if request == "prune":
+            return pruned_text(controller.prune_by_hand(options, step))
+        return controller.retarget(options)
 
 
 def pruned_text(event: PruneEvent) -> str:
     """What an event did, in one line."""
-    text = f"{event.parameters_before:,} → {event.parameters_after:,} parameters"
+    name, before = next(iter(event.before.costs.items()))
+    text = f"{before:,} → {event.after.costs[name]:,} {name}"
     if "psnr" in event.metrics_before:
-        text += f", PSNR {event.metrics_before['psnr']:.2f} → {event.metrics_after['psnr']:.2f} dB"
+        text += f", PSNR {event.metrics_before['psnr']:.2f} → "
+        text += f"{event.metrics_after['psnr']:.2f} dB" if "psnr" in event.metrics_after else "not measured"
     return f"{text}, {event.seconds:.1f} s"

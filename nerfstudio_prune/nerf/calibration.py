@@ -1,48 +1,29 @@
 """Collects calibration samples: what the layers of both fields read on real training rays, and what matters there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.field_components.field_heads import FieldHeadNames
-from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor
 
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.engine.host import forked
+from nerfstudio_prune.nerf.field_passes import observed_fields
+from nerfstudio_prune.nerf.layouts import layout_of
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.rays import draw_rays
-from nerfstudio_prune.neurons.groups import NeuronGroup
+from nerfstudio_prune.nerf.recipes import Calibration
+from nerfstudio_prune.neurons.groups import NeuronGroup, linears, networks
 from nerfstudio_prune.neurons.samples import LayerRecord, Samples, recorded_layers
 
-SampleWeights = Literal["gradient", "contribution"]
 RAYS_AT_ONCE = 128
 """Rays of one forward and backward pass; also the batches of score `taylor`."""
 MAX_VIEWS = 64
 """Training views that the rays come from; photographs are read from disk, one by one."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What is collected, and how it is weighted."""
-
-    num_rays: int = 512
-    """Training rays, >= 1."""
-    num_samples: int = 32768
-    """Most samples that are kept per field; more are thinned out at random."""
-    weights: SampleWeights = "gradient"
-    """gradient: each layer's samples count by the norm of the gradient of the pixel's colour with respect to its
-    pre-activations, its rows by the root mean square of theirs; contribution: samples count by what they contribute
-    to the pixel (transmittance times alpha), rows alike."""
-    floor: float = 0.05
-    """Share of the weight that is spread evenly over all samples, in [0, 1], so that empty space stays empty."""
-    density_weight: float = 1.0
-    """Factor for errors of the density against those of the colour head at the last layer of the trunk, > 0."""
-    loss_gradients: bool = False
-    """Whether the sums for scores `taylor` and `fisher` are collected."""
 
 
 def collect_samples(
@@ -71,14 +52,14 @@ def collect_samples(
     rays, colours = draw_rays(dataset, calibration.num_rays, generator, views)
     # Each batch looks at all of these views.
     order = torch.randperm(len(colours), generator=generator)
-    collectors = {name: _Collector(name, model, calibration, generator) for name in FIELDS}
+    groups = dict(networks(model.neuron_groups()))
+    collectors = {name: _Collector(members, model, calibration, generator) for name, members in groups.items()}
     device_type = model.device.type
-    devices: list[Any] = [model.device] if device_type == "cuda" else []
     was_training = model.training
     model.train()  # sample points are jittered as in training
     try:
         with (
-            torch.random.fork_rng(devices=devices),
+            forked(model.device),
             torch.enable_grad(),
             torch.autocast(device_type if device_type in ("cpu", "cuda") else "cpu", enabled=False),
         ):
@@ -98,10 +79,9 @@ def _collect(
     calibration: Calibration,
 ) -> None:
     """One batch of rays."""
-    groups = model.neuron_groups()
-    with recorded_layers(groups) as layers, _recorded_contributions(model) as contributions:
+    with recorded_layers(model.neuron_groups()) as layers, _recorded_contributions(model) as contributions:
         outputs: Any = model(rays)
-    tensors = [record.output for record in layers.values()]
+    tensors = [record.output for records in layers.values() for record in records]
     gradients: Sequence[Tensor] = [torch.zeros(0)] * len(tensors)
     if calibration.weights == "gradient":
         # A random projection of the colour: its squared gradient is that of all channels in expectation.
@@ -112,43 +92,47 @@ def _collect(
     if calibration.loss_gradients:
         loss = torch.stack(list(model.get_loss_dict(outputs, {"image": colours.to(model.device)}).values())).sum()
         losses = torch.autograd.grad(loss, tensors)
-    names = list(layers)
     for field_name, collector in collectors.items():
-        own = [i for i, name in enumerate(names) if name.split(".")[0] == field_name]
-        records = {names[i]: layers[names[i]] for i in own}
-        collector.add(contributions[field_name], records, {names[i]: gradients[i] for i in own})
+        records = {name: layers[name] for name in collector.layers}
+        collector.add(contributions[field_name], records, _by_layer(layers, gradients, collector.layers))
         if losses:
-            collector.add_losses(records, {names[i]: losses[i] for i in own})
+            collector.add_losses(records, _by_layer(layers, losses, collector.layers))
+
+
+def _by_layer(
+    records: Mapping[str, Sequence[LayerRecord]], gradients: Sequence[Tensor], wanted: Iterable[str]
+) -> dict[str, list[Tensor]]:
+    """Layer -> a gradient for each of its calls."""
+    rest = iter(gradients)
+    found = {name: [next(rest) for _ in calls] for name, calls in records.items()}
+    return {name: found[name] for name in wanted}
 
 
 @contextmanager
-def _recorded_contributions(model: PruneModel) -> Iterator[dict[str, Float[Tensor, " samples"]]]:
-    """Field -> contribution of every sample to its pixel in the last forward pass. Filled by the body."""
-    found: dict[str, Tensor] = {}
-    fields: dict[str, NeRFField] = {name: getattr(model, name) for name in FIELDS}
-    for name, nerf_field in fields.items():
+def _recorded_contributions(model: PruneModel) -> Iterator[dict[str, list[Float[Tensor, " samples"]]]]:
+    """Field -> for each of its calls, contribution of every sample to its pixel. Filled by the body."""
+    found: dict[str, list[Tensor]] = {}
 
-        def forward(samples: Any, name: str = name, inner: Any = nerf_field.forward) -> Any:
-            outputs = inner(samples)
-            found[name] = samples.get_weights(outputs[FieldHeadNames.DENSITY]).detach().flatten()
-            return outputs
+    def note(name: str, samples: RaySamples, outputs: Any) -> None:
+        weights = samples.get_weights(outputs[FieldHeadNames.DENSITY])
+        found.setdefault(name, []).append(weights.detach().flatten())
 
-        # The host calls `forward` itself, past any hook.
-        nerf_field.forward = forward  # type: ignore[method-assign]
-    try:
+    with observed_fields(model, note):
         yield found
-    finally:
-        for nerf_field in fields.values():
-            del nerf_field.forward
 
 
 class _Collector:
     """Samples of one field, batch by batch."""
 
-    def __init__(self, network: str, model: PruneModel, calibration: Calibration, generator: torch.Generator) -> None:
+    def __init__(
+        self, groups: Sequence[NeuronGroup], model: PruneModel, calibration: Calibration, generator: torch.Generator
+    ) -> None:
         self.calibration = calibration
         self.generator = generator
-        self.groups: list[NeuronGroup] = [g for g in model.neuron_groups() if g.name.split(".")[0] == network]
+        self.groups = groups
+        self.layers = list(linears(groups))
+        network = groups[0].network
+        self.densities = layout_of(model.fields()[network]).densities(network)
         self.extra: dict[str, list[Tensor]] = {}
         self.weights: dict[str, list[Tensor]] = {}
         self.squares: dict[str, Tensor] = {}
@@ -158,37 +142,41 @@ class _Collector:
 
     def add(
         self,
-        contribution: Float[Tensor, " samples"],
-        layers: Mapping[str, LayerRecord],
-        gradients: Mapping[str, Tensor],
+        contributions: Sequence[Float[Tensor, " samples"]],
+        layers: Mapping[str, Sequence[LayerRecord]],
+        gradients: Mapping[str, Sequence[Tensor]],
     ) -> None:
-        """Takes up a batch."""
+        """Takes up a batch: of a field that is evaluated more than once for a ray, all its calls together."""
+        contribution = torch.cat(list(contributions))
         samples = len(contribution)
-        rays_before, self.rays = self.rays, self.rays + len(next(iter(layers.values())).output)
+        rays_before, self.rays = self.rays, self.rays + len(next(iter(layers.values()))[0].output)
         # Each batch gives its share of the samples, and all together give no more than there may be.
         due = [self.calibration.num_samples * rays // self.calibration.num_rays for rays in (rays_before, self.rays)]
         kept = torch.randperm(samples, generator=self.generator)[: due[1] - due[0]].sort().values
         kept = kept.to(contribution.device)
-        for name, record in layers.items():
-            self.extra.setdefault(name, []).append(record.extra[kept])
+        for name, records in layers.items():
+            self.extra.setdefault(name, []).append(torch.cat([record.extra for record in records])[kept])
             if self.calibration.weights == "contribution":
-                weights, squares = contribution, torch.ones(record.output.shape[-1])
+                weights, squares = contribution, torch.ones(records[0].output.shape[-1])
             else:
-                square = gradients[name].flatten(0, -2).square()
+                square = torch.cat([gradient.flatten(0, -2) for gradient in gradients[name]]).square()
                 weights, squares = square.sum(dim=1).sqrt(), square.sum(dim=0).cpu().double()
             self.weights.setdefault(name, []).append(weights[kept])
             self.squares[name] = self.squares.get(name, torch.zeros(())) + squares
         self.count += samples
 
-    def add_losses(self, layers: Mapping[str, LayerRecord], gradients: Mapping[str, Tensor]) -> None:
+    def add_losses(
+        self, layers: Mapping[str, Sequence[LayerRecord]], gradients: Mapping[str, Sequence[Tensor]]
+    ) -> None:
         """Takes up gradients of the loss for the batch that was added last.
 
         With ReLU, activation times its gradient is the same before and after it.
         """
         for group in self.groups:
-            z, gradient = layers[group.name].output.detach(), gradients[group.name]
+            calls = zip(layers[group.name], gradients[group.name], strict=True)
+            sums = [(record.output.detach() * gradient).sum(dim=1) for record, gradient in calls]
             # The loss is a mean over rays: times their number it is the ray's own.
-            rays = (z * gradient).sum(dim=1).cpu().double() * len(z)
+            rays = torch.stack(sums).sum(dim=0).cpu().double() * len(sums[0])
             nothing = torch.zeros(group.width, dtype=torch.float64)
             self.taylor[group.name] = self.taylor.get(group.name, nothing) + rays.mean(dim=0).square()
             self.fisher[group.name] = self.fisher.get(group.name, nothing) + rays.square().sum(dim=0)
@@ -216,7 +204,7 @@ class _Collector:
                 rows[name] = (self.squares[name] / self.count).sqrt()
             if not bool(rows[name].any()):
                 rows[name] = torch.ones_like(rows[name])
-            if name.endswith(".field_output_density.net"):
+            if name in self.densities:
                 rows[name] = rows[name] * self.calibration.density_weight
         return Samples(
             {name: torch.cat(parts) for name, parts in self.extra.items()},

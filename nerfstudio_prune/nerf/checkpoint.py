@@ -62,7 +62,7 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
             f"the checkpoint's pruning state names {len(prune_state.initial_sizes)} groups of neurons, among them "
             f"{min(prune_state.initial_sizes)}; expected the network's {len(groups)}"
         )
-    for label, tensors in (("edge mask", prune_state.edge_masks), ("rewind snapshot", prune_state.rewind_snapshot)):
+    for label, tensors in (("mask", prune_state.masks), ("rewind snapshot", prune_state.rewind_snapshot)):
         for key, tensor in tensors.items():
             if key not in shapes or tuple(tensor.shape) != shapes[key]:
                 raise ValueError(

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
-from nerfstudio.field_components.mlp import MLP
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.losses import MSELoss
@@ -24,11 +23,11 @@ from torchmetrics.functional import structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.engine.machine import default_eval_chunk
+from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
+from nerfstudio_prune.nerf.layouts import fields_of, layout_of
 from nerfstudio_prune.nerf.metrics import LazyLpips
-from nerfstudio_prune.neurons.costs import count_parameters, macs_per_sample
-from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears, mlp_groups
+from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")
 
@@ -138,51 +137,54 @@ class PruneModel(NeRFModel):
             nerf_field.eval()
         return other
 
+    def fields(self) -> dict[str, Any]:
+        """The fields that can be pruned, by the name of their attribute."""
+        return fields_of(self)
+
     def neuron_groups(self) -> list[NeuronGroup]:
-        """Hidden layers of both fields in forward order, with the columns that read them."""
-        groups = []
-        for name in FIELDS:
-            nerf_field: NeRFField = getattr(self, name)
-            base, head = nerf_field.mlp_base, nerf_field.mlp_head
-            position_width = nerf_field.position_encoding.get_out_dim()
-            direction_width = nerf_field.direction_encoding.get_out_dim()
-            colour, density = nerf_field.field_heads[0].net, nerf_field.field_output_density.net
-            assert isinstance(colour, nn.Linear) and isinstance(density, nn.Linear)
-            readers = [
-                Consumer(f"{name}.field_output_density.net", density, 0),
-                Consumer(f"{name}.mlp_head.layers.0", _layers(head)[0], direction_width),
-            ]
-            skips = set(base.skip_connections or ())
-            groups += mlp_groups(f"{name}.mlp_base.layers", _layers(base), readers, skips, position_width)
-            readers = [Consumer(f"{name}.field_heads.0.net", colour, 0)]
-            groups += mlp_groups(f"{name}.mlp_head.layers", _layers(head), readers)
-        return groups
+        """Hidden layers of all fields in forward order, with the columns that read them."""
+        return [group for name, own in self.fields().items() for group in layout_of(own).groups(name, own)]
 
     def sync_widths(self) -> None:
         """Brings the fields' own notes of their widths in line with the tensors."""
-        for name in FIELDS:
-            nerf_field: NeRFField = getattr(self, name)
-            for layer in nerf_field.modules():
-                if isinstance(layer, nn.Linear):
-                    layer.out_features, layer.in_features = layer.weight.shape
-            base, head = nerf_field.mlp_base, nerf_field.mlp_head
-            base.out_dim = _layers(base)[-1].out_features
-            head.in_dim, head.out_dim = _layers(head)[0].in_features, _layers(head)[-1].out_features
-            nerf_field.field_output_density.in_dim = base.out_dim
-            nerf_field.field_heads[0].in_dim = head.out_dim  # type: ignore[assignment]
+        for own in self.fields().values():
+            layout_of(own).synced(own)
 
-    def samples_per_ray(self, field_name: str) -> int:
-        """Points at which a field is evaluated for one ray."""
+    def samples_per_ray(self, network: str) -> int:
+        """Points at which a network is evaluated for one ray, all its calls together.
+
+        Args:
+            network: Name of a field, or of another trainable network of the model.
+        """
         coarse = self.config.num_coarse_samples
         # The fine sampler merges the coarse bins with its own, which gives one interval more than the sum.
-        return coarse if field_name == "field_coarse" else coarse + self.config.num_importance_samples + 1
+        fine = coarse + self.config.num_importance_samples + 1
+        return {"field_coarse": coarse, "field_fine": fine}.get(network, coarse + fine)
 
     def layer_costs(self) -> dict[str, tuple[int, int]]:
-        """Module path of each layer -> (parameters, multiply-accumulates per ray), read off the tensors."""
-        return {
-            name: (count_parameters([layer]), macs_per_sample([layer]) * self.samples_per_ray(name.split(".")[0]))
-            for name, layer in linears(self.neuron_groups()).items()
+        """Module path of each trainable layer -> (parameters, multiply-accumulates per ray), read off the tensors.
+
+        Layers of the fields come first, in forward order; then those of other networks, the temporal distortion say,
+        and trainable tensors outside of any layer.
+        """
+        per_ray = {network: self.samples_per_ray(network) for network, _ in self.named_children()}
+        networks = {
+            layer: network for network, child in self.named_children() for layer in child.modules() if is_linear(layer)
         }
+        layers = linears(self.neuron_groups())
+        known = {id(layer) for layer in layers.values()}
+        layers.update({name: m for name, m in self.named_modules() if is_linear(m) and id(m) not in known})
+        trained = {id(p) for group in self.get_param_groups().values() for p in group}
+        costs = {
+            name: (count_parameters([layer]), macs_per_sample([layer]) * per_ray[networks[layer]])
+            for name, layer in layers.items()
+            if id(layer.weight) in trained
+        }
+        counted = {id(p) for name in costs for p in layers[name].parameters()}
+        costs.update(
+            {name: (p.numel(), 0) for name, p in self.named_parameters() if id(p) in trained and id(p) not in counted}
+        )
+        return costs
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         """Stock outputs of both fields, and those of the fine field as `rgb`, `depth` and `accumulation`."""
@@ -270,8 +272,9 @@ class PruneModel(NeRFModel):
         return result
 
 
-def _layers(mlp: MLP) -> list[nn.Linear]:
-    return list(mlp.layers)  # type: ignore[arg-type]
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer."""
+    return isinstance(module, nn.Linear)
 
 
 def check_network_size(config: PruneModelConfig) -> None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, cast
 
 import numpy as np
 import torch
@@ -11,12 +10,18 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
+from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
-from nerfstudio_prune.nerf.calibration import Calibration, collect_samples
+from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
-from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.nerf.rays import FixedRays
+from nerfstudio_prune.nerf.recipes import Calibration, FieldRecipe
+from nerfstudio_prune.nerf.shrinking import ShrinkageSchedule
+from nerfstudio_prune.nerf.subject import subject_of
+from nerfstudio_prune.nerf.teacher.schedule import DistillationSchedule
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.viewer.panel_mount import PanelMount
 
@@ -77,14 +82,37 @@ class PrunePipeline(VanillaPipeline):
         """What prunes; None where nothing is trained."""
         self.steering: Optional[Steering] = None
         """What a person asks of the controller; None where nothing is trained."""
+        self.distillation: Optional[DistillationSchedule] = None
+        """When there is a teacher; None where nothing is trained."""
+        self._measure: Optional[FixedRays] = None
         self.panel_mount = PanelMount(self)
         """Where the viewer looks for a panel."""
 
-    @cached_property
+    @property
+    def options(self) -> PruneConfig:
+        """Options of pruning in force: those of the run, of the checkpoint, or of the configuration."""
+        if self.controller is not None:
+            return cast(PruneConfig, self.controller.run.options)
+        stored = self.model.prune_state.options
+        return self.config.prune.with_stored(stored) if stored else self.config.prune.filled()
+
+    @property
+    def subject(self) -> Subject[Any]:
+        """What is pruned under these options."""
+        if self.controller is not None:
+            return self.controller.run.subject
+        return self._subject_of(self.options)
+
+    def _subject_of(self, options: PruneConfig) -> Subject[Any]:
+        return subject_of(options.strategy, self.model, self.calibrate)
+
+    @property
     def measure(self) -> FixedRays:
         """Quality on a fixed batch of evaluation rays."""
-        assert self.datamanager.eval_dataset is not None
-        return FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, self.seed)
+        if self._measure is None:
+            assert self.datamanager.eval_dataset is not None
+            self._measure = FixedRays(self.datamanager.eval_dataset, self.config.prune.num_eval_rays, self.seed)
+        return self._measure
 
     def calibrate(self, calibration: Calibration, seed: int) -> Mapping[str, Samples]:
         """Collects calibration samples on training rays, see `collect_samples`."""
@@ -92,14 +120,14 @@ class PrunePipeline(VanillaPipeline):
         return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Outputs, losses and metrics of a training step, with the losses of a teacher and of shrinking weights.
+        """Outputs, losses and metrics of a training step, with the losses of a teacher and of other listeners.
 
         Args:
             step: Training step.
         """
-        if self.controller is None:
+        if self.controller is None or self.distillation is None:
             return super().get_train_loss_dict(step)
-        lesson = self.controller.lessons.at(step)
+        lesson = self.distillation.at(step)
         if lesson is None:
             outputs, losses, metrics = super().get_train_loss_dict(step)
         else:
@@ -108,9 +136,7 @@ class PrunePipeline(VanillaPipeline):
             assert isinstance(rays, RayBundle)
             outputs, losses, metrics = teacher.train_step(self.model, rays, batch, age)
         self.controller.observe(step, metrics["psnr"])
-        shrinkage = self.controller.shrinkage_loss(step)
-        if shrinkage is not None:
-            losses["shrinkage_loss"] = shrinkage
+        losses.update(self.controller.losses(step))
         return outputs, losses, metrics
 
     def get_training_callbacks(
@@ -124,22 +150,37 @@ class PrunePipeline(VanillaPipeline):
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
         self.model.lpips.may_download = False
-        self.seed = trainer.config.machine.seed
-        self.controller = PruneController(
+        run = take_up(
+            self.model.prune_state,
             self.config.prune,
-            self.model,
+            self._subject_of,
             optimizers,
-            self.seed,
-            self.datamanager.get_train_rays_per_batch,
+            trainer.config.machine.seed,
+            trainer._start_step,
+            trainer.config.max_num_iterations,
+            registered_options(trainer.config.method_name),
+        )
+        self.seed = trainer.config.machine.seed
+        self.distillation = DistillationSchedule(cast(FieldRecipe, run.recipe).teacher, run, self.model)
+        self.controller = PruneController(
+            run,
             self.measure,
-            self.calibrate,
+            self.datamanager.get_train_rays_per_batch,
+            [self.distillation, ShrinkageSchedule(run)],
             watched=self.panel_mount.mounted,
         )
         self.steering = Steering(self.controller)
-        from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
-
-        method: Any = all_methods.get(trainer.config.method_name)
-        defaults = getattr(method.pipeline, "prune", None) if method is not None else None
-        self.controller.start(trainer._start_step, trainer.config.max_num_iterations, defaults)
         callbacks = super().get_training_callbacks(training_callback_attributes)
         return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]
+
+
+def registered_options(method_name: Optional[str]) -> Optional[PruneConfig]:
+    """Options of a method as registered; None for one that is not registered or prunes nothing.
+
+    Args:
+        method_name: Name of the method.
+    """
+    from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415  it imports this module
+
+    method: Any = all_methods.get(method_name or "")
+    return getattr(method.pipeline, "prune", None) if method is not None else None

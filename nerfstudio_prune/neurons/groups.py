@@ -5,8 +5,9 @@ in every layer that consumes it.
 """
 
 import fnmatch
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Optional
 
 import torch
@@ -40,6 +41,15 @@ class NeuronGroup:
     """Layers that read the neurons."""
     statistics: Optional[GroupStatistics] = None
     """What is known of the neurons on calibration samples; None where none were collected."""
+    network: str = ""
+    """Network that the layer belongs to, by its name in the model; groups of one network are walked front to back."""
+    role: str = ""
+    """What the layer is in its network, for options that tell them apart: `trunk` or `head` of a radiance field."""
+
+    @property
+    def layer(self) -> str:
+        """Module path of the producer within its network."""
+        return self.name.removeprefix(f"{self.network}.")
 
     @property
     def width(self) -> int:
@@ -64,6 +74,8 @@ def mlp_groups(
     readers: Sequence[Consumer],
     skip_layers: Collection[int] = (),
     skip_width: int = 0,
+    network: str = "",
+    role: str = "",
 ) -> list[NeuronGroup]:
     """Groups of a multilayer perceptron whose every layer is hidden.
 
@@ -73,6 +85,8 @@ def mlp_groups(
         readers: Layers outside that read the last layer's neurons.
         skip_layers: Indices of layers whose input is the network's input followed by the previous layer's neurons.
         skip_width: Size of the network's input, the column offset at those layers.
+        network: Network that the layers belong to.
+        role: What they are in it.
 
     Returns:
         One group per layer in forward order.
@@ -83,8 +97,14 @@ def mlp_groups(
         if i + 1 < len(layers):
             offset = skip_width if i + 1 in skip_layers else 0
             consumers = (Consumer(f"{prefix}.{i + 1}", layers[i + 1], offset),)
-        groups.append(NeuronGroup(f"{prefix}.{i}", layer, consumers))
+        groups.append(NeuronGroup(f"{prefix}.{i}", layer, consumers, network=network, role=role))
     return groups
+
+
+def networks(groups: Iterable[NeuronGroup]) -> Iterator[tuple[str, list[NeuronGroup]]]:
+    """Groups by network, in order."""
+    for name, members in groupby(groups, key=lambda group: group.network):
+        yield name, list(members)
 
 
 def match_groups(groups: Iterable[NeuronGroup], patterns: Iterable[str], option: str = "groups") -> list[NeuronGroup]:
@@ -117,6 +137,16 @@ def linears(groups: Iterable[NeuronGroup]) -> dict[str, nn.Linear]:
         for consumer in group.consumers:
             found.setdefault(consumer.name, consumer.linear)
     return found
+
+
+def count_parameters(layers: Iterable[nn.Linear]) -> int:
+    """Number of weights and biases, read off the tensors."""
+    return sum(p.numel() for layer in layers for p in layer.parameters())
+
+
+def macs_per_sample(layers: Iterable[nn.Linear]) -> int:
+    """Multiply-accumulates of one evaluation at one sample; biases and activations are not counted."""
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def expected_shapes(groups: Sequence[NeuronGroup], widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

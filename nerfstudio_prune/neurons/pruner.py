@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan, clear_state, plan_rebind
 from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.edges import apply_masks
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes, linears
 from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values
 from nerfstudio_prune.neurons.strategies import Selection
-
-RecoveryMode = Literal["continue", "retrain", "rewind", "scratch"]
 
 
 class NonFiniteWeightsError(ValueError):

@@ -1,5 +1,6 @@
 """New values for the layers behind a group, so that the neurons that stay take over what left."""
 
+from dataclasses import dataclass
 from typing import Literal, Optional
 
 import torch
@@ -11,6 +12,17 @@ from nerfstudio_prune.neurons.obs import regularised
 from nerfstudio_prune.neurons.statistics import GroupStatistics, LayerMoments
 
 RefitMode = Literal["none", "lstsq", "merge"]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """How the neurons that stay take over what left."""
+
+    mode: RefitMode = "none"
+    """none: not at all; lstsq: least squares on calibration samples; merge: by similarity, without samples."""
+    ridge: float = 1e-4
+    """Share of the mean squared input by which least squares draws weights to their present values, >= 0."""
+
 
 LEAST_COSINE = 0.45
 """Neurons that are less alike are not merged: mostly noise would be added."""

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
+
+SampleWeights = Literal["gradient", "contribution"]
+"""What samples and outputs count by: the gradient of the pixel's colour, or the contribution to the pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,7 @@ def extra_columns(groups: Sequence[NeuronGroup]) -> dict[str, Bool[Tensor, " inp
 
 @dataclass
 class LayerRecord:
-    """What one layer saw in one forward pass."""
+    """What one layer saw in one call."""
 
     extra: Float[Tensor, "samples columns"]
     """Its inputs that are not neurons, detached."""
@@ -50,21 +54,22 @@ class LayerRecord:
 
 
 @contextmanager
-def recorded_layers(groups: Sequence[NeuronGroup]) -> Iterator[dict[str, LayerRecord]]:
+def recorded_layers(groups: Sequence[NeuronGroup]) -> Iterator[dict[str, list[LayerRecord]]]:
     """Records every layer that the groups touch while the body runs forward passes.
 
     Gives:
-        Module path of the layer -> record of its last call. Filled by the body.
+        Module path of the layer -> a record of each of its calls, in order: a network may be evaluated more than once
+        for a ray. Filled by the body.
     """
     columns = extra_columns(groups)
-    records: dict[str, LayerRecord] = {}
+    records: dict[str, list[LayerRecord]] = {}
     handles = []
     for name, layer in linears(groups).items():
 
         def record(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
             wanted = columns[name].to(output.device)
             extra = arguments[0].detach().flatten(0, -2)[:, wanted]
-            records[name] = LayerRecord(extra, output)
+            records.setdefault(name, []).append(LayerRecord(extra, output))
 
         handles.append(layer.register_forward_hook(record))
     try:

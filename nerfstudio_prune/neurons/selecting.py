@@ -1,36 +1,19 @@
 """Chooses the neurons that stay, and what the others' work turns into. Changes nothing."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Optional
 
 import torch
 
-from nerfstudio_prune.neurons.groups import NeuronGroup
+from nerfstudio_prune.neurons.groups import NeuronGroup, networks
 from nerfstudio_prune.neurons.propagation import Propagation
-from nerfstudio_prune.neurons.refit import RefitMode, fold_constants, lstsq, merge
+from nerfstudio_prune.neurons.refit import Refit, fold_constants, lstsq, merge
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.neurons.scores import Score
 from nerfstudio_prune.neurons.statistics import GroupStatistics
 from nerfstudio_prune.neurons.strategies import Selection, Strategy, select
-
-
-@dataclass(frozen=True)
-class Refit:
-    """How the neurons that stay take over what left."""
-
-    mode: RefitMode = "none"
-    """none: not at all; lstsq: least squares on calibration samples; merge: by similarity, without samples."""
-    ridge: float = 1e-4
-    """Share of the mean squared input by which least squares draws weights to their present values, >= 0."""
-
-
-def networks(groups: Sequence[NeuronGroup]) -> Iterator[tuple[str, list[NeuronGroup]]]:
-    """Groups by network (the first part of their names), in order."""
-    for name, members in groupby(groups, key=lambda group: group.name.split(".")[0]):
-        yield name, list(members)
 
 
 def select_neurons(

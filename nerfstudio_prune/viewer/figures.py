@@ -1,40 +1,36 @@
 """Plots of the panel. plotly is imported with this module only, when the first plot is asked for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
-from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.nerf.sizes import Sizes
+from nerfstudio_prune.core.events import PruneEvent, Sizes
 from nerfstudio_prune.viewer.preview import Preview
 
-BLUE, ORANGE, GREY = "#56b4e9", "#e69f00", "#8a8f98"
+BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#8a8f98"
 """Told apart by colour-blind people too (Okabe and Ito)."""
 PAPER_THRESHOLD = 0.05
-"""Edge weights of a smaller absolute value are what Ding et al. 2025 (arXiv 2504.00950, figure 2) count."""
+"""Weights of a smaller absolute value are what Ding et al. 2025 (arXiv 2504.00950, figure 2) count."""
 
 
 def weights_figure(weights: Mapping[str, Tensor]) -> go.Figure:
-    """Distribution of the edge weights of both fields (Ding et al. 2025, arXiv 2504.00950, figure 2).
+    """Distribution of the weights of all networks (Ding et al. 2025, arXiv 2504.00950, figure 2).
 
     Args:
-        weights: Name of the layer -> weights.
+        weights: Name of the network -> weights.
     """
     figure = _figure("weight", "share of the weights, %")
-    values = {
-        field: np.concatenate([w.float().numpy().ravel() for name, w in weights.items() if name.startswith(field)])
-        for field in ("field_coarse", "field_fine")
-    }
+    values = {name: found.float().numpy() for name, found in weights.items()}
     largest = max(float(np.quantile(np.abs(found), 0.998)) for found in values.values())
-    edges = np.linspace(-max(largest, 2 * PAPER_THRESHOLD), max(largest, 2 * PAPER_THRESHOLD), 81)
-    for (field, found), colour in zip(values.items(), (ORANGE, BLUE), strict=True):
-        counts = np.histogram(found, edges)[0]
+    bins = np.linspace(-max(largest, 2 * PAPER_THRESHOLD), max(largest, 2 * PAPER_THRESHOLD), 81)
+    for (network, found), colour in zip(values.items(), cycle((ORANGE, BLUE, GREEN)), strict=False):
+        counts = np.histogram(found, bins)[0]
         below = 100 * float(np.mean(np.abs(found) < PAPER_THRESHOLD))
-        name = f"{field.removeprefix('field_')}: {below:.0f} % within ±{PAPER_THRESHOLD:g}"
-        middles = (edges[:-1] + edges[1:]) / 2
+        name = f"{network}: {below:.0f} % within ±{PAPER_THRESHOLD:g}"
+        middles = (bins[:-1] + bins[1:]) / 2
         figure.add_scatter(
             x=_list(middles), y=_list(100 * counts / len(found)), name=name, line={"color": colour, "shape": "hvh"}
         )
@@ -43,31 +39,30 @@ def weights_figure(weights: Mapping[str, Tensor]) -> go.Figure:
     return figure
 
 
-def scores_figure(preview: Preview, layer: Optional[str]) -> go.Figure:
-    """Sorted scores of the neurons, with the line up to which a cut would keep them.
+def scores_figure(preview: Preview, parts: Sequence[str]) -> go.Figure:
+    """Sorted scores of the units, with the line up to which a cut would keep them.
 
     Args:
         preview: The cut.
-        layer: Name of the group; None: all of the fine field, each relative to its largest score.
+        parts: Names of the parts; of several, each is shown relative to its largest score.
     """
-    one = layer is not None
+    one = len(parts) == 1
     figure = _figure(
         "neuron, by score" if one else "share of the layer's neurons, by score, %",
         f"score {preview.score_name}" if one else f"score {preview.score_name} / largest",
     )
     if not preview.scores:
         return _note(figure, "this strategy uses no score")
-    names = [layer] if layer is not None else [name for name in preview.scores if name.startswith("field_fine.")]
     kept_x, kept_y = [], []
-    for name in names:
+    for name in parts:
         scores = np.sort(preview.scores[name].double().numpy())[::-1]
         scores = scores if one else scores / max(float(scores[0]), 1e-30)
-        kept, count = preview.after.groups[name], len(scores)
+        kept, count = preview.after.parts[name], len(scores)
         x = np.arange(1, count + 1) if one else 100 * np.arange(1, count + 1) / count
         figure.add_scatter(
             x=_list(x),
             y=_list(scores),
-            name=name.partition(".")[2],
+            name=name,
             mode="lines",
             line={"color": BLUE, "width": 1.5},
             opacity=1.0 if one else 0.55,
@@ -86,17 +81,20 @@ def scores_figure(preview: Preview, layer: Optional[str]) -> go.Figure:
     return figure
 
 
-def widths_figure(now: Sizes, first: Sizes) -> go.Figure:
-    """Sizes of all layers, now and at first.
+def sizes_figure(now: Sizes, first: Sizes, unit: str, names: Sequence[str]) -> go.Figure:
+    """Sizes of all parts, now and at first.
 
     Args:
         now: Present sizes.
         first: Sizes before the first event.
+        unit: What they are called.
+        names: What the parts are called, in the order of the sizes.
     """
-    figure = _figure("neurons (or edges) of the layer", "")
-    names = [name.replace("field_", "").replace("mlp_", "").replace("layers.", "") for name in now.groups]
-    figure.add_bar(x=list(first.groups.values()), y=names, orientation="h", name="at first", marker={"color": GREY})
-    figure.add_bar(x=list(now.groups.values()), y=names, orientation="h", name="now", marker={"color": BLUE})
+    figure = _figure(unit, "")
+    for sizes, label, colour in ((first, "at first", GREY), (now, "now", BLUE)):
+        figure.add_bar(
+            x=list(sizes.parts.values()), y=list(names), orientation="h", name=label, marker={"color": colour}
+        )
     figure.update_layout(barmode="overlay", bargap=0.25)
     figure.update_yaxes(autorange="reversed", dtick=1, tickfont={"size": 9})
     return figure

@@ -11,16 +11,15 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from viser import ClientHandle
 from viser.transforms import SO3
 
-from nerfstudio_prune.nerf.pipeline import PrunePipeline
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
-from nerfstudio_prune.viewer.session import Session, TrainingState
+from nerfstudio_prune.viewer.session import PrunedPipeline, Session, TrainingState
 
 CPU_MAX_RES = 128
 """Pixels of a still at first on a CPU, where the host's 512 take about a minute."""
 
 
-def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
+def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     """Adds the folder to the control tab, and lets the viewer render through a `SceneView`.
 
     Args:
@@ -32,8 +31,9 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
     def training() -> TrainingState:
         return "none" if viewer.trainer is None else viewer.trainer.training_state
 
+    model: Any = pipeline.subject.model
     session = Session(pipeline, lock, training, lambda: viewer.step)
-    scene = SceneView(pipeline.model, viewer.control_panel, session.before)
+    scene = SceneView(model, viewer.control_panel, session.before)
 
     def rerender() -> None:
         # A tab that comes or goes is in one of the host's lists and not in the other.
@@ -47,13 +47,13 @@ def mount_panel(viewer: Viewer, pipeline: PrunePipeline) -> PrunePanel:
     _keep_alive(viewer)
     _split_with_before(viewer.control_panel)
     _start_at_a_photo(viewer, pipeline)
-    if pipeline.model.device.type == "cpu":
+    if model.device.type == "cpu":
         viewer.control_panel._max_res.value = CPU_MAX_RES
     panel.start()
     return panel
 
 
-def _start_at_a_photo(viewer: Viewer, pipeline: PrunePipeline) -> None:
+def _start_at_a_photo(viewer: Viewer, pipeline: PrunedPipeline) -> None:
     """New tabs look from beside the first training camera: where the host puts them may be inside of the scene."""
     dataset = pipeline.datamanager.train_dataset
     if dataset is None or len(dataset) == 0:

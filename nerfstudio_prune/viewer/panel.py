@@ -3,26 +3,24 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Optional, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Protocol
 
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
+from torch import Tensor
 
+from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.core.form import Field, Form
+from nerfstudio_prune.engine.controller import ActionName
+from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
-from nerfstudio_prune.nerf.cut import TARGET_NAMES, Cut
-from nerfstudio_prune.neurons.refit import RefitMode
-from nerfstudio_prune.neurons.scores import SCORES
-from nerfstudio_prune.neurons.strategies import STRATEGIES
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.scene_view import SceneView
-from nerfstudio_prune.viewer.session import ActionName, Session, Status
+from nerfstudio_prune.viewer.session import Cut, Status
 from nerfstudio_prune.viewer.texts import layers_text, obstacle_text, plain, preview_text, request_text, state_text
 
-OWN_SCORE = "strategy's own"
-ALL_LAYERS = "all of field_fine"
-PLOTS = ("scores", "weights", "widths", "PSNR")
+PLOTS = ("scores", "weights", "sizes", "PSNR")
 PLOT_ASPECT = 1.0
 TICK_SECONDS = 0.5
 """How often the state is looked at."""
@@ -32,9 +30,70 @@ LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
 """While training goes on a preview is made anew at most this often, and in at most this share of the time."""
 
 
-def rounded(cut: Cut) -> Cut:
-    """A cut that the slider can show."""
-    return replace(cut, value=min(max(round(cut.value, 2), 0.01), 0.99))
+def offered(field: Field) -> Any:
+    """The value of a field as its element can show it."""
+    if not field.slider:
+        return field.value
+    return min(max(round(field.value, 2), field.low + field.step), field.high - field.step)
+
+
+class PanelSession(Protocol):
+    """The run as the panel sees it; `Session` is one."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the planned events wait."""
+        ...
+
+    @paused.setter
+    def paused(self, value: bool) -> None: ...
+
+    @property
+    def options(self) -> PruneOptions:
+        """Options in force."""
+        ...
+
+    @property
+    def form(self) -> Form:
+        """What a person may choose."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Training step that ended last."""
+        ...
+
+    def status(self) -> Status:
+        """The state as it is."""
+        ...
+
+    def obstacle(self, name: ActionName) -> str:
+        """Why something cannot be done; empty if it can."""
+        ...
+
+    def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
+        """Passes a request on; ValueError if it cannot be made."""
+        ...
+
+    def preview(self, cut: Cut) -> Preview:
+        """Makes a cut on a copy; ValueError if it is impossible."""
+        ...
+
+    def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
+        """PSNR without and with the cut, in dB; None where nothing is measured."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Name of the network -> all its weights, on the CPU."""
+        ...
+
+    def course(self) -> list[tuple[int, float]]:
+        """Training steps and smoothed PSNR, in dB."""
+        ...
+
+    def history(self) -> list[PruneEvent]:
+        """Events that happened, oldest first."""
+        ...
 
 
 class PrunePanel:
@@ -50,7 +109,7 @@ class PrunePanel:
         rerender: Makes the viewer render anew.
     """
 
-    def __init__(self, gui: Any, session: Session, scene: SceneView, rerender: Callable[[], None]) -> None:
+    def __init__(self, gui: Any, session: PanelSession, scene: SceneView, rerender: Callable[[], None]) -> None:
         self.gui = gui
         self.session = session
         self.scene = scene
@@ -68,11 +127,14 @@ class PrunePanel:
         self._plot_wanted = False
         self._plot: Any = None
         self._event: object = None
-        self._config = session.config
-        self._offered = rounded(Cut.of(self._config, session.model))
-        self._build(self._offered)
+        self._options = session.options
+        fields = session.form.fields(self._options)
+        self._offered: Cut = {field.name: offered(field) for field in fields}
+        self.elements: dict[str, Any] = {}
+        """Name of a field of the form -> its element."""
+        self._build(fields)
 
-    def _build(self, cut: Cut) -> None:
+    def _build(self, fields: Sequence[Field]) -> None:
         gui = self.gui
         self.folder = gui.add_folder("Pruning")
         with self.folder:
@@ -80,7 +142,7 @@ class PrunePanel:
             with gui.add_folder("Layers", expand_by_default=False):
                 self.layers = gui.add_markdown("")
             with gui.add_folder("Cut"):
-                self._build_cut(cut)
+                self._build_cut(fields)
             with gui.add_folder("Schedule", expand_by_default=False):
                 self.pause = gui.add_checkbox(
                     "pause", False, hint="Planned prunings wait; one that is overdue happens when this is switched off."
@@ -88,8 +150,8 @@ class PrunePanel:
                 self.retarget = gui.add_button(
                     "Use cut for the plan",
                     color="gray",
-                    hint="The prunings that are planned still use strategy, score, refit and target from above; "
-                    "lr_factor holds from now on. A resumed run keeps that unless it is given such options again.",
+                    hint="The prunings that are planned still use the choices from above; a factor on the rate "
+                    "holds from now on. A resumed run keeps that unless it is given such options again.",
                 )
                 self.reasons = gui.add_markdown("")
             self.plots = gui.add_folder("Plots", expand_by_default=False)
@@ -97,16 +159,19 @@ class PrunePanel:
                 self.plot = gui.add_dropdown(
                     "plot",
                     PLOTS,
-                    hint="scores: of all neurons, sorted, and where the cut is. weights: how large edge weights are. "
-                    "widths: of all layers. PSNR: over time, with the prunings.",
+                    hint="scores: sorted, and where the cut is. weights: how large they are. sizes: of all layers. "
+                    "PSNR: over time, with the prunings.",
                 )
-                names = [group for group in self.session.status().sizes.groups]
+                places = self.session.status().places
+                # The networks' own names first, the last one before the others: it gives the picture.
+                networks = list(dict.fromkeys(column for _, column in places.values()))[::-1]
+                self._layers = {f"all of {name}": [p for p, (_, c) in places.items() if c == name] for name in networks}
+                self._layers.update({part: [part] for part in places})
                 self.layer = gui.add_dropdown(
-                    "layer", [ALL_LAYERS, *names], hint="Layer whose scores are shown; the other plots show all."
+                    "layer", list(self._layers), hint="Layers whose scores are shown; the other plots show all."
                 )
                 self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
-        cut_elements = (self.strategy, self.score, self.refit, self.target, self.value, self.factor)
-        for element in cut_elements:
+        for element in self.elements.values():
             element.on_update(lambda _: self._on_cut())
         self.preview.on_update(lambda _: self._on_preview())
         self.pause.on_update(lambda _: self._on_pause())
@@ -116,46 +181,18 @@ class PrunePanel:
         for element in (self.plot, self.layer):
             element.on_update(lambda _: self._on_plot(only_again=True))
         self.draw.on_click(lambda _: self._on_plot())
-        self._update_score()
+        self._update_unused()
 
-    def _build_cut(self, cut: Cut) -> None:
+    def _build_cut(self, fields: Sequence[Field]) -> None:
         gui = self.gui
-        self.strategy = gui.add_dropdown(
-            "strategy",
-            sorted(STRATEGIES),
-            cut.strategy,
-            hint="Which neurons stay. obs and pivoted-qr look at training rays and need no score; obs is the best with "
-            "refit lstsq.",
-        )
-        self.score = gui.add_dropdown(
-            "score",
-            [OWN_SCORE, *sorted(SCORES)],
-            cut.score or OWN_SCORE,
-            hint="What a neuron is worth, for strategies that take a score.",
-        )
-        self.refit = gui.add_dropdown(
-            "refit",
-            get_args(RefitMode),
-            cut.refit,
-            hint="How the neurons that stay take over what left: lstsq by least squares on training rays, merge "
-            "without rays, none not at all.",
-        )
-        self.target = gui.add_dropdown(
-            "target",
-            TARGET_NAMES,
-            cut.target,
-            hint="pruning_ratio: share of every layer's first width to remove. target_parameters, target_macs: share "
-            "of the first parameters, or operations, of both fields to keep; each layer gets what it needs.",
-        )
-        self.value = gui.add_slider("value", 0.0, 1.0, 0.01, cut.value, hint="Value of the target.")
-        self.factor = gui.add_number(
-            "lr_factor",
-            cut.recovery_lr_factor,
-            min=0.1,
-            max=10.0,
-            step=0.1,
-            hint="recovery_lr_factor: on the learning rate from this cut on. Half the width bears twice the rate.",
-        )
+        for f in fields:
+            if f.choices:
+                element = gui.add_dropdown(f.name, list(f.choices), f.value, hint=f.hint)
+            elif f.slider:
+                element = gui.add_slider(f.name, f.low, f.high, f.step, offered(f), hint=f.hint)
+            else:
+                element = gui.add_number(f.name, f.value, min=f.low, max=f.high, step=f.step, hint=f.hint)
+            self.elements[f.name] = element
         self.preview = gui.add_checkbox(
             "preview",
             False,
@@ -187,22 +224,17 @@ class PrunePanel:
             self._thread.join()
 
     def cut(self) -> Cut:
-        """What the elements say."""
-        own = self.score.disabled or self.score.value == OWN_SCORE
-        return Cut(
-            self.strategy.value,
-            None if own else self.score.value,
-            self.refit.value,
-            self.target.value,
-            float(self.value.value),
-            float(self.factor.value),
-        )
+        """What the elements say, with None for what has no meaning beside the others."""
+        values = {name: element.value for name, element in self.elements.items()}
+        return {**values, **{name: None for name in self.session.form.unused(values)}}
 
-    def _update_score(self) -> None:
-        self.score.disabled = STRATEGIES[self.strategy.value]().needs_samples
+    def _update_unused(self) -> None:
+        unused = self.session.form.unused({name: element.value for name, element in self.elements.items()})
+        for name, element in self.elements.items():
+            element.disabled = name in unused
 
     def _on_cut(self) -> None:
-        self._update_score()
+        self._update_unused()
         if self.preview.value:
             self._changed_at = time.monotonic()
             self._wake.set()
@@ -264,7 +296,8 @@ class PrunePanel:
             self._show_preview(None, "")
         if status.busy:
             return
-        event = (status.phase, status.last_event)
+        # Its step tells an event; what is known of it grows until it is measured.
+        event = (status.phase, None if status.last_event is None else status.last_event.step)
         if event != self._event:
             if self._event is not None:
                 self._plot_wanted = self._plot_wanted or self._plot is not None
@@ -282,18 +315,17 @@ class PrunePanel:
 
     def _offer(self) -> None:
         """Follows the options of the run, which a checkpoint may have changed, unless a person has chosen others."""
-        config = self.session.config
-        if config == self._config:
+        options = self.session.options
+        if options == self._options:
             return
-        self._config, untouched = config, self.cut() == self._offered
-        self._offered = cut = rounded(Cut.of(config, self.session.model))
+        untouched = {name: element.value for name, element in self.elements.items()} == self._offered
+        self._options = options
+        self._offered = {field.name: offered(field) for field in self.session.form.fields(options)}
         if untouched:
-            elements = (self.strategy, self.score, self.refit, self.target, self.value, self.factor)
-            values = (cut.strategy, cut.score or OWN_SCORE, cut.refit, cut.target, cut.value, cut.recovery_lr_factor)
-            for element, value in zip(elements, values, strict=True):
-                if element.value != value:
-                    element.value = value
-            self._update_score()
+            for name, value in self._offered.items():
+                if self.elements[name].value != value:
+                    self.elements[name].value = value
+            self._update_unused()
 
     def _preview_due(self, status: Status) -> bool:
         if not self.preview.value:
@@ -357,12 +389,13 @@ class PrunePanel:
         name = self.plot.value
         if name == "scores":
             preview = self._made_for(self.cut())
-            figure = figures.scores_figure(preview, None if self.layer.value == ALL_LAYERS else self.layer.value)
+            figure = figures.scores_figure(preview, self._layers[self.layer.value])
         elif name == "weights":
             figure = figures.weights_figure(self.session.weights())
-        elif name == "widths":
+        elif name == "sizes":
             status = self.session.status()
-            figure = figures.widths_figure(status.sizes, status.initial)
+            names = [" ".join(reversed(place)) for place in status.places.values()]
+            figure = figures.sizes_figure(status.sizes, status.initial, status.unit, names)
         else:
             figure = figures.psnr_figure(self.session.course(), self.session.history())
         if self._plot is None:

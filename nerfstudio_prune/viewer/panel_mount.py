@@ -9,7 +9,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
-    from nerfstudio_prune.nerf.pipeline import PrunePipeline
+    from nerfstudio_prune.viewer.session import PrunedPipeline
 
 
 class PanelMount(ViewerControl):
@@ -19,7 +19,7 @@ class PanelMount(ViewerControl):
         pipeline: Pipeline that the panel shows and steers.
     """
 
-    def __init__(self, pipeline: "PrunePipeline") -> None:
+    def __init__(self, pipeline: "PrunedPipeline") -> None:
         self.pipeline = pipeline
         self.mounted = False
         """Whether there is a panel."""

@@ -1,21 +1,17 @@
 """A cut on a copy of the network: what it would leave, and what it would look like."""
 
 import time
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.nerf.calibration import Calibration
-from nerfstudio_prune.nerf.choosing import layer_scores, plan_event, whole_cut, widths_at
-from nerfstudio_prune.nerf.config import FilledPruneConfig
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
-from nerfstudio_prune.nerf.sizes import Sizes, sizes_of
-from nerfstudio_prune.neurons.pruner import check_finite
-from nerfstudio_prune.neurons.samples import Samples
+from nerfstudio_prune.core.events import ScheduledEvent, Sizes
+from nerfstudio_prune.core.subject import NoOptimizers, Subject
+from nerfstudio_prune.engine.options import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +20,18 @@ class Preview:
 
     step: int
     """Training step whose weights were cut."""
-    model: PruneModel
+    model: Any
     """The cut network, for rendering."""
     before: Sizes
     """Sizes of the network as it is."""
     after: Sizes
     """Sizes of the cut one."""
+    summary: Sequence[tuple[str, str, str]]
+    """What the whole costs: label, without and with the cut."""
     score_name: Optional[str]
     """Score that `scores` are; None for a rule without one."""
     scores: Mapping[str, Tensor]
-    """Name of the group -> score of each of its neurons before the cut, on the CPU."""
+    """Name of the part -> score of each of its units before the cut, on the CPU."""
     seconds: float
     """What it took."""
 
@@ -42,12 +40,12 @@ class Preview:
 class Draft:
     """A copy of the network, and what a cut of it needs."""
 
-    config: FilledPruneConfig
-    """Options of the cut."""
-    model: PruneModel
-    """Copy of the network; its pruning state is its own."""
-    samples: Optional[Mapping[str, Samples]]
-    """Calibration samples, where they are needed."""
+    recipe: Recipe
+    """How to cut."""
+    subject: Subject[Any]
+    """Copy of what is pruned; its state is its own."""
+    evidence: Any
+    """What the cut is judged by."""
     step: int
     """Training step whose weights these are."""
     seed: int
@@ -56,30 +54,21 @@ class Draft:
     """What it took."""
 
 
-def take_draft(
-    config: FilledPruneConfig,
-    model: PruneModel,
-    calibrate: Callable[[Calibration, int], Mapping[str, Samples]],
-    step: int,
-    seed: int,
-) -> Draft:
-    """Copies the weights and collects samples. To be called with the trainer's lock held, and with nothing but it.
+def take_draft(recipe: Recipe, subject: Subject[Any], step: int, seed: int) -> Draft:
+    """Copies the network and gathers evidence. To be called with the trainer's lock held, and with nothing but it.
 
     Args:
-        config: Options of the cut, validated.
-        model: The model as it is trained.
-        calibrate: Collects calibration samples for a seed.
+        recipe: How to cut.
+        subject: What is pruned, as it is trained.
         step: Training step that has just ended.
         seed: Seed of an event at that step.
     """
     start = time.perf_counter()
-    if model.device.type == "cpu":
+    if next(iter(subject.parameters().values())).device.type == "cpu":
         # The flag belongs to the thread, and this is not the trainer's.
         torch.set_flush_denormal(True)
-    copy = model.with_fields({name: deepcopy(getattr(model, name)).requires_grad_(False) for name in FIELDS})
-    copy.prune_state = replace(model.prune_state)
-    samples = calibrate(config.make_calibration(), seed) if config.needs_samples else None
-    return Draft(config, copy, samples, step, seed, time.perf_counter() - start)
+    copy = subject.detached()
+    return Draft(recipe, copy, subject.gather(recipe, seed), step, seed, time.perf_counter() - start)
 
 
 def cut_draft(draft: Draft) -> Preview:
@@ -92,12 +81,14 @@ def cut_draft(draft: Draft) -> Preview:
         ValueError: If the cut is impossible.
     """
     start = time.perf_counter()
-    config, copy, samples = draft.config, draft.model, draft.samples
-    check_finite(copy.neuron_groups())
-    before = sizes_of(copy, {})
-    score_name, scores = layer_scores(config, copy, samples)
-    aim = whole_cut(config, copy, draft.step)
-    plan_event(config, copy, None, aim, widths_at(config, copy, aim, samples), samples, draft.seed).apply()
-    copy.sync_widths()
+    recipe, copy, evidence = draft.recipe, draft.subject, draft.evidence
+    copy.check()
+    before = copy.sizes()
+    score_name, scores = copy.scores(recipe, evidence)
+    event = ScheduledEvent(draft.step, Fraction(1), copy.targets(recipe))
+    copy.prepare(recipe, event, evidence, NoOptimizers(), draft.seed).apply()
+    after = copy.sizes()
+    rows = zip(copy.summary(before), copy.summary(after), strict=True)
+    summary = [(label, without, cut) for (label, without), (_, cut) in rows]
     seconds = draft.seconds + time.perf_counter() - start
-    return Preview(draft.step, copy, before, sizes_of(copy, {}), score_name, scores, seconds)
+    return Preview(draft.step, copy.model, before, after, summary, score_name, scores, seconds)

@@ -8,8 +8,6 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
-from nerfstudio_prune.nerf.model import PruneModel
-
 NOTHING_KEPT = 0.5
 """Grey that `rgb_before` shows where no network from before is known."""
 
@@ -33,6 +31,19 @@ class Screen(Protocol):
         ...
 
 
+class Renderable(Protocol):
+    """What renders an image: a model of the host, of whatever method."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        ...
+
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:
+        """Name of the output -> [height, width, channels]; `rgb` among them."""
+        ...
+
+
 class SceneView:
     """Stands in for the model in the viewer, and only there.
 
@@ -47,11 +58,11 @@ class SceneView:
         before: Gives the network from before the last event, if it is known.
     """
 
-    def __init__(self, model: PruneModel, screen: Screen, before: Callable[[], Optional[PruneModel]]) -> None:
+    def __init__(self, model: Renderable, screen: Screen, before: Callable[[], Optional[Renderable]]) -> None:
         self.model = model
         self.screen = screen
         self.before = before
-        self.preview: Optional[PruneModel] = None
+        self.preview: Optional[Renderable] = None
         """A cut network that is shown in place of the model; None if no preview is on. Set by the panel's thread."""
         self.failure = ""
         """Why the comparison could not be rendered; empty if it could, or was not asked for."""

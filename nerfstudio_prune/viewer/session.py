@@ -1,30 +1,64 @@
 """The run as the panel sees it: state to show, requests to pass on, and why a request cannot be made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Any, Literal, Optional, Protocol
 
-import torch
 from torch import Tensor
 
-from nerfstudio_prune.core.events import Phase, PruneEvent, ScheduledEvent
-from nerfstudio_prune.engine.resuming import with_plan_options
-from nerfstudio_prune.engine.steering import Message, RequestName
-from nerfstudio_prune.nerf.choosing import event_seed
-from nerfstudio_prune.nerf.config import FilledPruneConfig
-from nerfstudio_prune.nerf.cut import Cut, target_text
-from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.pipeline import PrunePipeline
-from nerfstudio_prune.nerf.quality import FixedRays
-from nerfstudio_prune.nerf.sizes import Sizes, initial_sizes_of, sizes_of
-from nerfstudio_prune.neurons.groups import linears
+from nerfstudio_prune.core.events import Phase, PruneEvent, ScheduledEvent, Sizes
+from nerfstudio_prune.core.form import Form
+from nerfstudio_prune.core.subject import Measure, Subject
+from nerfstudio_prune.engine.controller import ActionName, PruneController
+from nerfstudio_prune.engine.options import PruneOptions
+from nerfstudio_prune.engine.run import event_seed
+from nerfstudio_prune.engine.steering import Message, RequestName, Steering
 from nerfstudio_prune.viewer.preview import Preview, cut_draft, take_draft
 
 PREVIEW_RAYS = 512
 """Rays on which the PSNR of a preview is measured; the training waits for it."""
-ActionName = Literal[RequestName, "pause"]
 TrainingState = Literal["training", "paused", "completed", "none"]
+
+
+Cut = Mapping[str, Any]
+"""Name of a field of the subject's form -> value."""
+
+
+class Batch(Measure, Protocol):
+    """A measure on a batch of rays."""
+
+    def fewer(self, num_rays: int) -> Measure:
+        """The measure on at most so many rays."""
+        ...
+
+
+class PrunedPipeline(Protocol):
+    """What the panel has to know of a pipeline, of whatever method."""
+
+    controller: Optional[PruneController]
+    """What prunes; None where nothing is trained."""
+    steering: Optional[Steering]
+    """What a person asks of the controller; None where nothing is trained."""
+    seed: int
+    """Seed of random choices where nothing is trained."""
+    datamanager: Any
+    """The host's data manager."""
+
+    @property
+    def options(self) -> PruneOptions:
+        """Options in force."""
+        ...
+
+    @property
+    def subject(self) -> Subject[Any]:
+        """What is pruned under them."""
+        ...
+
+    @property
+    def measure(self) -> Batch:
+        """Quality of the model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,14 +73,20 @@ class Status:
     paused: bool
     """Whether the planned events wait."""
     next_event: Optional[ScheduledEvent]
-    strategy: str
-    """Of the planned events."""
     target: str
     """Of the planned events, in words."""
     sizes: Sizes
     """As they are."""
     initial: Sizes
     """Before the first event."""
+    unit: str
+    """What the size of a part is called."""
+    labels: Mapping[str, str]
+    """Name of each cost -> what it is called."""
+    places: Mapping[str, tuple[str, str]]
+    """Name of the part -> its row and column in a table."""
+    summary: Sequence[tuple[str, str, str]]
+    """What the whole costs: label, at first, now."""
     rays_per_sec: float
     """Training rays per second; 0 if there is no measurement."""
     last_event: Optional[PruneEvent]
@@ -71,7 +111,7 @@ class Session:
 
     def __init__(
         self,
-        pipeline: PrunePipeline,
+        pipeline: PrunedPipeline,
         lock: AbstractContextManager[object],
         training: Callable[[], TrainingState],
         step: Callable[[], int],
@@ -81,101 +121,81 @@ class Session:
         self.training = training
         self._step = step
         self._sizes: Optional[tuple[object, Sizes, Sizes]] = None
-        self._measure: Optional[FixedRays] = None
+        self._measure: Optional[Measure] = None
 
     @property
-    def config(self) -> FilledPruneConfig:
+    def options(self) -> PruneOptions:
         """Options in force."""
-        controller, state = self.pipeline.controller, self.pipeline.model.prune_state
-        if controller is not None:
-            return controller.config
-        config = self.pipeline.config.prune
-        return with_plan_options(config, state.options) if state.options else config.filled()
+        return self.pipeline.options
 
     @property
-    def model(self) -> PruneModel:
-        """The model as it is."""
-        return self.pipeline.model
+    def form(self) -> Form:
+        """What a person may choose."""
+        return self.pipeline.subject.form
 
     @property
     def step(self) -> int:
         """Training step that ended last."""
         controller = self.pipeline.controller
-        return self._step() if controller is None else controller.step
+        return self._step() if controller is None else controller.run.step
 
     @property
     def paused(self) -> bool:
         """Whether the planned events wait."""
-        return self.pipeline.controller is not None and self.pipeline.controller.paused
+        return self.pipeline.controller is not None and self.pipeline.controller.run.paused
 
     @paused.setter
     def paused(self, value: bool) -> None:
         if self.pipeline.controller is not None:
-            self.pipeline.controller.paused = value
-
-    @property
-    def last_event(self) -> Optional[PruneEvent]:
-        """The newest event that succeeded."""
-        done = [event for event in self.pipeline.model.prune_state.history if not event.error]
-        return done[-1] if done else None
+            self.pipeline.controller.run.paused = value
 
     def status(self) -> Status:
         """The state as it is. Reads plain values only, so that it needs no lock."""
-        controller, steering = self.pipeline.controller, self.pipeline.steering
-        state, config = self.pipeline.model.prune_state, self.config
-        sizes, initial = self._both_sizes(config)
-        pending = state.pending
+        controller, steering, subject = self.pipeline.controller, self.pipeline.steering, self.pipeline.subject
+        state = subject.state
+        sizes, initial = self._both_sizes(subject)
+        pending, done = state.pending, state.succeeded
+        summary = zip(subject.summary(initial), subject.summary(sizes), strict=True)
         return Status(
             phase=state.phase,
             step=self.step,
             training=self.training(),
             paused=self.paused,
             next_event=pending[0] if pending else None,
-            strategy=config.strategy,
-            target=target_text(config),
+            target=self.options.resolve().target,
             sizes=sizes,
             initial=initial,
+            unit=subject.unit,
+            labels=subject.labels,
+            places={part: subject.place(part) for part in sizes.parts},
+            summary=[(label, first, now) for (label, first), (_, now) in summary],
             rays_per_sec=0.0 if controller is None else controller.rays_per_sec,
-            last_event=self.last_event,
+            last_event=done[-1] if done else None,
             waiting=() if steering is None else steering.waiting,
             busy="" if steering is None else steering.busy,
             message=Message() if steering is None else steering.message,
         )
 
-    def _both_sizes(self, config: FilledPruneConfig) -> tuple[Sizes, Sizes]:
+    def _both_sizes(self, subject: Subject[Any]) -> tuple[Sizes, Sizes]:
         """Sizes now and at first, read off the tensors again only after an event or an undo."""
-        model, edges = self.pipeline.model, config.strategy == "edge"
-        key = (id(model.prune_state), len(model.prune_state.history), self.last_event)
+        state = subject.state
+        done = state.succeeded
+        key = (id(state), len(state.history), done[-1].step if done else None)
         if self._sizes is None or self._sizes[0] != key:
-            initial = sizes_of(model, {}, edges) if edges else initial_sizes_of(model)
-            self._sizes = (key, sizes_of(model, model.prune_state.edge_masks, edges), initial)
+            self._sizes = (key, subject.sizes(), subject.initial_sizes())
         return self._sizes[1:]
 
     def obstacle(self, name: ActionName) -> str:
         """Why something cannot be done; empty if it can.
 
         Args:
-            name: A request, or `pause`.
+            name: What is asked for.
         """
-        controller = self.pipeline.controller
-        if controller is None:
+        if self.pipeline.controller is None:
             return "nothing is trained here"
         if self.training() == "completed":
             return "the training has ended"
-        config, state = controller.config, controller.model.prune_state
-        if name == "undo":
-            return "" if controller.kept is not None else "no pruning in this process to undo"
-        if name == "pause":
-            return "" if state.pending or controller.paused else "no event is planned"
-        if config.strategy == "edge":
-            return "strategy edge masks single weights; the panel removes neurons"
-        if name == "retarget":
-            return "" if state.pending else "no event is planned"
-        if config.recovery == "rewind" and not state.rewind_snapshot:
-            return f"recovery rewind has no snapshot: kept from rewind_step {config.rewind_step} to the last event"
-        if all(group.width <= config.min_width for group in controller.model.neuron_groups()):
-            return f"nothing to prune: all layers are at min_width {config.min_width}"
-        return ""
+        return self.pipeline.controller.obstacle(name)
 
     def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
         """Passes a request on to the trainer's thread.
@@ -191,7 +211,7 @@ class Session:
         if reason:
             raise ValueError(reason)
         if cut is not None:
-            cut.options(self.config)
+            self.form.options(cut, self.options)
         assert self.pipeline.steering is not None
         self.pipeline.steering.request(name, cut)
 
@@ -205,9 +225,9 @@ class Session:
             ValueError: If it is impossible.
         """
         with self.lock:
-            controller, step = self.pipeline.controller, self.step
-            seed = event_seed(self.pipeline.seed, step) if controller is None else controller.event_seed(step)
-            draft = take_draft(cut.options(self.config), self.model, self.pipeline.calibrate, step, seed)
+            controller, step, subject = self.pipeline.controller, self.step, self.pipeline.subject
+            seed = event_seed(self.pipeline.seed, step) if controller is None else controller.run.event_seed(step)
+            draft = take_draft(subject.form.options(cut, self.options).resolve(), subject, step, seed)
         return cut_draft(draft)
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
@@ -217,23 +237,22 @@ class Session:
             preview: The preview.
         """
         if self._measure is None:
-            rays = self.pipeline.measure
-            self._measure = FixedRays(rays.dataset, min(PREVIEW_RAYS, rays.num_rays), rays.seed)
+            self._measure = self.pipeline.measure.fewer(PREVIEW_RAYS)
         with self.lock:
-            now, then = (self._measure(model).get("psnr") for model in (self.pipeline.model, preview.model))
+            models = (self.pipeline.subject.model, preview.model)
+            now, then = (self._measure(model).get("psnr") for model in models)
         return None if now is None or then is None else (now, then)
 
-    def before(self) -> Optional[PruneModel]:
-        """The network from before the last event of this process, if it is kept."""
-        controller = self.pipeline.controller
+    def before(self) -> Any:
+        """The network from before the last event of this process, for rendering; None if it is not kept."""
+        controller, subject = self.pipeline.controller, self.pipeline.subject
         kept = None if controller is None else controller.kept
-        return None if kept is None else kept.view(self.pipeline.model)
+        return None if kept is None else kept.view(next(iter(subject.parameters().values())).device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Name of each layer -> its weights, copied to the CPU."""
-        with self.lock, torch.no_grad():
-            groups = self.pipeline.model.neuron_groups()
-            return {name: layer.weight.detach().cpu().clone() for name, layer in linears(groups).items()}
+        """Column of the table of parts -> all values of its parameters, on the CPU."""
+        with self.lock:
+            return self.pipeline.subject.weights()
 
     def course(self) -> list[tuple[int, float]]:
         """Training steps and PSNR of the training batches in this process, smoothed."""
@@ -242,4 +261,4 @@ class Session:
 
     def history(self) -> list[PruneEvent]:
         """Events that happened, oldest first."""
-        return list(self.pipeline.model.prune_state.history)
+        return list(self.pipeline.subject.state.history)

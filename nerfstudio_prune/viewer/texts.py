@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from nerfstudio_prune.nerf.allocation import BYTES
-from nerfstudio_prune.nerf.sizes import Sizes
 from nerfstudio_prune.viewer.preview import Preview
 from nerfstudio_prune.viewer.session import Status
 
@@ -25,13 +23,13 @@ def state_text(status: Status) -> str:
     lines = [f"**{status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
     if status.rays_per_sec:
         lines.append(f"{status.rays_per_sec:,.0f} training rays/s")
-    counted = "living edges" if status.strategy == "edge" else "parameters"
-    parts = ["  \n".join(lines), _table(("", "at first", "now"), _size_rows(status.initial, status.sizes, counted))]
+    parts = ["  \n".join(lines), _table(("", "at first", "now"), status.summary)]
     event = status.last_event
     if event is not None:
         how = f" by {event.options['score']}" if event.options.get("score") else ""
         parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
-        rows = [("parameters", f"{event.parameters_before:,}", f"{event.parameters_after:,}")]
+        name, label = next(iter(status.labels.items()))
+        rows = [(label, f"{event.before.costs[name]:,}", f"{event.after.costs[name]:,}")]
         if "psnr" in event.metrics_after:  # which is measured a while after the rest
             rows.append(("PSNR, dB", f"{event.metrics_before['psnr']:.2f}", f"{event.metrics_after['psnr']:.2f}"))
         if event.rays_per_sec_before:
@@ -42,19 +40,18 @@ def state_text(status: Status) -> str:
 
 
 def layers_text(status: Status) -> str:
-    """Table of the widths, or living edges, of both fields, now and at first.
+    """Table of the sizes of all parts, now and at first.
 
     Args:
         status: State of the run.
     """
     rows: dict[str, dict[str, str]] = {}
-    for name, size in status.sizes.groups.items():
-        field, _, layer = name.partition(".")
-        first = status.initial.groups[name]
-        rows.setdefault(layer, {})[field] = f"{size:,} of {first:,}" if size != first else f"{size:,}"
-    fields = list(dict.fromkeys(field for row in rows.values() for field in row))
-    header = ("layer", *(field.removeprefix("field_") for field in fields))
-    return _table(header, [(plain(name.replace(".layers.", " ")), *map(row.get, fields)) for name, row in rows.items()])
+    for name, size in status.sizes.parts.items():
+        row, column = status.places[name]
+        first = status.initial.parts[name]
+        rows.setdefault(row, {})[column] = f"{size:,} of {first:,}" if size != first else f"{size:,}"
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    return _table(("layer", *columns), [(plain(row), *map(cells.get, columns)) for row, cells in rows.items()])
 
 
 def request_text(status: Status) -> str:
@@ -98,18 +95,10 @@ def preview_text(preview: Preview, quality: Optional[tuple[float, float]]) -> st
     """
     if preview.after == preview.before:
         return f"At step {preview.step:,} nothing is left to remove for this target"
-    rows = _size_rows(preview.before, preview.after, "parameters")
+    rows = list(preview.summary)
     if quality is not None:
         rows.append(("PSNR, dB", f"{quality[0]:.2f}", f"{quality[1]:.2f}"))
     return _table((f"step {preview.step:,}", "without", "with the cut"), rows)
-
-
-def _size_rows(first: Sizes, now: Sizes, counted: str) -> list[tuple[str, str, str]]:
-    return [
-        (counted, f"{first.parameters:,}", f"{now.parameters:,}"),
-        ("MACs per ray", f"{first.macs_per_ray / 1e6:,.2f} M", f"{now.macs_per_ray / 1e6:,.2f} M"),
-        ("MB in fp32", f"{BYTES * first.parameters / 1e6:.2f}", f"{BYTES * now.parameters / 1e6:.2f}"),
-    ]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Optional[str]]]) -> str:

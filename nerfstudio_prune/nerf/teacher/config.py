@@ -1,75 +1,84 @@
 """Options of recovery with the dense network as a teacher, under `--pipeline.prune.teacher`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Optional
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional
 
-from nerfstudio.configs.base_config import PrintableConfig
+from nerfstudio_prune.engine.options import SHARE, Group, Rule, at_least, option, with_help
 
 
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """What the options come to; meanings are those of `TeacherConfig`."""
+
+    steps: int
+    point_share: float
+    point_weight: float
+    colour_weight: float
+    pseudo_rays: float
+    jitter: float
+    jitter_degrees: float
+    hard_rays: float
+    hard_pool: int
+    coarse_weight: float
+
+
+@with_help
 @dataclass
-class TeacherConfig(PrintableConfig):
+class TeacherConfig(Group):
     """What the dense network of right before the first event teaches the pruned one.
 
-    None means «not given», as in the other options of pruning; `filled` puts the defaults in.
+    None means «not given», as in the other options of pruning.
     """
 
-    steps: Optional[int] = None
-    """Training steps after each event in which the teacher is used; 0 is off. None: 0."""
-    point_share: Optional[float] = None
+    steps: Optional[int] = option(0)
+    """Training steps after each event in which the teacher is used; 0 is off."""
+    point_share: Optional[float] = option(1.0)
     """First share of these steps, in [0, 1], that learn the teacher's densities and colours point by point, without
-    rendering it; the others learn its rendered colours. None: 1."""
-    point_weight: Optional[float] = None
-    """Weight of the point-by-point loss beside the photo loss, >= 0. None: 1."""
-    colour_weight: Optional[float] = None
+    rendering it; the others learn its rendered colours."""
+    point_weight: Optional[float] = option(1.0)
+    """Weight of the point-by-point loss beside the photo loss, >= 0."""
+    colour_weight: Optional[float] = option(0.5)
     """Rendered steps: the fine photo loss is mixed with the error against the teacher's colour of the same ray, which
-    gets this share, in [0, 1]. None: 0.5."""
-    pseudo_rays: Optional[float] = None
+    gets this share, in [0, 1]."""
+    pseudo_rays: Optional[float] = option(0.25)
     """Rendered steps: extra rays from poses near the training rays, whose colours the teacher gives, as a share of the
-    batch in [0, 1]. None: 0.25."""
-    jitter: Optional[float] = None
-    """How far the origin of such a ray moves at most, in units of the scene, >= 0. None: 0.1."""
-    jitter_degrees: Optional[float] = None
-    """How far the direction of such a ray turns at most, in degrees, in [0, 180]. None: 2."""
-    hard_rays: Optional[float] = None
+    batch in [0, 1]."""
+    jitter: Optional[float] = option(0.1)
+    """How far the origin of such a ray moves at most, in units of the scene, >= 0."""
+    jitter_degrees: Optional[float] = option(2.0)
+    """How far the direction of such a ray turns at most, in degrees, in [0, 180]."""
+    hard_rays: Optional[float] = option(0.0)
     """Rendered steps: extra training rays from a pool of those with the largest error, as a share of the batch in
-    [0, 1]. None: 0."""
-    hard_pool: Optional[int] = None
-    """Rays that the pool keeps. None: 4096."""
-    coarse_weight: Optional[float] = None
+    [0, 1]."""
+    hard_pool: Optional[int] = option(4096)
+    """Rays that the pool keeps."""
+    coarse_weight: Optional[float] = option(0.0)
     """Weight of the loss that lets the coarse field put its samples where the teacher's fine field sees something,
-    >= 0. None: 0."""
+    >= 0."""
 
-    def filled(self) -> "FilledTeacherConfig":
-        """A copy with the defaults in place of what is not given."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return FilledTeacherConfig(**{name: value for name, value in given.items() if value is not None})
+    rules: ClassVar[Sequence[Rule]] = (
+        (("point_share", "colour_weight", "pseudo_rays", "hard_rays"), *SHARE),
+        (("steps", "point_weight", "jitter", "coarse_weight"), *at_least(0)),
+        (("jitter_degrees",), lambda value: 0 <= value <= 180, "in [0, 180]"),
+        (("hard_pool",), *at_least(1)),
+    )
 
+    def check_teacher(self) -> None:
+        """Checks the options, and that there is a teacher if anything is said of it.
 
-@dataclass
-class FilledTeacherConfig(TeacherConfig):
-    """Options with their defaults; what all code below works with."""
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        self.check_rules("prune.teacher.")
+        for name, value in self.given().items():
+            if self.steps is None:
+                raise ValueError(
+                    f"prune.teacher.{name} {value} has no effect without prune.teacher.steps, which says for how "
+                    "many steps after an event there is a teacher; give it, or leave the other away"
+                )
 
-    steps: int = 0
-    point_share: float = 1.0
-    point_weight: float = 1.0
-    colour_weight: float = 0.5
-    pseudo_rays: float = 0.25
-    jitter: float = 0.1
-    jitter_degrees: float = 2.0
-    hard_rays: float = 0.0
-    hard_pool: int = 4096
-    coarse_weight: float = 0.0
-
-
-def _is_share(value: float) -> bool:
-    return 0 <= value <= 1
-
-
-TEACHER_RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("point_share", "colour_weight", "pseudo_rays", "hard_rays"), _is_share, "in [0, 1]"),
-    (("steps", "point_weight", "jitter", "coarse_weight"), lambda value: value >= 0, "at least 0"),
-    (("jitter_degrees",), lambda value: 0 <= value <= 180, "in [0, 180]"),
-    (("hard_pool",), lambda value: value >= 1, "at least 1"),
-)
-"""Names of options, what holds for their values, and that in words."""
+    def resolve(self) -> TeacherRecipe:
+        """What the options come to."""
+        values: dict[str, Any] = vars(self.filled())
+        return TeacherRecipe(**values)

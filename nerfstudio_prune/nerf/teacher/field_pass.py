@@ -9,12 +9,13 @@ from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.nerf.field_passes import observed_fields
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.teacher.distillation import FieldValues
 
 
 @dataclass
-class Heard:
+class FieldPass:
     """One pass of a field."""
 
     samples: RaySamples
@@ -26,10 +27,8 @@ class Heard:
 
 
 @contextmanager
-def listening(model: PruneModel) -> Iterator[dict[str, Heard]]:
-    """Notes the passes of both fields.
-
-    Forward hooks would hear nothing: the host calls `field.forward` itself.
+def observed_passes(model: PruneModel) -> Iterator[dict[str, FieldPass]]:
+    """Notes the passes of all fields.
 
     Args:
         model: Model whose passes are noted.
@@ -37,24 +36,13 @@ def listening(model: PruneModel) -> Iterator[dict[str, Heard]]:
     Yields:
         Name of the field -> its latest pass; filled in when the model is called.
     """
-    heard: dict[str, Heard] = {}
+    passes: dict[str, FieldPass] = {}
 
-    def noting(name: str, inner: Any) -> Any:
-        def forward(samples: RaySamples, *args: Any, **kwargs: Any) -> Any:
-            outputs = inner(samples, *args, **kwargs)
-            heard[name] = Heard(samples, values_of(samples, outputs))
-            return outputs
+    def note(name: str, samples: RaySamples, outputs: Any) -> None:
+        passes[name] = FieldPass(samples, values_of(samples, outputs))
 
-        return forward
-
-    for name in FIELDS:
-        nerf_field = getattr(model, name)
-        nerf_field.forward = noting(name, nerf_field.forward)
-    try:
-        yield heard
-    finally:
-        for name in FIELDS:
-            del getattr(model, name).forward
+    with observed_fields(model, note):
+        yield passes
 
 
 def values_of(samples: RaySamples, outputs: dict[Any, Tensor]) -> FieldValues:

@@ -1,0 +1,266 @@
+"""What is pruned, as the engine sees it: its sizes, its parameters, and how a cut of it is prepared.
+
+A subject stands in front of a model and knows which of its tensors share an axis. The engine decides when a cut is due,
+measures, applies and records; it knows no network.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, Protocol, TypeVar
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
+from nerfstudio_prune.core.form import Form
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan
+
+Recipe_contra = TypeVar("Recipe_contra", contravariant=True)
+"""The resolved options of a subject's cut."""
+
+
+class Optimizers(Protocol):
+    """Live optimizers and the host's second list of the same parameters, by name; Nerfstudio's `Optimizers` is one."""
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """Name -> optimizer."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, list[nn.Parameter]]:
+        """Name -> parameters, as the host clips their gradients."""
+        ...
+
+
+@dataclass
+class NoOptimizers:
+    """Stands for the optimizers of a model that is not trained."""
+
+    optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
+    parameters: Mapping[str, list[nn.Parameter]] = field(default_factory=dict)
+
+
+class Change(Protocol):
+    """A cut that is prepared and checked. `apply` only assigns and brings in line what depends on sizes."""
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything changes at all; a change that removes nothing is skipped."""
+        ...
+
+    @property
+    def report(self) -> Sequence[Any]:
+        """What a person should see of the preparation; anything that rich can print."""
+        ...
+
+    def apply(self) -> None:
+        """Carries the cut out; cannot fail half-way."""
+        ...
+
+
+class Subject(Protocol[Recipe_contra]):
+    """What is pruned: neurons, single weights, points, or whatever else has parts with sizes."""
+
+    @property
+    def unit(self) -> str:
+        """What the size of a part is called, for TensorBoard and tables, for example `width`."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Name of each cost -> what it is called in tables, for example `macs_per_ray` -> `MACs per ray`.
+
+        The first one is what an event is told by.
+        """
+        ...
+
+    @property
+    def counted(self) -> str:
+        """What the first cost counts."""
+        ...
+
+    @property
+    def total(self) -> str:
+        """What all parts together are called in tables."""
+        ...
+
+    @property
+    def form(self) -> Form:
+        """What a person may choose."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained; what measures and the viewer render."""
+        ...
+
+    @property
+    def state(self) -> PruneState:
+        """What survives in checkpoints."""
+        ...
+
+    def sizes(self) -> Sizes:
+        """Sizes as they are, read off the tensors."""
+        ...
+
+    def initial_sizes(self) -> Sizes:
+        """Sizes before the first event; the present ones where the state does not know better."""
+        ...
+
+    def initial_parts(self) -> dict[str, int]:
+        """Name of the part -> size before the first event that targets refer to; goes into checkpoints."""
+        ...
+
+    def part_costs(self) -> Mapping[str, Mapping[str, int]]:
+        """Name of the part -> name of the cost -> what the part costs, for tables."""
+        ...
+
+    def place(self, part: str) -> tuple[str, str]:
+        """Row and column of a part in a table of all parts, in words for a person."""
+        ...
+
+    def summary(self, sizes: Sizes) -> Sequence[tuple[str, str]]:
+        """What the whole costs, as pairs of a label and a text."""
+        ...
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that a cut may touch, by their dotted path in the model, in a fixed order."""
+        ...
+
+    def param_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """All trainable parameters by optimizer name: the truth that optimizers are checked against."""
+        ...
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Tensors beside the parameters that are cut with them and that no optimizer knows; a copy of the mapping."""
+        ...
+
+    def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """Puts such tensors in place."""
+        ...
+
+    def check(self) -> None:
+        """Checks that the model can be cut.
+
+        Raises:
+            ValueError: Names the tensor that is not finite.
+        """
+        ...
+
+    def targets(self, recipe: Recipe_contra) -> dict[str, int]:
+        """Name of the part -> size after the last event; empty where the evidence of each event decides.
+
+        Raises:
+            ValueError: If a target does not fit the model. Names the option.
+        """
+        ...
+
+    def aim(self, recipe: Recipe_contra, event: ScheduledEvent) -> str:
+        """How far an event goes, in a few words that follow its step."""
+        ...
+
+    def gather(self, recipe: Recipe_contra, seed: int) -> Any:
+        """What a cut is judged by, without touching the run's random state or the order of its data."""
+        ...
+
+    def prepare(
+        self, recipe: Recipe_contra, event: ScheduledEvent, evidence: Any, optimizers: Optimizers, seed: int
+    ) -> Change:
+        """Chooses what leaves and prepares its removal; changes nothing.
+
+        Args:
+            recipe: How to cut.
+            event: How far to go.
+            evidence: What `gather` gave.
+            optimizers: Optimizers over the model's parameters.
+            seed: Seed of the event.
+
+        Raises:
+            ValueError: If the cut is impossible.
+        """
+        ...
+
+    def scores(self, recipe: Recipe_contra, evidence: Any) -> tuple[Optional[str], dict[str, Tensor]]:
+        """Name of the score, and name of the part -> score of each of its units, on the CPU, for a person to look at.
+
+        A rule without scores has no name and no scores.
+        """
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Column of the table of parts -> all values of its parameters, flat, on the CPU, for a person to look at."""
+        ...
+
+    def after_step(self) -> None:
+        """Restores what an optimizer step must not change."""
+        ...
+
+    def synced(self) -> None:
+        """Brings the model's own notes of its sizes in line with the tensors, after parameters were replaced."""
+        ...
+
+    def detached(self, device: Optional[torch.device] = None) -> "Subject[Recipe_contra]":
+        """A copy that no optimizer knows, with a state of its own, ready for rendering.
+
+        Args:
+            device: Where it lives. None: where the model does.
+        """
+        ...
+
+
+class Measure(Protocol):
+    """Quality of a model as name -> value."""
+
+    description: str
+    """What it is measured on."""
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """Measures without touching the run's random state or the order of its data."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BufferEdit:
+    """A tensor that no optimizer knows and that is cut like the parameters beside it."""
+
+    owner: MutableMapping[str, Any]
+    """Mapping that holds the tensor, for example a module's `_buffers`."""
+    name: str
+    """Its name there."""
+    new: Shaped[Tensor, "..."]
+    """What takes its place."""
+
+    def apply(self) -> None:
+        """Puts the new tensor in place."""
+        self.owner[self.name] = self.new
+
+
+@dataclass
+class Slicing:
+    """The change of a subject whose parameters are only sliced: edits, optimizers, buffers."""
+
+    subject: Subject[Any]
+    edits: Sequence[ParameterEdit]
+    rebind: RebindPlan
+    buffers: Sequence[BufferEdit] = ()
+    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rewind snapshot, cut down to what stays."""
+    report: Sequence[Any] = ()
+
+    @property
+    def removes(self) -> bool:
+        """Whether a parameter becomes smaller."""
+        return bool(self.edits)
+
+    def apply(self) -> None:
+        """Carries the cut out."""
+        for edit in self.edits:
+            edit.apply()
+        self.rebind.apply()
+        for buffer in self.buffers:
+            buffer.apply()
+        self.subject.state.rewind_snapshot = dict(self.snapshot)
+        self.subject.synced()

@@ -1,0 +1,294 @@
+"""Options that every kind of pruning has, and what they are resolved to.
+
+A group of options is one dataclass with its rules. An option that is not given is None, so that a resumed run can tell
+what is given again; its default stands in the field's metadata, once, and in the help from there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_type_hints
+
+import tyro
+from nerfstudio.configs.base_config import PrintableConfig
+from typing_extensions import Self
+
+from nerfstudio_prune.core.events import RecoveryMode
+from nerfstudio_prune.core.schedule import ScheduleKind
+
+Rule = tuple[Sequence[str], Callable[[Any], bool], str]
+"""Names of options, what holds for a value that is given, and that in words."""
+
+C = TypeVar("C", bound=type)
+
+
+def option(default: Any, text: Optional[str] = None) -> Any:
+    """A field that is None until it is given.
+
+    Args:
+        default: Value where neither a person nor a preset says anything.
+        text: What the help says in place of that value.
+    """
+    return field(default=None, metadata={"default": default, "text": text or f"{default}"})
+
+
+def with_help(cls: C) -> C:
+    """Class decorator, above `dataclass`: lets `--help` show the defaults of the fields made by `option`."""
+    for f in fields(cls):
+        if "text" in f.metadata and f.name in vars(cls).get("__annotations__", {}):
+            hint = get_type_hints(cls, include_extras=True)[f.name]
+            shown = tyro.conf.arg(help_behavior_hint=f"(default: {f.metadata['text']})")
+            cls.__annotations__[f.name] = Annotated[hint, shown]
+    return cls
+
+
+def at_least(bound: float) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers with a least value."""
+    return lambda value: value >= bound, f"at least {bound:g}"
+
+
+def above(bound: float) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers above a bound."""
+    return lambda value: value > bound, f"above {bound:g}"
+
+
+SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "in [0, 1]")
+PART: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value <= 1, "in (0, 1]")
+
+
+@dataclass
+class Group(PrintableConfig):
+    """A group of options: None stands for what is not given."""
+
+    rules: ClassVar[Sequence[Rule]] = ()
+    """What holds for the options that the class itself adds."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Option -> default."""
+        return {f.name: f.metadata["default"] for f in fields(cls) if "default" in f.metadata}
+
+    def given(self) -> dict[str, Any]:
+        """Option -> value, of those that are not None."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def filled(self) -> Self:
+        """A copy with the defaults in place of what is not given."""
+        return type(self)(**{**self.defaults(), **self.given()})
+
+    def plain(self) -> dict[str, Any]:
+        """All options as plain values, for a checkpoint."""
+        values = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Self:
+        """Options that `plain` gave, of this or an earlier version; those it does not name stay as they are."""
+        found = {}
+        hints = get_type_hints(cls)
+        for f in fields(cls):
+            kind = hints[f.name]
+            if is_dataclass(kind):
+                found[f.name] = kind.from_plain(values.get(f.name) or {})  # type: ignore[union-attr]
+            elif f.name in values:
+                value = values[f.name]
+                found[f.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**found)
+
+    def check_rules(self, prefix: str) -> None:
+        """Checks each option by the rules of the group that it belongs to.
+
+        Args:
+            prefix: What stands before an option's name on the command line.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        for group in reversed(type(self).__mro__):
+            for names, holds, expected in vars(group).get("rules", ()):
+                for name in names:
+                    value = getattr(self, name)
+                    if value is not None and not holds(value):
+                        raise ValueError(f"{prefix}{name} must be {expected}, got {value}")
+
+
+@with_help
+@dataclass
+class ScheduleOptions(Group):
+    """When pruning happens, and in how many events."""
+
+    start_step: Optional[int] = option(
+        None, "15 % of max_num_iterations, or the first step of a resumed run if that is later"
+    )
+    """Training step at whose end the first event happens."""
+    auto_start: Optional[float] = option(None, "off")
+    """Start as soon as the training PSNR rises by less than this many dB within 5 % of the run, > 0; all events move
+    forward, and start_step is the latest step for the first."""
+    stop_step: Optional[int] = option(
+        None,
+        "half of max_num_iterations, or, if the first event lies less than 10 % of the run before that, half-way "
+        "between it and the end of the run",
+    )
+    """Training step at whose end the last event happens."""
+    num_events: Optional[int] = option(None, "the preset's, else 1 for one-shot and 4 for the others")
+    """Number of events."""
+    schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else one-shot")
+    """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
+    round_to: Optional[int] = option(1)
+    """Sizes that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
+
+    rules: ClassVar[Sequence[Rule]] = (
+        (("num_events", "round_to"), *at_least(1)),
+        (("start_step", "stop_step"), *at_least(0)),
+        (("auto_start",), *above(0)),
+    )
+
+
+@with_help
+@dataclass
+class RecoveryOptions(Group):
+    """How to go on after an event."""
+
+    recovery: Optional[RecoveryMode] = option("continue")
+    """How to go on: continue (inherit weights and moments), retrain (inherit weights, clear moments, restart the
+    scheduler), rewind (what stays takes the weights of rewind_step), scratch (new initialisation)."""
+    rewind_step: Optional[int] = option(0)
+    """Training step at whose end the weights for recovery rewind are kept."""
+    recovery_lr: Optional[float] = option(None, "as it was")
+    """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there."""
+    recovery_decay: Optional[int] = option(0, "0, recovery_lr is there to stay")
+    """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
+    rewinding."""
+    recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else 1")
+    """Factor on the learning rate from an event on, > 0; with several events it grows with the share of the cut that is
+    done. Narrow layers bear larger rates: half the width about twice the rate. What is logged as learning rate is
+    the schedule's, without it."""
+    recovery_warm_up: Optional[int] = option(0)
+    """Training steps after an event in which the learning rate rises from zero to what it would be."""
+
+    rules: ClassVar[Sequence[Rule]] = (
+        (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0)),
+        (("recovery_lr", "recovery_lr_factor"), *above(0)),
+    )
+
+    def check_recovery(self) -> None:
+        """Checks that the options about rates do not contradict each other.
+
+        Raises:
+            ValueError: Names the options.
+        """
+        if self.recovery_decay and self.recovery_lr is None:
+            raise ValueError(
+                f"prune.recovery_decay {self.recovery_decay} has no effect without prune.recovery_lr, the rate that it "
+                "starts from; give it, or leave the decay away"
+            )
+        if self.recovery_lr is not None and not self.recovery_decay and self.recovery_lr_factor not in (None, 1):
+            raise ValueError(
+                f"prune.recovery_lr {self.recovery_lr} and prune.recovery_lr_factor {self.recovery_lr_factor} both say "
+                "what the rate is from an event on; give one, or a prune.recovery_decay between the two"
+            )
+
+
+@dataclass
+class RunOptions(Group):
+    """Options of the run at hand, which a stored plan says nothing about."""
+
+    on_error: Literal["stop", "continue"] = "stop"
+    """When an event fails (the network is then as before): stop the training, or go on without that event."""
+    num_eval_rays: int = 2048
+    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+
+    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the engine needs of options that are filled in and resolved; subjects add what their cuts need."""
+
+    options: Mapping[str, Any]
+    """All options in force as plain values, for checkpoints and records."""
+    strategy: str
+    """Name of the strategy; `none` where nothing is planned."""
+    score: Optional[str]
+    """Name of the score; None for a rule without one."""
+    rule: str
+    """What is chosen and how, in a few words."""
+    target: str
+    """How far, in a few words."""
+    schedule: ScheduleKind
+    start_step: Optional[int]
+    stop_step: Optional[int]
+    num_events: Optional[int]
+    round_to: int
+    auto_start: Optional[float]
+    recovery: RecoveryMode
+    rewind_step: int
+    recovery_lr: Optional[float]
+    recovery_decay: int
+    recovery_lr_factor: float
+    recovery_warm_up: int
+    on_error: Literal["stop", "continue"]
+    seed: Optional[int]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether there is anything to plan."""
+        return self.strategy != "none"
+
+
+@dataclass
+class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
+    """Base of the options of a subject; adds what resuming has to know of them."""
+
+    merged: ClassVar[Set[str]] = frozenset()
+    """Groups within the options of which those that are not given again hold on their own."""
+
+    preset: Optional[str] = None
+    strategy: Optional[str] = None
+    seed: Optional[int] = None
+
+    def stored(self) -> dict[str, Any]:
+        """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
+        names = {f.name for f in fields(RunOptions)}
+        return {name: value for name, value in self.plain().items() if name not in names}
+
+    def with_stored(self, values: Mapping[str, Any]) -> Self:
+        """A filled copy with options that `stored` gave, of this or an earlier version; those of the run are kept."""
+        own = {f.name: getattr(self, f.name) for f in fields(RunOptions)}
+        return type(self).from_plain({**values, **own}).filled()
+
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Stored options with what an earlier version did not store."""
+        return {**cls(**cls.defaults()).stored(), **values}
+
+    @classmethod
+    def completed_given(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, of a version that stored only what was in force."""
+        return dict(values)
+
+    @classmethod
+    def replaced(cls, name: str, value: Any) -> Set[str]:
+        """Options that were given earlier and do not hold any more when an option is given again.
+
+        Args:
+            name: The option.
+            value: Its new value.
+        """
+        raise NotImplementedError
+
+    def validate(self) -> None:
+        """Checks everything that does not depend on the network or the run.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        raise NotImplementedError
+
+    def resolve(self) -> Recipe:
+        """What the options come to.
+
+        Raises:
+            ValueError: If they contradict each other.
+        """
+        raise NotImplementedError

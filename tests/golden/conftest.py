@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden.runs import canary
 
 from nerfstudio_prune.method.host_state import reset_host
 
@@ -22,6 +23,12 @@ def one_thread() -> Iterator[None]:
 def scene_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cache folder of the demo scene, rendered once for all tests."""
     return tmp_path_factory.mktemp("scene")
+
+
+@pytest.fixture(scope="session")
+def rounding(one_thread: None) -> str:
+    """How torch rounds here; hashes of runs can only be compared where that is the same."""
+    return canary()
 
 
 @pytest.fixture(autouse=True)

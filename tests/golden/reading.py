@@ -6,6 +6,7 @@ file is what follows; recorded hashes and saved runs stay as they are.
 """
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any, Optional
 
 from nerfstudio_prune.core.curve import TrainingCurve
@@ -77,6 +78,25 @@ def widths_of(model: Any) -> dict[str, int]:
 def living_edges_of(model: Any) -> dict[str, int]:
     """Name of each masked parameter -> weights that live."""
     return {name: int(mask.sum()) for name, mask in sorted(model.prune_state.edge_masks.items())}
+
+
+def given_of(config: Any) -> dict[str, Any]:
+    """Options of pruning that a configuration of a run gives: name -> value; groups of options as mappings.
+
+    Raises:
+        ValueError: If they contradict each other.
+        TypeError: If one of them is none that this version knows.
+    """
+    prune = config.pipeline.prune
+    type(prune)(**vars(prune)).validate()
+    values = {name: _given(value) for name, value in vars(prune).items()}
+    return plain({name: value for name, value in values.items() if value not in (None, {})})
+
+
+def _given(value: Any) -> Any:
+    if not is_dataclass(value):
+        return value
+    return {name: part for name, part in vars(value).items() if part is not None}
 
 
 def field_target(**options: Any) -> Any:

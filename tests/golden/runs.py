@@ -133,7 +133,7 @@ def passed(
 
     def noted(step: int) -> Any:
         outputs, losses, metrics = losses_of(step=step)
-        values = {name: np.float32(float(value)).tobytes().hex() for name, value in sorted(losses.items())}
+        values = {name: np.float32(value.item()).tobytes().hex() for name, value in sorted(losses.items())}
         part.losses.append(values)
         return outputs, losses, metrics
 

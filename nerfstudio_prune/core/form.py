@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Field:
     """Whether a number is chosen on a line."""
 
 
+@runtime_checkable
 class Form(Protocol):
     """The fields of a subject, and what their values come to. Options are those of the subject's methods."""
 

@@ -6,7 +6,7 @@ measures, applies and records; it knows no network.
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -21,6 +21,7 @@ Recipe_contra = TypeVar("Recipe_contra", contravariant=True)
 """The resolved options of a subject's cut."""
 
 
+@runtime_checkable
 class Optimizers(Protocol):
     """Live optimizers and the host's second list of the same parameters, by name; Nerfstudio's `Optimizers` is one."""
 
@@ -43,6 +44,7 @@ class NoOptimizers:
     parameters: Mapping[str, list[nn.Parameter]] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Change(Protocol):
     """A cut that is prepared and checked. `apply` only assigns and brings in line what depends on sizes."""
 
@@ -61,6 +63,7 @@ class Change(Protocol):
         ...
 
 
+@runtime_checkable
 class Subject(Protocol[Recipe_contra]):
     """What is pruned: neurons, single weights, points, or whatever else has parts with sizes."""
 
@@ -211,6 +214,7 @@ class Subject(Protocol[Recipe_contra]):
         ...
 
 
+@runtime_checkable
 class Measure(Protocol):
     """Quality of a model as name -> value."""
 

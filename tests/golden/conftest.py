@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden.runs import canary
 
-from nerfstudio_prune.method.host_state import reset_host
+from nerfstudio_prune.engine.host import reset_host
 
 
 @pytest.fixture(scope="session", autouse=True)

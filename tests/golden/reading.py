@@ -10,9 +10,8 @@ from dataclasses import is_dataclass
 from typing import Any, Optional
 
 from nerfstudio_prune.core.curve import TrainingCurve
-from nerfstudio_prune.method.config import FieldTargetConfig
-from nerfstudio_prune.method.cut import Cut
-from nerfstudio_prune.method.teacher_config import TeacherConfig
+from nerfstudio_prune.nerf.config import FieldTargetConfig
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 
 
 def plain(value: Any) -> Any:
@@ -39,9 +38,9 @@ def plain_event(event: Any) -> dict[str, Any]:
         "strategy": event.strategy,
         "recovery": event.recovery,
         "options": plain(event.options),
-        "sizes": [plain(event.sizes_before), plain(event.sizes_after)],
-        "parameters": [event.parameters_before, event.parameters_after],
-        "macs_per_ray": [event.macs_per_ray_before, event.macs_per_ray_after],
+        "sizes": [plain(sizes.parts) for sizes in (event.before, event.after)],
+        "parameters": [sizes.costs.get("parameters", 0) for sizes in (event.before, event.after)],
+        "macs_per_ray": [sizes.costs.get("macs_per_ray", 0) for sizes in (event.before, event.after)],
         "metrics": [plain(event.metrics_before), plain(event.metrics_after)],
         "error": event.error,
     }
@@ -77,7 +76,7 @@ def widths_of(model: Any) -> dict[str, int]:
 
 def living_edges_of(model: Any) -> dict[str, int]:
     """Name of each masked parameter -> weights that live."""
-    return {name: int(mask.sum()) for name, mask in sorted(model.prune_state.edge_masks.items())}
+    return {name: int(mask.sum()) for name, mask in sorted(model.prune_state.masks.items())}
 
 
 def given_of(config: Any) -> dict[str, Any]:
@@ -124,7 +123,8 @@ def ask(trainer: Any, name: str, **cut: Any) -> None:
         cut: For `prune` and `retarget`: strategy, score, refit, target (the option's name), value and, if it is not 1,
             recovery_lr_factor.
     """
-    trainer.pipeline.steering.request(name, Cut(**cut) if cut else None)
+    values = {"lr_factor": cut.pop("recovery_lr_factor", 1.0), **cut} if cut else None
+    trainer.pipeline.steering.request(name, values)
 
 
 def refused(trainer: Any) -> str:
@@ -135,4 +135,4 @@ def refused(trainer: Any) -> str:
 
 def pause(trainer: Any, paused: bool) -> None:
     """Lets planned events wait, or not any more."""
-    trainer.pipeline.controller.paused = paused
+    trainer.pipeline.controller.run.paused = paused

@@ -13,7 +13,7 @@ import torch
 from golden.reading import ask, events_of, field_target, pause, refused, teacher, watch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from tiny_run import after_each_step, before_each_step, make_config, resume, start, tiny_parameters
+from support.tiny_run import after_each_step, before_each_step, make_config, resume, start, tiny_parameters
 
 ASPECTS = ("losses", "weights", "events")
 Options = dict[str, Any]

@@ -20,7 +20,7 @@ import yaml
 from golden.reading import events_of, field_target, living_edges_of, teacher, widths_of
 from golden.runs import Part, by_hand, canary, decaying, hashes, passed
 from nerfstudio.utils.eval_utils import eval_setup
-from tiny_run import make_config, rays
+from support.tiny_run import make_config, rays
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 EXPECTED = "expected.json"

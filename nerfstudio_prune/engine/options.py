@@ -247,6 +247,12 @@ class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
     strategy: Optional[str] = None
     seed: Optional[int] = None
 
+    def shared(self) -> dict[str, Any]:
+        """What every recipe takes over as it is from options that are filled in."""
+        own = {"options", "score", "rule", "target"}
+        names = (f.name for f in fields(Recipe) if f.name not in own)
+        return {"options": self.stored(), **{name: getattr(self, name) for name in names}}
+
     def stored(self) -> dict[str, Any]:
         """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
         names = {f.name for f in fields(RunOptions)}

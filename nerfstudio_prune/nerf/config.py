@@ -384,8 +384,8 @@ class PruneConfig(PruneOptions, EdgeOptions, ShrinkageOptions, CalibrationOption
             ValueError: If there is no such preset, strategy or score.
         """
         o: Any = self.filled()
-        shared: dict[str, Any] = {name: getattr(o, name) for name in _RECIPE}
-        shared.update(options=o.stored(), groups=tuple(o.groups), teacher=o.teacher.resolve(), moments=o.refit_moments)
+        shared: dict[str, Any] = o.shared()
+        shared.update(groups=tuple(o.groups), teacher=o.teacher.resolve(), moments=o.refit_moments)
         shared.update(shrink_steps=0 if o.strategy in (EDGE, "none") else o.shrink_steps, shrink_weight=o.shrink_weight)
         if o.strategy == "none":
             return FieldRecipe(**shared, score=None, rule="none", target=o.target_text)
@@ -432,10 +432,3 @@ class PruneConfig(PruneOptions, EdgeOptions, ShrinkageOptions, CalibrationOption
             coarse_error_weight=o.coarse_error_weight,
             min_width=o.min_width,
         )
-
-
-_RECIPE = (
-    "strategy schedule start_step stop_step num_events round_to auto_start recovery rewind_step recovery_lr "
-    "recovery_decay recovery_lr_factor recovery_warm_up on_error seed"
-).split()
-"""Options that a recipe takes over as they are."""

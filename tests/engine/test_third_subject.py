@@ -1,0 +1,252 @@
+"""The engine serves whatever stands behind the protocol: here a cloud of points, of which it has no line."""
+
+import io
+from collections.abc import Iterator
+from threading import Lock
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import pytest
+import torch
+from support.host_fixtures import clean_host  # noqa: F401
+from support.point_cloud import CloudConfig, CloudSubject, PointCloud, adams
+
+from nerfstudio_prune.core.curve import TrainingCurve
+from nerfstudio_prune.core.events import PruneState, Sizes
+from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.resuming import take_up
+from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.viewer.session import Session
+from nerfstudio_prune.viewer.texts import state_text
+
+COUNT = 64
+
+
+class Quality:
+    """Minus the loss, so that a cut shows."""
+
+    description = "all points"
+
+    def __call__(self, model: PointCloud) -> dict[str, float]:
+        return {"psnr": -float(model.loss().detach())}
+
+
+class Training:
+    """The host's loop in miniature; after every step optimizers and model are held against each other."""
+
+    def __init__(self, count: int = COUNT, steps: int = 12, state: Optional[dict[str, Any]] = None, **given: Any):
+        saved = state or {"step": -1}
+        self.cloud = PointCloud(len(saved["model"]["seen"]) if state else count)
+        self.optimizers = adams(self.cloud)
+        if state:
+            self.cloud.load_state_dict(saved["model"])
+            for name, optimizer in self.optimizers.optimizers.items():
+                optimizer.load_state_dict(saved["optimizers"][name])
+        self.first_step, self.steps = saved["step"] + 1, steps
+        self.subject = CloudSubject(self.cloud)
+        run = take_up(
+            self.cloud.prune_state,
+            CloudConfig(**given),
+            lambda options: self.subject,
+            self.optimizers,
+            0,
+            self.first_step,
+            steps,
+        )
+        self.controller = PruneController(run, Quality(), lambda: 1, watched=True)
+        self.steering = Steering(self.controller)
+        self.seed = 0
+        self.datamanager = None
+        self.measure = Quality()
+
+    @property
+    def options(self) -> Any:
+        return self.controller.run.options
+
+    @property
+    def state(self) -> PruneState:
+        return self.cloud.prune_state
+
+    def passed(self, until: int) -> "Training":
+        """Goes on up to and including a step."""
+        for step in range(self.controller.run.step + (self.controller.run.step > self.first_step), until + 1):
+            self.step(step)
+        return self
+
+    def step(self, step: int) -> None:
+        self.controller.before_step(step)
+        self.optimizers.zero_grad_all()
+        self.cloud.loss().backward()
+        for optimizer in self.optimizers.optimizers.values():
+            optimizer.step()
+        before = {k: (p, self.moments(k)) for k, p in self.cloud.points.items()}
+        seen = self.cloud.seen
+        self.controller.on_step(step)
+        self.steering.on_step(step)
+        if len(self.cloud.seen) < len(seen):
+            self.check_slices(seen, before)
+        check_optimizers(self.optimizers.optimizers, self.optimizers.parameters, self.subject.param_groups())
+        assert {len(t) for t in (*self.cloud.points.values(), self.cloud.seen)} == {len(self.cloud.seen)}
+
+    def moments(self, name: str) -> dict[str, torch.Tensor]:
+        optimizer = self.optimizers.optimizers[name]
+        (parameter,) = optimizer.param_groups[0]["params"]
+        return {key: value.clone() for key, value in optimizer.state[parameter].items()}
+
+    def check_slices(self, seen: torch.Tensor, before: dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
+        """Points and moments are those of the points that stay, as the buffer that was cut with them tells."""
+        keep = torch.searchsorted(seen, self.cloud.seen)
+        assert torch.equal(seen[keep], self.cloud.seen)
+        for name, (old, moments) in before.items():
+            assert torch.equal(self.cloud.points[name], old[keep])
+            found = self.moments(name)
+            assert torch.equal(found["exp_avg"], moments["exp_avg"][keep])
+            assert torch.equal(found["exp_avg_sq"], moments["exp_avg_sq"][keep])
+            assert float(found["step"]) == float(moments["step"])
+
+    def saved(self) -> dict[str, Any]:
+        buffer = io.BytesIO()
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()}
+        step = self.controller.run.step
+        torch.save({"model": self.cloud.state_dict(), "optimizers": optimizers, "step": step}, buffer)
+        buffer.seek(0)
+        return torch.load(buffer, weights_only=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums over several threads need not be reproducible."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def sizes_of(training: Training) -> list[tuple[int, int, int]]:
+    """Step, points before and after of each event."""
+    return [(e.step, e.before.parts["cloud"], e.after.parts["cloud"]) for e in training.state.history]
+
+
+def test_one_shot(capsys: pytest.CaptureFixture[str]) -> None:
+    """The simplest plan: once, to the target, recorded with its sizes, its quality and its options."""
+    training = Training(start_step=4).passed(11)
+    (event,) = training.state.history
+    assert (event.step, event.before, event.after) == (4, Sizes({"cloud": 64}, {"points": 64}), event.after)
+    assert event.after == Sizes({"cloud": 32}, {"points": 32}) and training.state.phase == "recovery"
+    assert event.metrics_before["psnr"] < event.metrics_after["psnr"] < 0
+    assert event.options["keep"] == 0.5 and event.options["score"] == "opacity" and event.error == ""
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Pruning plan: importance, recovery continue, step 4: to 32 points (phase dense)" in text
+    assert "│ cloud │ 64 → 32 │ 64 → 32 │" in text and "2.00x fewer points, PSNR" in text
+
+
+def test_gradual() -> None:
+    """A cubic plan of three: sizes follow 1 - (1 - t)^3 of Zhu and Gupta, floored by exact fractions."""
+    training = Training(schedule="cubic", num_events=3, start_step=2, stop_step=8, keep=0.25).passed(11)
+    shares = [19 / 27, 26 / 27, 1]
+    after = [64 - int(48 * share) for share in shares]
+    assert after[-1] == 16
+    assert sizes_of(training) == [(2, 64, after[0]), (5, after[0], after[1]), (8, after[1], 16)]
+
+
+def test_by_hand_undo_and_go_on() -> None:
+    """A person cuts beside the plan, goes back, and everything is as it was, moments and buffer included; the plan then
+    happens as if nothing had been."""
+    plain, steered = Training(start_step=9).passed(11), Training(start_step=9).passed(2)
+    steered.steering.request("prune", {"keep": 0.25})
+    steered.step(3)
+    assert sizes_of(steered) == [(3, 64, 16)] and "64 → 16 points" in steered.steering.message.text
+    kept = steered.controller.kept
+    assert kept is not None and len(kept.view(torch.device("cpu")).seen) == 64
+    steered.step(4)
+    steered.controller.undo(4)
+    before = Training(start_step=9).passed(3)
+    for name, p in steered.cloud.points.items():
+        assert torch.equal(p, before.cloud.points[name])
+        assert all(torch.equal(v, before.moments(name)[k]) for k, v in steered.moments(name).items())
+    assert torch.equal(steered.cloud.seen, torch.arange(64.0)) and steered.state.history == []
+    for step in range(5, 12):
+        steered.step(step)
+    assert sizes_of(steered) == sizes_of(plain) == [(9, 64, 32)]
+
+
+def test_pause_and_another_target() -> None:
+    """A paused plan waits and an overdue event happens when it goes on; another target changes what is to come."""
+    training = Training(start_step=3).passed(2)
+    training.controller.run.paused = True
+    training.passed(5)
+    assert training.state.history == [] and training.controller.obstacle("retarget") == ""
+    training.steering.request("retarget", {"keep": 0.75})
+    training.passed(6)
+    assert "goes to keep 0.75" in training.steering.message.text
+    training.controller.run.paused = False
+    training.passed(7)
+    assert sizes_of(training) == [(7, 64, 48)]
+    assert training.state.options["keep"] == 0.75 and training.state.given == {"start_step": 3, "keep": 0.75}
+
+
+def test_impossible_requests_change_nothing() -> None:
+    """What is out of range is refused in words, and neither cloud nor plan hears of it."""
+    training = Training(start_step=9).passed(2)
+    training.steering.request("prune", {"keep": 1.5})
+    training.steering.request("undo")
+    training.passed(3)
+    assert training.steering.message.error and "no network is kept" in training.steering.message.text
+    assert training.state.history == [] and len(training.cloud.seen) == 64
+    assert training.controller.obstacle("undo") == "no pruning in this process to undo"
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_resuming(step: int) -> None:
+    """A run that is killed and taken up ends bit for bit like one that was not, events included."""
+    options = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
+    whole = Training(**options).passed(11)
+    half = Training(**options).passed(step)
+    resumed = Training(state=half.saved(), steps=11 - step, **options).passed(11)
+    assert sizes_of(resumed) == sizes_of(whole) == [(3, 64, 48), (6, 48, 32)]
+    for name, p in whole.cloud.points.items():
+        assert torch.equal(p, resumed.cloud.points[name])
+        assert all(torch.equal(v, resumed.moments(name)[k]) for k, v in whole.moments(name).items())
+    assert torch.equal(whole.cloud.seen, resumed.cloud.seen)
+
+
+def test_resuming_with_another_target() -> None:
+    """An option that is given again replaces the plan; what is done stays done."""
+    half = Training(start_step=3, keep=0.75).passed(5)
+    resumed = Training(state=half.saved(), keep=0.5, start_step=3).passed(11)
+    assert sizes_of(resumed) == [(3, 64, 48), (6, 48, 32)]
+    assert resumed.controller.run.origin.endswith("given again: keep)")
+
+
+def test_state_for_the_panel() -> None:
+    """The panel shows a cloud with no line of its own for it."""
+    training = Training(start_step=3).passed(5)
+    pipeline = SimpleNamespace(
+        controller=training.controller,
+        steering=training.steering,
+        seed=0,
+        datamanager=None,
+        options=training.options,
+        subject=training.subject,
+        measure=training.measure,
+    )
+    session = Session(pipeline, Lock(), lambda: "training", lambda: 0)  # type: ignore[arg-type]
+    status = session.status()
+    assert status.sizes.parts == {"cloud": 32} and status.initial.parts == {"cloud": 64}
+    assert status.summary == [("points", "64", "32")] and status.places == {"cloud": ("cloud", "scene")}
+    text = state_text(status)
+    assert "| points | 64 | 32 |" in text and "**recovery**, step 5" in text and "last event: step 3" in text
+    preview = session.preview({"keep": 0.25})
+    assert preview.after.parts == {"cloud": 16} and len(training.cloud.seen) == 32
+    assert preview.score_name == "opacity" and len(preview.scores["cloud"]) == 32
+    assert isinstance(training.controller.curve, TrainingCurve)
+
+
+def test_a_checkpoint_holds_plain_values_only() -> None:
+    """`torch.load(weights_only=True)` is what a careful person opens a checkpoint with; what comes out is the state."""
+    training = Training(schedule="iterative", num_events=3, start_step=2, stop_step=8).passed(3)
+    state = training.saved()["model"]["_extra_state"]
+    assert PruneState.from_dict(state).history == training.state.history
+    assert PruneState.from_dict(state).plan == training.state.plan
+    assert state["format_version"] == 2 and [e["share"] for e in state["plan"]] == [[1, 3], [2, 3], [1, 1]]

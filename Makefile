@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test lint types check report check-report screenshots other-pythons clean
+.PHONY: demo test lint types check report check-report docs screenshots other-pythons clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/ns-prune demo
@@ -27,7 +27,11 @@ report: $(VENV)/installed
 check-report: $(VENV)/installed
 	$(VENV)/bin/ns-prune report benchmarks/results --readme README.md --check
 
-# The README's pictures of the panel; needs Chromium.
+# The pages that are made from the sources.
+docs: $(VENV)/installed
+	$(VENV)/bin/python docs/make_options.py
+
+# The pictures of the panel in its page; needs Chromium.
 screenshots: $(VENV)/installed
 	$(VENV)/bin/python tests/viewer/take_screenshots.py
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from inspect import get_annotations
+from inspect import get_annotations, getdoc
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -44,11 +44,13 @@ def page() -> str:
     for cls, prefixes in _dataclasses().items():
         groups: dict[type, list[Field[Any]]] = {}
         for option in _own_options(cls):
-            groups.setdefault(_homes(cls, option.name)[-1], []).append(option)
+            groups.setdefault(_homes(cls, option.name)[-1][0], []).append(option)
         for home, options in groups.items():
+            first = " ".join((getdoc(home) or home.__name__).partition("\n\n")[0].split())
+            heading, _, more = first.partition(". ")
             before = " and ".join(f"`{prefix}`" for prefix in prefixes)
-            heading = " ".join((parse_from_object(home).short_description or home.__name__).split()).rstrip(".")
-            parts.append(f"## {heading}\n\nAfter {before}:\n\n{_table(cls, options)}")
+            text = f"{more}\n\nAfter {before}:" if more else f"After {before}:"
+            parts.append(f"## {heading.rstrip('.')}\n\n{text}\n\n{_table(cls, options)}")
     return "\n".join(parts)
 
 
@@ -78,10 +80,17 @@ def _own_options(cls: type) -> list[Field[Any]]:
     return [option for option in _options(cls) if not is_dataclass(option.default_factory)]
 
 
-def _homes(cls: type, name: str) -> list[type]:
-    """This project's dataclasses that define an option, the one that it comes from last; none for the host's."""
-    own = [base for base in cls.__mro__ if base.__module__.startswith(PACKAGE)]
-    return [base for base in own if name in get_annotations(base)]
+def _homes(cls: type, name: str) -> list[tuple[type, str]]:
+    """This project's dataclasses that define an option, with its docstring there; none for an option of the host.
+
+    The last one is the group that the option comes from.
+    """
+    found = []
+    for base in cls.__mro__:
+        if base.__module__.startswith(PACKAGE) and name in get_annotations(base):
+            docs = {param.arg_name: param.description or "" for param in parse_from_object(base).params}
+            found.append((base, " ".join(docs.get(name, "").split())))
+    return [home for home in found if home[1]] or found
 
 
 def _table(cls: type, options: list[Field[Any]]) -> str:
@@ -113,18 +122,17 @@ def _type(hint: Any) -> str:
 
 
 def _text_and_default(cls: type, option: Field[Any], hint: Any) -> tuple[str, str]:
-    """Text of an option, and what holds if it is not given: what its last words say, else its value."""
-    home = _homes(cls, option.name)[-1]
-    docs = {param.arg_name: param.description or "" for param in parse_from_object(home).params}
-    text = " ".join(docs[option.name].split())
+    """Text of an option, and what holds if it is not given: what the field or its last words say, else its value."""
+    _, text = _homes(cls, option.name)[-1]
     said = re.search(r"(?:^| )None: (.*)\.$", text)
     if said:
-        value = said[1]
-        return text[: said.start()], f"`{value}`" if _is_value(value, hint) else value
-    default = option.metadata.get("default", option.default)
-    if default is None or default is MISSING:
+        text = text[: said.start()]
+    value = option.metadata.get("text", said[1] if said else None)
+    if value is not None:
+        return text, f"`{value}`" if _is_value(value, hint) else value
+    if option.default is None or option.default is MISSING:
         return text, "—"
-    return text, "`" + (" ".join(map(str, default)) if isinstance(default, tuple) else str(default)) + "`"
+    return text, f"`{' '.join(map(str, option.default)) if isinstance(option.default, tuple) else option.default}`"
 
 
 def _is_value(text: str, hint: Any) -> bool:

@@ -48,11 +48,10 @@ def test_every_page_says_first_what_it_is_for(page: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=page_name)
 def test_modules_and_files_that_are_named_are_there(page: Path) -> None:
-    """Code moves; a page that still names its former place sends its reader astray."""
-    if page.name == "CHANGELOG.md":
-        pytest.skip("it tells of what was")
+    """Code moves; a page that still names its former place sends its reader astray. Only the changes tell of what
+    was."""
     for text in in_code(page.read_text("utf-8")):
         if re.fullmatch(r"nerfstudio_prune(\.\w+)+", text):
             assert pydoc.locate(text) is not None, f"there is no {text}"

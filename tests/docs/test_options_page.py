@@ -32,8 +32,19 @@ def test_every_option_has_a_row_with_a_meaning() -> None:
 
 
 @dataclass
-class Speed:
-    """How fast. Not how far."""
+class Engine:
+    """What every engine has."""
+
+    limit: Optional[float] = None
+
+
+@dataclass
+class Speed(Engine):
+    """How fast. Not how
+    far.
+
+    And much else.
+    """
 
     gear: Literal["low", "high"] = "low"
     """Gear to
@@ -56,7 +67,7 @@ class Car(Speed):
 
     seats: tuple[int, ...] = (1, 2)
     """Seats | places."""
-    name: Optional[str] = field(default=None, metadata={"default": "none yet"})
+    name: Optional[str] = field(default=None, metadata={"text": "none yet"})
     """Name of the car."""
     trailer: Trailer = field(default_factory=Trailer)
     """Behind the car."""
@@ -70,7 +81,7 @@ After `--car.`:
 | option | type | default | meaning |
 | --- | --- | --- | --- |
 | `seats` | int … | `1 2` | Seats \\| places. |
-| `name` | str | `none yet` | Name of the car. |
+| `name` | str | none yet | Name of the car. |
 
 ## What is pulled
 
@@ -83,19 +94,21 @@ After `--car.trailer.`:
 SPEED = """\
 ## How fast
 
+Not how far.
+
 After `--car.`:
 
 | option | type | default | meaning |
 | --- | --- | --- | --- |
-| `gear` | `low`, `high` | `low` | Gear to choose. |
 | `limit` | float | `12.5` | Largest speed, above 0. |
+| `gear` | `low`, `high` | `low` | Gear to choose. |
 """
 
 
 def test_page_of_a_small_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: a group is headed by the first line of the dataclass that it comes from, inherited options stay in
+    """By hand: a group is headed by the first sentence of the dataclass that it comes from, inherited options stay in
     their own group, the last words of a docstring or the value are the default, and options of options have their
-    prefix."""
+    prefix. A base that says nothing of an option is no group."""
     monkeypatch.setattr(make_options, "PACKAGE", __name__)
     monkeypatch.setattr(make_options, "SECTIONS", {"--car.": Car})
     assert make_options.page() == "\n".join([make_options.INTRODUCTION, SPEED, PAGE])

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_stock_method_is_untouched_by_the_example(strategy_module: ModuleType) -
     """The example copies the method; changing the registered one would change every later run of the process."""
     from nerfstudio_prune.method_configs.nerf_prune import nerf_prune  # type: ignore[import-not-found]  # noqa: PLC0415
 
-    assert nerf_prune.config.pipeline.prune.strategy is None
+    config: Any = nerf_prune.config
+    assert config.pipeline.prune.strategy is None
 
 
 def test_own_score_is_found_by_its_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nerfstudio.configs.method_configs import all_methods
-from support.pages import PAGES, ROOT, anchors, in_code, links, page_name, tokens
+from support.pages import PAGES, ROOT, anchors, inline_code, links, page_name, tokens
 
 importlib.import_module("nerfstudio_prune.nerf.pipeline")
 
@@ -52,7 +52,7 @@ def test_every_page_says_first_what_it_is_for(page: Path) -> None:
 def test_modules_and_files_that_are_named_are_there(page: Path) -> None:
     """Code moves; a page that still names its former place sends its reader astray. Only the changes tell of what
     was."""
-    for text in in_code(page.read_text("utf-8")):
+    for text in inline_code(page):
         if re.fullmatch(r"nerfstudio_prune(\.\w+)+", text):
             assert pydoc.locate(text) is not None, f"there is no {text}"
         elif re.fullmatch(r"[\w.-]+(/[\w.-]+)*/[\w.-]+\.(py|md|json|toml)", text):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nerfstudio.configs.method_configs import all_methods
-from support.pages import ROOT, in_code, section, table_rows
+from support.pages import ROOT, in_code, inline_code, section, table_rows
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.engine.resuming import FOLLOWING, RUN_OPTIONS
@@ -143,5 +143,5 @@ def test_make_targets_are_all_told() -> None:
     page = ROOT / "CONTRIBUTING.md"
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     rows = set(first_names(section(page, "Contributing")))
-    told = rows | {text.removeprefix("make ") for text in in_code(page.read_text("utf-8"))}
+    told = rows | {text.removeprefix("make ") for text in inline_code(page)}
     assert rows <= set(phony.split()) <= told

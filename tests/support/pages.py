@@ -79,6 +79,12 @@ def table_rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for i, row in enumerate(rows) if i not in heads and i - 1 not in heads]
 
 
+def inline_code(page: Path) -> list[str]:
+    """What stands as code within the texts of a page."""
+    inline = [child for token in tokens(page) for child in token.children or ()]
+    return [token.content for token in inline if token.type == "code_inline"]
+
+
 def in_code(text: str) -> list[str]:
-    """What stands between backticks."""
+    """What stands between backticks in a text without fenced blocks."""
     return re.findall(r"`([^`]+)`", text)

@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test lint types check report check-report docs screenshots other-pythons clean
+.PHONY: demo test lint types check report check-report screenshots other-pythons clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/ns-prune demo
@@ -28,6 +28,7 @@ check-report: $(VENV)/installed
 	$(VENV)/bin/ns-prune report benchmarks/results --readme README.md --check
 
 # The pages that are made from the sources.
+.PHONY: docs
 docs: $(VENV)/installed
 	$(VENV)/bin/python docs/make_options.py
 

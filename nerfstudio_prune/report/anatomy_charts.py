@@ -25,16 +25,16 @@ def weights(study: Study) -> Optional[tuple[Figure, str, str]]:
     run = _described(study)
     if run is None or run.anatomy is None or sum(run.anatomy.histogram_counts) == 0:
         return None
-    edges, counts = run.anatomy.histogram_edges, run.anatomy.histogram_counts
+    bounds, counts = run.anatomy.histogram_edges, run.anatomy.histogram_counts
     total = sum(counts)
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    axes.stairs([100 * count / total for count in counts], edges, fill=True, color=colour(0), alpha=0.75)
-    limit = next(edge for i, edge in enumerate(edges[1:], 1) if sum(counts[:i]) >= 0.998 * total)
+    axes.stairs([100 * count / total for count in counts], bounds, fill=True, color=colour(0), alpha=0.75)
+    limit = next(bound for i, bound in enumerate(bounds[1:], 1) if sum(counts[:i]) >= 0.998 * total)
     axes.set_xlim(0, max(limit, 0.11))
     shares = []
     for threshold, line in ((0.05, (0, (4, 3))), (0.1, (0, (1, 2)))):
-        share = 100 * share_below(edges, counts, threshold)
+        share = 100 * share_below(bounds, counts, threshold)
         axes.axvline(
             threshold, color=NEUTRAL, linewidth=1.2, linestyle=line, label=f"{threshold:g}: {share:.0f} % below"
         )
@@ -50,10 +50,10 @@ def weights(study: Study) -> Optional[tuple[Figure, str, str]]:
     return figure, "Histogram of the absolute values of the weights", caption
 
 
-def share_below(edges: list[float], counts: list[int], threshold: float) -> float:
+def share_below(bounds: list[float], counts: list[int], threshold: float) -> float:
     """Share of the values below a threshold; values are taken as spread evenly within their bin."""
     below = 0.0
-    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+    for low, high, count in zip(bounds, bounds[1:], counts, strict=False):
         below += (
             count * min(max((threshold - low) / (high - low), 0.0), 1.0) if high > low else count * (low < threshold)
         )

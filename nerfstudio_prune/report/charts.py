@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from statistics import fmean, stdev
 from typing import Any, Optional
 
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from nerfstudio_prune.report.anatomy_charts import scores, speed, weights
 from nerfstudio_prune.report.markup import escape
 from nerfstudio_prune.report.plots import NEUTRAL, WIDTH, Plot, colour, marker, short, style, to_svg
 from nerfstudio_prune.report.stats import number
-from nerfstudio_prune.report.study import Arm, Study, psnr
+from nerfstudio_prune.report.study import SIZED_ROLES, Arm, Study, psnr
 from nerfstudio_prune.report.tables import sizes_of
 
 DODGE = 1.055
@@ -51,8 +52,7 @@ def _looks(arms: list[Arm]) -> dict[str, int]:
 
 
 def _shown(study: Study) -> list[Arm]:
-    roles = ("dense", "pruned", "masked", "small", "small-equal-time")
-    return [arm for arm in study.arms if arm.first.role in roles]
+    return [arm for arm in study.arms if arm.first.role in SIZED_ROLES]
 
 
 def _frontier(study: Study) -> Optional[tuple[Figure, str, str]]:
@@ -118,8 +118,7 @@ def _size_axis(axes: Axes, values: list[int], title: str) -> None:
 
 
 def _recovery(study: Study) -> Optional[tuple[Figure, str, str]]:
-    roles = ("pruned", "masked", "edges", "peer")
-    arms = [arm for arm in study.arms if arm.first.role in roles and arm.at("right after", psnr).mean is not None]
+    arms = [arm for arm in study.arms if arm.at("right after", psnr).mean is not None]
     if not arms:
         return None
     # Arms of different ratios stand apart.
@@ -228,12 +227,9 @@ def _curve(axes: Axes, arm: Arm, shade: str, line: Any) -> None:
             seen[point.step] = seen.get(point.step, 0) + 1
             by_step.setdefault((point.step, seen[point.step]), []).append((point.train_seconds, point.psnr))
     points = [values for _, values in sorted(by_step.items()) if len(values) == arm.n]
-    seconds = [math.fsum(s for s, _ in values) / len(values) for values in points]
-    means = [math.fsum(p for _, p in values) / len(values) for values in points]
-    spreads = [
-        math.sqrt(math.fsum((p - mean) ** 2 for _, p in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-        for values, mean in zip(points, means, strict=True)
-    ]
+    seconds = [fmean(s for s, _ in values) for values in points]
+    means = [fmean(p for _, p in values) for values in points]
+    spreads = [stdev(p for _, p in values) if len(values) > 1 else 0.0 for values in points]
     axes.plot(seconds, means, color=shade, linestyle=line, linewidth=1.4)
     if arm.n > 1:
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))

@@ -11,9 +11,8 @@ from nerfstudio_prune.report.markup import escape
 from nerfstudio_prune.report.page import to_html
 from nerfstudio_prune.report.plots import Plot, svg_file
 from nerfstudio_prune.report.sections import BUSY, ablation_text, by_study, measured_text, missing, without_ablations
-from nerfstudio_prune.report.study import Study
+from nerfstudio_prune.report.study import FRONTIER_ROLES, Study
 from nerfstudio_prune.report.tables import (
-    FRONTIER_ROLES,
     device_table,
     frontier_table,
     layers_table,
@@ -27,7 +26,7 @@ PAPER_TABLES: list[tuple[str, str, Callable[[Study], Optional[str]]]] = [
     (
         "Table 1: pruning edges",
         "Masks hold single weights at zero. The paper gives one PSNR and does not say whether it trained on.",
-        paper.edges_table,
+        paper.masks_table,
     ),
     ("Table 2: uniform sampling", "", paper.uniform_table),
     ("Table 3: importance", "The paper does not say at which width.", paper.importance_table),

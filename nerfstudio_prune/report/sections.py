@@ -7,9 +7,8 @@ from typing import Optional
 from nerfstudio_prune.report.claims import claims_text
 from nerfstudio_prune.report.markup import escape
 from nerfstudio_prune.report.paper import compact_table
-from nerfstudio_prune.report.study import Study
+from nerfstudio_prune.report.study import FRONTIER_ROLES, Study
 from nerfstudio_prune.report.tables import (
-    FRONTIER_ROLES,
     ablation_table,
     frontier_table,
     measured_table,

@@ -7,9 +7,8 @@ from typing import Optional
 from nerfstudio_prune.records.schema import LEARNING_RATE, RunRecord, Sizes, SpeedRecord, Stage
 from nerfstudio_prune.report.markup import Column, bold_best, code, escape, item_table, stat_column, table, widths_text
 from nerfstudio_prune.report.stats import NOTHING, TIMES, TO, Stat, number
-from nerfstudio_prune.report.study import Arm, Study, paired, psnr
+from nerfstudio_prune.report.study import FRONTIER_ROLES, SIZED_ROLES, Arm, Study, paired, psnr
 
-FRONTIER_ROLES = ("dense", "pruned", "masked", "small", "small-equal-time", "edges")
 SMALL_RATIO = 0.5
 """Pruning ratio of the small network that an ablation is compared with."""
 MASKS_SOME = 0.98
@@ -100,7 +99,7 @@ def frontier_table(study: Study, compact: bool = False) -> str:
 
     Args:
         study: The study.
-        compact: Fewer columns and no edges, for the README.
+        compact: Fewer columns, and only arms whose size tells, for a page of results.
     """
     columns = [
         Column("arm", lambda arm: code(arm.name)),
@@ -122,12 +121,10 @@ def frontier_table(study: Study, compact: bool = False) -> str:
         Column("n", lambda arm: str(arm.n)),
         Column("device", lambda arm: study.letter),
     ]
-    roles = FRONTIER_ROLES
     if compact:
         titles = ("arm", "parameters", "MACs per ray", "right after dB", "end dB", "Δ dense dB", "SSIM", "n")
         columns = [column for column in columns if column.title in titles]
-        roles = tuple(role for role in roles if role != "edges")
-    return item_table(columns, [block for _, block in study.blocks(roles)])
+    return item_table(columns, [block for _, block in study.blocks(SIZED_ROLES if compact else FRONTIER_ROLES)])
 
 
 def ablation_table(study: Study, compact: bool = False) -> Optional[str]:

@@ -5,7 +5,7 @@ a study that differ in the seed only. Times are never taken across studies.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -92,6 +92,11 @@ class Arm:
         return self.first.arm
 
     @property
+    def short_name(self) -> str:
+        """The same without what the schedule says already."""
+        return self.name.removesuffix("-decay")
+
+    @property
     def n(self) -> int:
         """Number of seeds."""
         return len(self.entries)
@@ -118,6 +123,16 @@ class Arm:
     def recipe(self) -> bool:
         """Whether it is pruned by a recipe, whole or without a part, or by a preset."""
         return self.first.role == "pruned" and self.first.strategy.startswith(RECIPES)
+
+    @property
+    def lacks_a_part(self) -> bool:
+        """Whether it is a recipe that one part was left out of."""
+        return self.recipe and " without " in self.first.strategy
+
+    @property
+    def cuts(self) -> list[int]:
+        """Steps that were taken before each cut of the first run."""
+        return [event.step for event in self.first.history if not event.error]
 
     def stat(self, value: Callable[[RunRecord], Optional[float]]) -> Stat:
         """A quantity over the seeds."""
@@ -187,6 +202,11 @@ class Study:
         """Whether it takes a recipe apart. Such a study has a table of its own."""
         return any(arm.recipe for arm in self.arms)
 
+    @property
+    def early(self) -> bool:
+        """Whether its networks are cut in the first half of their training."""
+        return any(arm.cuts[0] < arm.first.steps / 2 for arm in self.arms if arm.cuts)
+
     def find(self, role: str, **fields: Any) -> list[Arm]:
         """Arms of a role whose first run has these values."""
         return [
@@ -232,6 +252,31 @@ class Study:
         gains = [gain_at_equal_time(run, control) for run, control in pairs if control]
         return Stat(tuple(gain for gain in gains if gain is not None))
 
+    def time_share(self, arm: Arm, other: Optional[Arm] = None) -> Stat:
+        """Training time of an arm over that of another, else the dense one, over the seeds that both have."""
+        others = {run.seed: run for run in (other or self.dense or arm).runs}
+        pairs = [(run, others[run.seed]) for run in arm.runs if run.seed in others]
+        return Stat(
+            tuple(
+                run.seconds.train_total / partner.seconds.train_total
+                for run, partner in pairs
+                if timed_alike(run, partner) and partner.seconds.train_total > 0
+            )
+        )
+
+
+def by_study(studies: Sequence[Study], make: Callable[[Study], Optional[str]]) -> Iterator[tuple[Study, str]]:
+    """What can be made of each study."""
+    for study in studies:
+        text = make(study)
+        if text:
+            yield study, text
+
+
+def without_ablations(studies: Sequence[Study]) -> list[Study]:
+    """Studies in which arms differ in how neurons are chosen: in a recipe other things decide as well."""
+    return [study for study in studies if not study.ablation]
+
 
 def psnr(stage: Stage) -> float:
     """PSNR of a stage in dB."""
@@ -259,13 +304,17 @@ def gain_at_equal_time(run: RunRecord, dense: RunRecord) -> Optional[float]:
         Difference of the PSNR on the held-out rays of the curve, in dB. None if the times or the rays cannot be
         compared (other device or clock, a busy machine, other rays), or the dense curve does not cover the time.
     """
-    measured = [(one.machine.key, one.clock, one.curve_rays) for one in (run, dense)]
-    if measured[0] != measured[1] or busy(run) or busy(dense) or not run.curve or not dense.curve:
+    if not timed_alike(run, dense) or run.curve_rays != dense.curve_rays or not run.curve or not dense.curve:
         return None
     end, times = run.curve[-1], [point.train_seconds for point in dense.curve]
     if not times[0] <= end.train_seconds <= times[-1]:
         return None
     return end.psnr - float(np.interp(end.train_seconds, times, [point.psnr for point in dense.curve]))
+
+
+def timed_alike(run: RunRecord, other: RunRecord) -> bool:
+    """Whether the training times of two runs can be compared: of one device and clock, with no busy machine."""
+    return (run.machine.key, run.clock) == (other.machine.key, other.clock) and not (busy(run) or busy(other))
 
 
 def busy(run: RunRecord) -> bool:

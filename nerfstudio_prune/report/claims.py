@@ -79,9 +79,9 @@ def of(count: int, whole: Optional[int] = None) -> str:
 
 def distance(difference: Stat) -> str:
     """A difference in words, ready for what it is a distance to: 0.15 ± 0.18 dB below."""
-    mean = difference.mean or 0.0
+    mean = round(difference.mean or 0.0, 2)
     spread = "" if difference.std is None else f" ± {number(difference.std, 2)}"
-    return f"{number(abs(mean), 2)}{spread} dB {'above' if mean > 0 else 'below'}"
+    return f"{number(abs(mean), 2)}{spread} dB {'above' if mean > 0 else 'below' if mean < 0 else 'away from'}"
 
 
 def verdict(difference: Stat) -> str:

@@ -117,7 +117,7 @@ def _against(headline: Headline) -> str:
     gain = study.delta_at_equal_time(arm)
     if gain.mean is not None:
         parts.append(
-            f"it ends {distance(gain)} the point that the dense network, in the midst of its schedule, had reached "
+            f"{distance(gain)} the point that the dense network, in the midst of its schedule, had reached "
             f"after as many seconds ({seeds_text([gain])})"
         )
     if small is not None and (difference := paired(arm, small)).n:
@@ -127,7 +127,7 @@ def _against(headline: Headline) -> str:
             f"{verdict(difference)} ({seeds_text([difference])})"
             + ("" if time is None else f", which takes {number(time, 2)} of its time")
         )
-    return f"**Against what:** {joined(parts)}." if parts else ""
+    return f"**Against what:** it ends {joined(parts)}." if parts else ""
 
 
 def _fast(studies: Sequence[Study], headline: Optional[Headline]) -> str:
@@ -142,20 +142,22 @@ def _fast(studies: Sequence[Study], headline: Optional[Headline]) -> str:
 
     study, record = min(speeds, key=away)
     factors = speed_factors(record)
-    shares = [
-        f"{1 / median(factors[what]):.2f} {words}"
-        for what, words in (("training step", "(a training step)"), ("rendering", "(rendering)"))
-        if factors[what]
-    ]
+    if not factors["training step"]:
+        return ""
     left = 100 * record.pruned.sizes.parameters / record.dense.sizes.parameters
+    step, blocks = 1 / median(factors["training step"]), len(factors["training step"])
+    rendering = f" and {1 / median(factors['rendering']):.2f} for rendering" if factors["rendering"] else ""
     return (
-        f"**How fast:** a network with {left:.0f} % of the parameters takes {joined(shares)} of the dense one's time, "
-        f"measured in turns (medians of {len(record.dense.train_step_seconds)} blocks, {escape(study.device)})."
+        f"**How fast:** a network with {left:.0f} % of the parameters takes {step:.2f} of the dense one's time for a "
+        f"training step{rendering}, measured in turns (medians of {blocks} blocks, {escape(study.device)})."
     )
 
 
 def _price(headline: Headline) -> str:
-    smaller = [arm for arm in headline.rivals if sizes_of(arm).parameters < sizes_of(headline.arm).parameters]
+    # The best of each size.
+    ordered = sorted(headline.rivals, key=lambda arm: headline.study.delta(arm).mean or 0.0)
+    best = {sizes_of(arm).parameters: arm for arm in ordered}
+    smaller = [best[size] for size in sorted(best, reverse=True) if size < sizes_of(headline.arm).parameters]
     if not smaller:
         return ""
     parts = [

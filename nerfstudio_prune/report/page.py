@@ -35,7 +35,7 @@ def to_html(title: str, opening: str, text: str, plots: Mapping[str, Plot], imag
     )
     body = converter.convert(text)
     contents: str = getattr(converter, "toc")  # noqa: B009  set by an extension, which types do not know
-    page = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    page = Template(files("nerfstudio_prune.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title), opening=converter.reset().convert(opening), contents=contents, body=body
     )
     for name, content in images.items():

@@ -11,7 +11,7 @@ from typing import Optional
 
 from nerfstudio_prune.records.schema import SpeedRecord
 from nerfstudio_prune.report.claims import distance, of, seeds_text, verdict
-from nerfstudio_prune.report.markup import Column, code, escape, item_table, joined
+from nerfstudio_prune.report.markup import Column, code, counted, escape, item_table, joined
 from nerfstudio_prune.report.stats import TIMES, number
 from nerfstudio_prune.report.study import Arm, Study, paired
 from nerfstudio_prune.report.tables import rate_text, sizes_of, speed_factors
@@ -181,15 +181,15 @@ def _behind(studies: Sequence[Study]) -> str:
         extent = number(steps[0]) if len(steps) == 1 else f"{number(steps[0])} to {number(steps[-1])}"
         devices = sorted({study.device for study in studies})
         parts.append(
-            f"{number(len(runs))} runs of networks up to {max(widths)} neurons wide, {extent} steps, on "
-            f"{len(scenes)} scene{'' if len(scenes) == 1 else 's'} ({', '.join(map(escape, scenes))}) and "
-            f"{len(devices)} device{'' if len(devices) == 1 else 's'} ({'; '.join(map(escape, devices))})"
+            f"{counted(len(runs), 'run')} of networks up to {max(widths)} neurons wide, {extent} steps, on "
+            f"{counted(len(scenes), 'scene')} ({', '.join(map(escape, scenes))}) and "
+            f"{counted(len(devices), 'device')} ({'; '.join(map(escape, devices))})"
         )
     if deltas:
         above, below = (sum(delta.direction == way for delta in deltas) for way in (1, -1))
         parts.append(
-            f"of {len(deltas)} comparisons of a pruned network with the dense one of equal steps, {of(below)} end "
-            f"clearly below and {of(above)} clearly above ({seeds_text(deltas)})"
+            f"of {counted(len(deltas), 'comparison')} of a pruned network with the dense one of equal steps, "
+            f"{of(below)} end clearly below and {of(above)} clearly above ({seeds_text(deltas)})"
         )
     return f"**What is behind it:** {'; '.join(parts)}; nothing beyond that was measured." if parts else ""
 

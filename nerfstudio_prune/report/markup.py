@@ -30,6 +30,11 @@ def joined(parts: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def counted(count: int, word: str) -> str:
+    """A count and what is counted: 1 run, 2 runs."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def missing(suite: str) -> str:
     """Line in place of what there are no records for."""
     return f"No records for this; `ns-prune bench {suite}` makes them."

@@ -64,7 +64,7 @@ def test_nothing_to_say(tmp_path: Path) -> None:
     assert find_headline(made) is None and headline_table(made) is None
     (only,) = sentences(made)
     assert only == (
-        "**What is behind it:** 1 runs of networks up to 64 neurons wide, 2,000 steps, on 1 scene (demo-data) and "
+        "**What is behind it:** 1 run of networks up to 64 neurons wide, 2,000 steps, on 1 scene (demo-data) and "
         "1 device (Some Processor, 2 threads); nothing beyond that was measured."
     )
 

@@ -20,14 +20,21 @@ types: $(VENV)/installed
 
 check: test lint types check-report
 
-# Tables of the README, and report/index.html, from the committed records.
+# Tables of the README and of docs/results, and report/index.html, from the committed records.
+TABLES := README.md $(wildcard docs/results/*.md)
+
 report: $(VENV)/installed
-	$(VENV)/bin/ns-prune report benchmarks/results --output report --readme README.md
+	$(VENV)/bin/ns-prune report benchmarks/results --output report --readme $(TABLES)
 
 check-report: $(VENV)/installed
-	$(VENV)/bin/ns-prune report benchmarks/results --readme README.md --check
+	$(VENV)/bin/ns-prune report benchmarks/results --readme $(TABLES) --check
 
-# The README's pictures of the panel; needs Chromium.
+# The pages that are made from the sources.
+.PHONY: docs
+docs: $(VENV)/installed
+	$(VENV)/bin/python docs/make_options.py
+
+# The pictures of the panel in its page; needs Chromium.
 screenshots: $(VENV)/installed
 	$(VENV)/bin/python tests/viewer/take_screenshots.py
 

@@ -1,18 +1,16 @@
-"""Plots of what is inside a network, and of speed."""
+"""Plots of what is inside a network: its weights and the scores of its neurons."""
 
 import math
-from statistics import median
 from typing import Optional
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from nerfstudio_prune.records.schema import RunRecord
-from nerfstudio_prune.report.markup import code, escape
+from nerfstudio_prune.report.markup import code
 from nerfstudio_prune.report.plots import NEUTRAL, WIDTH, colour, horizontal_grid
-from nerfstudio_prune.report.stats import TIMES, number
+from nerfstudio_prune.report.stats import number
 from nerfstudio_prune.report.study import Study
-from nerfstudio_prune.report.tables import mac_factor, speed_factors
 
 
 def _described(study: Study) -> Optional[RunRecord]:
@@ -25,16 +23,16 @@ def weights(study: Study) -> Optional[tuple[Figure, str, str]]:
     run = _described(study)
     if run is None or run.anatomy is None or sum(run.anatomy.histogram_counts) == 0:
         return None
-    edges, counts = run.anatomy.histogram_edges, run.anatomy.histogram_counts
+    bounds, counts = run.anatomy.histogram_edges, run.anatomy.histogram_counts
     total = sum(counts)
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    axes.stairs([100 * count / total for count in counts], edges, fill=True, color=colour(0), alpha=0.75)
-    limit = next(edge for i, edge in enumerate(edges[1:], 1) if sum(counts[:i]) >= 0.998 * total)
+    axes.stairs([100 * count / total for count in counts], bounds, fill=True, color=colour(0), alpha=0.75)
+    limit = next(bound for i, bound in enumerate(bounds[1:], 1) if sum(counts[:i]) >= 0.998 * total)
     axes.set_xlim(0, max(limit, 0.11))
     shares = []
     for threshold, line in ((0.05, (0, (4, 3))), (0.1, (0, (1, 2)))):
-        share = 100 * share_below(edges, counts, threshold)
+        share = 100 * share_below(bounds, counts, threshold)
         axes.axvline(
             threshold, color=NEUTRAL, linewidth=1.2, linestyle=line, label=f"{threshold:g}: {share:.0f} % below"
         )
@@ -50,10 +48,10 @@ def weights(study: Study) -> Optional[tuple[Figure, str, str]]:
     return figure, "Histogram of the absolute values of the weights", caption
 
 
-def share_below(edges: list[float], counts: list[int], threshold: float) -> float:
+def share_below(bounds: list[float], counts: list[int], threshold: float) -> float:
     """Share of the values below a threshold; values are taken as spread evenly within their bin."""
     below = 0.0
-    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+    for low, high, count in zip(bounds, bounds[1:], counts, strict=False):
         below += (
             count * min(max((threshold - low) / (high - low), 0.0), 1.0) if high > low else count * (low < threshold)
         )
@@ -103,38 +101,3 @@ def _short_layer(name: str) -> str:
         name.removeprefix("field_fine.").replace("mlp_base.layers.", "trunk ").replace("mlp_head.layers.", "head ")
     )
     return short_name
-
-
-def speed(study: Study) -> Optional[tuple[Figure, str, str]]:
-    if not study.speeds:
-        return None
-    names = ["fewer MACs", *speed_factors(study.speeds[0])]
-    figure = Figure(figsize=(WIDTH, 3.2))
-    axes = figure.subplots()
-    for k, name in enumerate(names):
-        values = [[mac_factor(record)] if k == 0 else speed_factors(record)[name] for record in study.speeds]
-        at = [x + (k - (len(names) - 1) / 2) * 0.2 for x in range(len(values))]
-        medians = [median(v) if v else math.nan for v in values]
-        axes.bar(
-            at, medians, width=0.18, color=NEUTRAL if k == 0 else colour(k - 1), alpha=0.4 if k == 0 else 1, label=name
-        )
-        for x, block, middle in zip(at, values, medians, strict=True):
-            if not block:
-                continue
-            if len(block) > 1:
-                axes.plot([x, x], [min(block), max(block)], color=NEUTRAL, linewidth=1)
-            axes.annotate(
-                f"{middle:.2f}{TIMES}", (x, max(block)), (0, 3), textcoords="offset points", ha="center", fontsize=7
-            )
-    axes.axhline(1, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xticks(range(len(study.speeds)), [f"pruning ratio {record.pruning_ratio:g}" for record in study.speeds])
-    axes.set_ylabel("times better than dense")
-    axes.margins(y=0.12)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    horizontal_grid(axes)
-    blocks = sorted({len(record.pruned.train_step_seconds) for record in study.speeds})
-    caption = (
-        f"Dense against pruned, measured in turns on {escape(study.device)}: median and range of the ratios of "
-        f"neighbouring blocks (n = {', '.join(map(str, blocks))} blocks)."
-    )
-    return figure, "Speed-up beside the ratio of multiply-accumulates", caption

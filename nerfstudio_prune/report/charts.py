@@ -1,43 +1,96 @@
-"""The plots of training runs: quality against size and time, recovery, weights, scores; and of speed."""
+"""The plots of a report: the one it opens with, quality against size and time, recovery, speed."""
 
 import math
 from collections.abc import Callable, Iterator
+from statistics import fmean, median, stdev
 from typing import Any, Optional
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nerfstudio_prune.report.anatomy_charts import scores, speed, weights
+from nerfstudio_prune.records.schema import CurvePoint
+from nerfstudio_prune.report.anatomy_charts import scores, weights
+from nerfstudio_prune.report.headline import Headline, share_left
 from nerfstudio_prune.report.markup import escape
-from nerfstudio_prune.report.plots import NEUTRAL, WIDTH, Plot, colour, marker, short, style, to_svg
-from nerfstudio_prune.report.stats import number
-from nerfstudio_prune.report.study import Arm, Study, psnr
-from nerfstudio_prune.report.tables import sizes_of
+from nerfstudio_prune.report.plots import NEUTRAL, WIDTH, Plot, colour, horizontal_grid, marker, short, style, to_svg
+from nerfstudio_prune.report.stats import TIMES, number
+from nerfstudio_prune.report.study import SIZED_ROLES, Arm, Study, psnr
+from nerfstudio_prune.report.tables import mac_factor, sizes_of, speed_factors
 
+FRONT_SIZE = (6.6, 4.6)
+"""Inches; narrower than the others, and with larger letters: it can be read on a phone without scrolling."""
+FRONT_FONT = 10.5
 DODGE = 1.055
 """Factor between two points of one size on the logarithmic axis, so that they do not hide each other."""
 
 
+Drawn = tuple[Figure, str, str]
+"""A figure, what it shows for those who cannot see it, and its caption."""
+
+
 def charts(study: Study) -> dict[str, Plot]:
     """All plots that the records of a study allow, by kind."""
-    makers: dict[str, Callable[[Study], Optional[tuple[Figure, str, str]]]] = {
+    makers: dict[str, Callable[[Study], Optional[Drawn]]] = {
         "frontier": _frontier,
         "recovery": _recovery,
         "time": _time_to_quality,
         "weights": weights,
         "scores": scores,
-        "speed": speed,
+        "speed": _speed,
     }
-    plots = {}
-    for kind, maker in makers.items():
-        name = f"{kind}-{study.slug}"
-        with style(name):
-            made = maker(study)
-            if made is not None:
-                figure, alt, caption = made
-                plots[kind] = Plot(name, alt, caption, to_svg(figure))
-    return plots
+    made = {kind: _plot(f"{kind}-{study.slug}", maker, study) for kind, maker in makers.items()}
+    return {kind: plot for kind, plot in made.items() if plot is not None}
+
+
+def front_chart(headline: Headline) -> Optional[Plot]:
+    """The figure that a report opens with: quality over training time; None where times cannot be compared."""
+    return _plot("front", _front, headline)
+
+
+def _plot(name: str, maker: Callable[[Any], Optional[Drawn]], subject: Any) -> Optional[Plot]:
+    with style(name):
+        made = maker(subject)
+        if made is None:
+            return None
+        figure, alt, caption = made
+        return Plot(name, alt, caption, to_svg(figure))
+
+
+def _front(headline: Headline) -> Optional[Drawn]:
+    study, dense = headline.study, headline.dense
+    arms = [arm for arm in headline.arms if len(arm.first.curve) > 1 and study.time_share(arm).n == arm.n]
+    if dense not in arms or headline.arm not in arms:
+        return None
+    figure = Figure(figsize=FRONT_SIZE)
+    axes = figure.subplots()
+    for i, arm in enumerate(arms):
+        # The network of the sentences in the first colour.
+        shade = NEUTRAL if arm is dense else colour(0 if arm is headline.arm else i + 1)
+        _curve(axes, arm, shade, "-", label=f"{arm.short_name}: {share_left(headline, arm)} of parameters")
+        end = [fmean(values) for values in zip(*[(p.train_seconds, p.psnr) for p in _ends(arm)], strict=True)]
+        axes.plot(*[[value] for value in end], color=shade, marker="*" if arm is dense else "o", linestyle="none")
+        if arm is headline.arm and (gain := study.delta_at_equal_time(arm)).mean is not None:
+            seconds, top = end
+            arrow = {"arrowstyle": "-", "color": NEUTRAL, "linestyle": (0, (2, 2)), "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (seconds, top - gain.mean), (seconds, top), arrowprops=arrow)
+            words = f"{number(gain.mean, 2, signed=True)} dB"
+            axes.annotate(words, (seconds, top), (8, 0), textcoords="offset points", va="center", fontsize=FRONT_FONT)
+    axes.set_ylim(bottom=_floor(arms))
+    axes.set_xlabel("training time, s", fontsize=FRONT_FONT)
+    axes.set_ylabel("PSNR, dB", fontsize=FRONT_FONT)
+    axes.tick_params(labelsize=FRONT_FONT)
+    axes.legend(loc="lower right", fontsize=FRONT_FONT)
+    caption = (
+        f"PSNR on {number(dense.first.curve_rays)} held-out rays over seconds of training without evaluation, mean "
+        f"over seeds at equal steps ({_n(arms)}), band: ± standard deviation; dashed: the distance to "
+        f"the dense network at equal time. {escape(study.title)}."
+    )
+    return figure, "PSNR over training seconds of the dense, the small and the pruned networks", caption
+
+
+def _ends(arm: Arm) -> list[CurvePoint]:
+    return [run.curve[-1] for run in arm.runs]
 
 
 def _n(arms: list[Arm]) -> str:
@@ -51,11 +104,10 @@ def _looks(arms: list[Arm]) -> dict[str, int]:
 
 
 def _shown(study: Study) -> list[Arm]:
-    roles = ("dense", "pruned", "masked", "small", "small-equal-time")
-    return [arm for arm in study.arms if arm.first.role in roles]
+    return [arm for arm in study.arms if arm.first.role in SIZED_ROLES]
 
 
-def _frontier(study: Study) -> Optional[tuple[Figure, str, str]]:
+def _frontier(study: Study) -> Optional[Drawn]:
     arms = _shown(study)
     if not any(arm.inherits for arm in arms):
         return None
@@ -117,9 +169,8 @@ def _size_axis(axes: Axes, values: list[int], title: str) -> None:
     axes.set_xlabel(title)
 
 
-def _recovery(study: Study) -> Optional[tuple[Figure, str, str]]:
-    roles = ("pruned", "masked", "edges", "peer")
-    arms = [arm for arm in study.arms if arm.first.role in roles and arm.at("right after", psnr).mean is not None]
+def _recovery(study: Study) -> Optional[Drawn]:
+    arms = [arm for arm in study.arms if arm.at("right after", psnr).mean is not None]
     if not arms:
         return None
     # Arms of different ratios stand apart.
@@ -159,7 +210,7 @@ def _recovery(study: Study) -> Optional[tuple[Figure, str, str]]:
     return figure, "PSNR before, right after and at the end, by arm", caption
 
 
-def _time_to_quality(study: Study) -> Optional[tuple[Figure, str, str]]:
+def _time_to_quality(study: Study) -> Optional[Drawn]:
     dense = study.dense
     arms = [arm for arm in _shown(study) if arm.first.role != "dense" and len(arm.first.curve) > 1]
     if dense is None or len(dense.first.curve) < 2 or not arms:
@@ -219,7 +270,7 @@ def _floor(arms: list[Arm]) -> float:
     return math.floor(min(values, default=0.0))
 
 
-def _curve(axes: Axes, arm: Arm, shade: str, line: Any) -> None:
+def _curve(axes: Axes, arm: Arm, shade: str, line: Any, label: Optional[str] = None) -> None:
     by_step: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for run in arm.runs:
         seen: dict[int, int] = {}
@@ -228,13 +279,45 @@ def _curve(axes: Axes, arm: Arm, shade: str, line: Any) -> None:
             seen[point.step] = seen.get(point.step, 0) + 1
             by_step.setdefault((point.step, seen[point.step]), []).append((point.train_seconds, point.psnr))
     points = [values for _, values in sorted(by_step.items()) if len(values) == arm.n]
-    seconds = [math.fsum(s for s, _ in values) / len(values) for values in points]
-    means = [math.fsum(p for _, p in values) / len(values) for values in points]
-    spreads = [
-        math.sqrt(math.fsum((p - mean) ** 2 for _, p in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-        for values, mean in zip(points, means, strict=True)
-    ]
-    axes.plot(seconds, means, color=shade, linestyle=line, linewidth=1.4)
+    seconds = [fmean(s for s, _ in values) for values in points]
+    means = [fmean(p for _, p in values) for values in points]
+    spreads = [stdev(p for _, p in values) if len(values) > 1 else 0.0 for values in points]
+    axes.plot(seconds, means, color=shade, linestyle=line, linewidth=1.4, label=label)
     if arm.n > 1:
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         axes.fill_between(seconds, low, high, color=shade, alpha=0.18, linewidth=0)
+
+
+def _speed(study: Study) -> Optional[Drawn]:
+    if not study.speeds:
+        return None
+    names = ["fewer MACs", *speed_factors(study.speeds[0])]
+    figure = Figure(figsize=(WIDTH, 3.2))
+    axes = figure.subplots()
+    for k, name in enumerate(names):
+        values = [[mac_factor(record)] if k == 0 else speed_factors(record)[name] for record in study.speeds]
+        at = [x + (k - (len(names) - 1) / 2) * 0.2 for x in range(len(values))]
+        medians = [median(v) if v else math.nan for v in values]
+        axes.bar(
+            at, medians, width=0.18, color=NEUTRAL if k == 0 else colour(k - 1), alpha=0.4 if k == 0 else 1, label=name
+        )
+        for x, block, middle in zip(at, values, medians, strict=True):
+            if not block:
+                continue
+            if len(block) > 1:
+                axes.plot([x, x], [min(block), max(block)], color=NEUTRAL, linewidth=1)
+            axes.annotate(
+                f"{middle:.2f}{TIMES}", (x, max(block)), (0, 3), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.axhline(1, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xticks(range(len(study.speeds)), [f"pruning ratio {record.pruning_ratio:g}" for record in study.speeds])
+    axes.set_ylabel("times better than dense")
+    axes.margins(y=0.12)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    horizontal_grid(axes)
+    blocks = sorted({len(record.pruned.train_step_seconds) for record in study.speeds})
+    caption = (
+        f"Dense against pruned, measured in turns on {escape(study.device)}: median and range of the ratios of "
+        f"neighbouring blocks (n = {', '.join(map(str, blocks))} blocks)."
+    )
+    return figure, "Speed-up beside the ratio of multiply-accumulates", caption

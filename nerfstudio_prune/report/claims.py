@@ -1,6 +1,6 @@
 """Sentences that say which way the numbers point. They know no expectation: whatever the numbers are, they follow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Optional
@@ -33,14 +33,67 @@ class Claim:
         return {1: "higher", -1: "lower", 0: NO_DIFFERENCE}[self.difference.direction]
 
     @property
+    def names(self) -> str:
+        """The two arms."""
+        return f"{code(self.arm)} against {code(self.other)}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What several comparisons of one pruning ratio are about."""
+
+    subject: str
+    other: str
+    claims: list[Claim]
+    remark: str = ""
+
+    @property
     def sentence(self) -> str:
-        """The comparison in words and numbers."""
-        difference = self.difference
-        spread = "" if difference.std is None else f"standard deviation {number(difference.std, 2)} dB, "
-        return (
-            f"{code(self.arm)} against {code(self.other)}: {number(difference.mean, 2, signed=True)} dB "
-            f"({spread}n = {difference.n}): {self.verdict}."
-        )
+        """The answer, with the number of comparisons and seeds behind it."""
+        subject = self.subject[0].upper() + self.subject[1:]
+        seeds = seeds_text([claim.difference for claim in self.claims])
+        if len(self.claims) == 1:
+            (claim,) = self.claims
+            text = f"{subject} ends {distance(claim.difference)} {self.other}, {verdict(claim.difference)}"
+            return f"{text} (one comparison: {claim.names}, {seeds}{self.remark})."
+        n = len(self.claims)
+        above, below = (sum(claim.difference.direction == way for claim in self.claims) for way in (1, -1))
+        ordered = sorted(self.claims, key=lambda claim: claim.difference.mean or 0.0)
+        low, high = (f"{number(c.difference.mean, 2, True)} dB ({c.names})" for c in (ordered[0], ordered[-1]))
+        reach = f"they reach from {low} to {high}, over {seeds}{self.remark}"
+        if above + below == 0:
+            alone = ", too few to call any clear" if all(claim.difference.n == 1 for claim in self.claims) else ""
+            text = f"None of {n} comparisons shows a clear difference between {self.subject} and {self.other}"
+            return f"{text}: {reach}{alone}."
+        text = f"{subject} ends clearly above {self.other} in {of(above, n)} comparisons, clearly below in {of(below)}"
+        level = n - above - below
+        return f"{text}{f', and in {level} there is {NO_DIFFERENCE}' if level else ''}: {reach}."
+
+
+def of(count: int, whole: Optional[int] = None) -> str:
+    """A count in a sentence: none, 2, all 5."""
+    if whole is None:
+        return str(count) if count else "none"
+    return f"all {whole}" if count == whole else f"{of(count)} of {whole}"
+
+
+def distance(difference: Stat) -> str:
+    """A difference in words, ready for what it is a distance to: 0.15 ± 0.18 dB below."""
+    mean = round(difference.mean or 0.0, 2)
+    spread = "" if difference.std is None else f" ± {number(difference.std, 2)}"
+    return f"{number(abs(mean), 2)}{spread} dB {'above' if mean > 0 else 'below' if mean < 0 else 'away from'}"
+
+
+def verdict(difference: Stat) -> str:
+    """Whether a difference is a clear one."""
+    return "a clear difference" if difference.direction else NO_DIFFERENCE
+
+
+def seeds_text(differences: Sequence[Stat]) -> str:
+    """How many seeds are behind differences: 3 seeds, 1 to 3 seeds."""
+    counts = sorted({difference.n for difference in differences})
+    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{text} seed{'' if counts == [1] else 's'}"
 
 
 def compare(arm: Optional[Arm], other: Optional[Arm]) -> Optional[Claim]:
@@ -52,17 +105,20 @@ def compare(arm: Optional[Arm], other: Optional[Arm]) -> Optional[Claim]:
 
 
 def claims_text(study: Study) -> Optional[str]:
-    """What the comparisons say, a sentence for each question; None if the records allow none."""
-    lines = []
-    for question, claims in _answered(study):
-        answer = claims[0].sentence if len(claims) == 1 else _count(claims)
-        lines.append(f"- **{question}** {answer}")
-    lines += _speed_claims(study)
-    return "\n".join(lines) or None
+    """What the comparisons say, a sentence for each question, by pruning ratio; None if the records allow none."""
+    parts = []
+    ratios = sorted({*study.ratios, *(record.pruning_ratio for record in study.speeds)})
+    for ratio in ratios:
+        sentences = [question.sentence for question in _questions(study, ratio)] + _speed_sentences(study, ratio)
+        if sentences:
+            lines = "\n".join(f"- {sentence}" for sentence in sentences)
+            parts.append(f"With {100 * ratio:g} % of the neurons of every layer gone:\n\n{lines}")
+    return "\n\n".join(parts) or None
 
 
 def claims_table(study: Study) -> Optional[str]:
     """Every single comparison; None if the records allow none."""
+    claims = [claim for ratio in study.ratios for question in _questions(study, ratio) for claim in question.claims]
     rows = [
         [
             code(claim.arm),
@@ -71,76 +127,60 @@ def claims_table(study: Study) -> Optional[str]:
             str(claim.difference.n),
             claim.verdict,
         ]
-        for _, claims in _answered(study)
         for claim in claims
     ]
     rows = [list(row) for row in dict.fromkeys(map(tuple, rows))]
     return table(["arm", "against", "difference dB", "n", "verdict"], rows, text_columns=2) if rows else None
 
 
-def _answered(study: Study) -> Iterator[tuple[str, list[Claim]]]:
-    for question, claims in _questions(study):
+def _questions(study: Study, ratio: float) -> Iterator[Question]:
+    """The questions that the arms of a pruning ratio answer."""
+
+    def ask(subject: str, other: str, claims: Sequence[Optional[Claim]], remark: str = "") -> Iterator[Question]:
         found = [claim for claim in claims if claim is not None]
         if found:
-            yield question, found
+            yield Question(subject, other, found, remark)
+
+    def only(strategy: str, **fields: Optional[str]) -> list[Arm]:
+        return study.find("pruned", strategy=strategy, pruning_ratio=ratio, recovery=CONTINUE, **fields)
+
+    def first(role: str) -> Optional[Arm]:
+        return next(iter(study.find(role, pruning_ratio=ratio)), None)
+
+    pruned = [arm for arm in study.find("pruned", pruning_ratio=ratio) if arm.inherits]
+    w_in, w_out = (next(iter(only("importance", score=score)), None) for score in ("w_in", "w_out"))
+    remark = "; the paper: 0.5 dB above"
+    yield from ask("importance by `w_out`", "importance by `w_in`", [compare(w_out, w_in)], remark)
+    coresets = [arm for arm in pruned if arm.first.strategy.split("-")[0] == "coreset"]
+    importance = only("importance")
+    yield from ask("a coreset", "importance", [compare(a, b) for a in coresets for b in importance])
+    uniform = next(iter(only("uniform")), None)
+    chosen = [arm for arm in pruned if arm is not uniform]
+    yield from ask("choosing neurons", "drawing them at random", [compare(arm, uniform) for arm in chosen])
+    network = "the pruned network"
+    yield from ask(network, "the dense one of equal steps", [compare(arm, study.dense) for arm in pruned])
+    fresh = study.find("pruned", pruning_ratio=ratio, strategy=ANY_STRATEGY, recovery="scratch")
+    kept = [compare(arm, other) for other in fresh for arm in pruned]
+    yield from ask("keeping the weights", "a new initialisation at the cut", kept)
+    for role, title in (("small", "as many steps"), ("small-equal-time", "as much time")):
+        small = first(role)
+        other = f"a small one trained from scratch for {title}"
+        yield from ask(network, other, [compare(arm, small) for arm in pruned])
+    masked = first("masked")
+    if masked is not None:
+        choice = (masked.first.strategy, masked.first.score)
+        same = [arm for arm in pruned if (arm.first.strategy, arm.first.score) == choice]
+        yield from ask("removing neurons", "masking them", [compare(arm, masked) for arm in same])
 
 
-def _count(claims: list[Claim]) -> str:
-    verdicts = [claim.verdict for claim in claims]
-    counts = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in ("higher", "lower", NO_DIFFERENCE))
-    ordered = sorted(claims, key=lambda claim: claim.difference.mean or 0.0)
-    ends = [
-        f"{number(claim.difference.mean, 2, signed=True)} dB ({code(claim.arm)} against {code(claim.other)})"
-        for claim in (ordered[0], ordered[-1])
-    ]
-    seeds = sorted({claim.difference.n for claim in claims})
-    n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"Of {len(claims)} comparisons: {counts}; from {ends[0]} to {ends[1]}, n = {n}."
-
-
-def _questions(study: Study) -> Iterator[tuple[str, list[Optional[Claim]]]]:
-    for ratio in study.ratios:
-
-        def only(strategy: str, ratio: float = ratio, **fields: Optional[str]) -> list[Arm]:
-            return study.find("pruned", strategy=strategy, pruning_ratio=ratio, recovery=CONTINUE, **fields)
-
-        def first(role: str, ratio: float = ratio) -> Optional[Arm]:
-            return next(iter(study.find(role, pruning_ratio=ratio)), None)
-
-        at = f", pruning ratio {ratio:g}:"
-        pruned = [arm for arm in study.find("pruned", pruning_ratio=ratio) if arm.inherits]
-        importance = only("importance")
-        w_in, w_out = (next(iter(only("importance", score=score)), None) for score in ("w_in", "w_out"))
-        yield f"Importance by `w_out` against `w_in` (paper: +0.5 dB){at}", [compare(w_out, w_in)]
-        coresets = [arm for arm in pruned if arm.first.strategy.split("-")[0] == "coreset"]
-        yield f"Coreset against importance{at}", [compare(a, b) for a in coresets for b in importance]
-        uniform = next(iter(only("uniform")), None)
-        chosen = [arm for arm in pruned if arm is not uniform]
-        yield f"Choosing neurons against drawing them at random{at}", [compare(arm, uniform) for arm in chosen]
-        yield f"Pruned against the dense control of equal steps{at}", [compare(arm, study.dense) for arm in pruned]
-        fresh = study.find("pruned", pruning_ratio=ratio, strategy=ANY_STRATEGY, recovery="scratch")
-        kept = [compare(arm, other) for other in fresh for arm in pruned]
-        yield f"Keeping weights against a new initialisation at the cut{at}", kept
-        for role, title in (("small", "equal steps"), ("small-equal-time", "equal training time")):
-            small = first(role)
-            yield f"Pruned against small from scratch at {title}{at}", [compare(arm, small) for arm in pruned]
-        masked = first("masked")
-        if masked is not None:
-            same = [
-                a for a in pruned if (a.first.strategy, a.first.score) == (masked.first.strategy, masked.first.score)
-            ]
-            yield f"Removing neurons against masking them{at}", [compare(arm, masked) for arm in same]
-
-
-def _speed_claims(study: Study) -> list[str]:
-    lines = []
+def _speed_sentences(study: Study, ratio: float) -> list[str]:
+    sentences = []
     for record in study.speeds:
         factors = speed_factors(record)["training step"]
-        if factors:
-            lines.append(
-                f"- **Time, pruning ratio {record.pruning_ratio:g}:** a training step takes "
-                f"{1 / median(factors):.2f} of the dense one's time (blocks {1 / max(factors):.2f} to "
-                f"{1 / min(factors):.2f}, n = {len(factors)}) with {1 / mac_factor(record):.2f} of its "
-                f"multiply-accumulates, on device {study.letter}."
+        if factors and record.pruning_ratio == ratio:
+            sentences.append(
+                f"A training step takes {1 / median(factors):.2f} of the dense one's time with "
+                f"{1 / mac_factor(record):.2f} of its multiply-accumulates (median of {len(factors)} blocks, "
+                f"{1 / max(factors):.2f} to {1 / min(factors):.2f}, on device {study.letter})."
             )
-    return lines
+    return sentences

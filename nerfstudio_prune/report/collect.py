@@ -87,8 +87,8 @@ def _problem(record: RunRecord | SpeedRecord) -> Optional[str]:
         sizes = [stage.sizes for stage in record.stages]
         anatomy = record.anatomy
         if anatomy is not None:
-            edges = anatomy.histogram_edges
-            if len(edges) != len(anatomy.histogram_counts) + 1 or sorted(edges) != edges:
+            bounds = anatomy.histogram_edges
+            if len(bounds) != len(anatomy.histogram_counts) + 1 or sorted(bounds) != bounds:
                 return "anatomy: the bounds of the histogram do not fit its counts"
             if any(not values for layers in anatomy.score_quantiles.values() for values in layers.values()):
                 return "anatomy: a layer has no quantiles"
@@ -147,14 +147,7 @@ def _name(arms: list[Arm]) -> None:
         run = arm.first
         several = len(scores.get(run.strategy, ())) > 1 or run.role == "masked"
         choice = f"{run.strategy} {run.score}" if run.score and several else run.strategy
-        arm.label = {
-            "dense": "dense",
-            "start": "dense start",
-            "small": "small from scratch",
-            "small-equal-time": "small, equal time",
-            "masked": f"masked {choice}",
-            "edges": run.arm,
-        }.get(run.role, choice)
+        arm.label = arm.traits.label.format(choice=choice, arm=run.arm)
         if run.role == "pruned" and run.recovery == SCRATCH:
             arm.label = "re-initialised" if run.strategy == ANY_STRATEGY else f"{choice}, re-initialised"
         elif run.role == "pruned" and run.recovery not in (CONTINUE, None):

@@ -4,19 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from nerfstudio_prune.report import paper
-from nerfstudio_prune.report.charts import charts
+from nerfstudio_prune.report.charts import charts, front_chart
 from nerfstudio_prune.report.claims import RULE, claims_table, claims_text
+from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
-from nerfstudio_prune.report.markup import escape
+from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.page import to_html
 from nerfstudio_prune.report.plots import Plot, svg_file
-from nerfstudio_prune.report.sections import BUSY, ablation_text, by_study, measured_text, missing, without_ablations
-from nerfstudio_prune.report.study import Study
+from nerfstudio_prune.report.study import FRONTIER_ROLES, Study, by_study, without_ablations
 from nerfstudio_prune.report.tables import (
-    FRONTIER_ROLES,
+    BUSY,
+    ablation_text,
     device_table,
     frontier_table,
     layers_table,
+    measured_text,
     peers_table,
     speed_table,
 )
@@ -27,7 +29,7 @@ PAPER_TABLES: list[tuple[str, str, Callable[[Study], Optional[str]]]] = [
     (
         "Table 1: pruning edges",
         "Masks hold single weights at zero. The paper gives one PSNR and does not say whether it trained on.",
-        paper.edges_table,
+        paper.masks_table,
     ),
     ("Table 2: uniform sampling", "", paper.uniform_table),
     ("Table 3: importance", "The paper does not say at which width.", paper.importance_table),
@@ -45,11 +47,18 @@ def render(studies: Sequence[Study]) -> dict[str, bytes]:
     return _Document(studies).files()
 
 
+def _shown(plot: Plot) -> str:
+    """Markdown of a plot and its caption; the page makes a figure of the two paragraphs."""
+    return f"![{plot.alt}](plots/{plot.name}.svg)\n\n*{plot.caption}*"
+
+
 class _Document:
     def __init__(self, studies: Sequence[Study]) -> None:
         self.studies = studies
         self.plain = without_ablations(studies)
         self.plots = {study.slug: charts(study) for study in studies}
+        headline = find_headline(studies)
+        self.front = None if headline is None else front_chart(headline)
         self.galleries: dict[str, Gallery] = {}
         for study in studies:
             made = gallery(study)
@@ -58,34 +67,39 @@ class _Document:
 
     def files(self) -> dict[str, bytes]:
         """All files by path."""
-        text = self.text()
+        opening, body = self.opening(), self.body()
         plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
+        if self.front is not None:
+            plots[self.front.name] = self.front
         images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
         return {
             **{f"plots/{plot.name}.svg": svg_file(plot).encode() for plot in plots.values()},
             **{f"images/{name}": content for name, content in images.items()},
-            "report.md": text.encode(),
-            "index.html": to_html(text, TITLE, plots, images).encode(),
+            "report.md": f"# {TITLE}\n\n{opening}\n\n{body}\n".encode(),
+            "index.html": to_html(TITLE, opening, body, plots, images).encode(),
         }
 
-    def text(self) -> str:
-        """The report as Markdown."""
+    def opening(self) -> str:
+        """One figure, and what the records come to in sentences that can be repeated."""
+        said = "\n".join(f"- {sentence}" for sentence in sentences(self.studies))
+        figure = f"{_shown(self.front)}\n\n" if self.front is not None else ""
+        return f"{figure}{said}\n\nMade by `ns-prune report` from records only."
+
+    def body(self) -> str:
+        """The sections as Markdown."""
         sections = [
             ("What was measured", measured_text(self.studies)),
-            ("What the numbers say", f"{RULE}\n\n{self._studies(claims_text, 'frontier', self.plain)}"),
+            ("Presets and recipes", self._ablation()),
+            ("What the comparisons say", f"{RULE}\n\n{self._studies(claims_text, 'frontier', self.plain)}"),
             ("The paper's tables", self._paper()),
             ("Quality against size and time", self._frontier()),
-            ("Ablation", self._ablation()),
             ("Speed", self._speed()),
             ("Other libraries", self._peers()),
             ("Layers and scores", self._layers()),
             ("Renderings", self._renderings()),
             ("All comparisons", self._studies(claims_table, "frontier")),
         ]
-        parts = [f"# {TITLE}", "Made by `ns-prune report` from records only."]
-        for number, (title, text) in enumerate(sections, 1):
-            parts.append(f"## {number}. {title}\n\n{text}")
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join(f"## {number}. {title}\n\n{text}" for number, (title, text) in enumerate(sections, 1))
 
     def _studies(
         self, make: Callable[[Study], Optional[str]], suite: str, studies: Optional[Sequence[Study]] = None
@@ -100,8 +114,8 @@ class _Document:
         return "\n\n".join(f"### {study.letter}: {escape(study.title)}\n\n{text}" for study, text in made)
 
     def _plot(self, study: Study, kind: str) -> Optional[str]:
-        plot: Optional[Plot] = self.plots[study.slug].get(kind)
-        return f"![{plot.alt}](plots/{plot.name}.svg)\n\n*{plot.caption}*" if plot else None
+        plot = self.plots[study.slug].get(kind)
+        return _shown(plot) if plot else None
 
     def _paper(self) -> str:
         intro = (

@@ -1,7 +1,7 @@
 """Pieces of Markdown that GitHub and the HTML page read alike."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Optional
@@ -22,6 +22,22 @@ def escape(text: object) -> str:
 def code(text: object) -> str:
     """Text of a record as code."""
     return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """An enumeration: a, b and c. Empty parts are left out."""
+    *others, last = [part for part in parts if part] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def counted(count: int, word: str) -> str:
+    """A count and what is counted: 1 run, 2 runs."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def missing(suite: str) -> str:
+    """Line in place of what there are no records for."""
+    return f"No records for this; `ns-prune bench {suite}` makes them."
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

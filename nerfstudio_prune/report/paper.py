@@ -6,17 +6,18 @@ from typing import Optional
 from nerfstudio_prune.records.schema import RunRecord
 from nerfstudio_prune.report.markup import Column, bold_best, code, item_table, table, widths_text
 from nerfstudio_prune.report.stats import NOTHING, TIMES, Stat, number
-from nerfstudio_prune.report.study import CONTINUE, SCRATCH, Arm, Study, edge_option, psnr
+from nerfstudio_prune.report.study import CONTINUE, SCRATCH, Arm, Study, psnr
 from nerfstudio_prune.report.tables import sizes_of
 
 BASELINE_PSNR = 21.5
-EDGES: dict[tuple[str, Optional[float]], tuple[int, float]] = {
-    ("edge_threshold", 0.05): (40, 21.3),
-    ("edge_threshold", 0.1): (20, 20.8),
-    ("edge_keep_fraction", 0.4): (40, 21.3),
-    ("edge_keep_fraction", 0.2): (20, 20.8),
+MASKS = {
+    ("threshold", 0.05): (40, 21.3),
+    ("threshold", 0.1): (20, 20.8),
+    ("share kept", 0.4): (40, 21.3),
+    ("share kept", 0.2): (20, 20.8),
 }
-"""Table 1: option and value -> remaining edges in percent, PSNR; by threshold, and by what that left in the paper."""
+"""Table 1: how single weights were masked -> what remains in percent, PSNR; by threshold, and by what that left in the
+paper."""
 UNIFORM = {0.75: (16.5, 0.7)}
 """Table 2: pruning ratio -> PSNR, model size in MB."""
 IMPORTANCE = {"w_in": 19.5, "w_out": 20.0, "w_in_w_out": 20.0}
@@ -67,30 +68,34 @@ def _psnr_table(
 
 
 def remaining(arm: Arm) -> Optional[float]:
-    """Percentage of the edges that are not zero right after the cut."""
+    """Percentage of the weights that are not zero right after the cut."""
     return arm.at("right after", lambda stage: 100 * stage.sizes.nonzero / max(stage.sizes.parameters, 1)).mean
 
 
-def edges_table(study: Study) -> Optional[str]:
+def _masking(study: Study) -> list[Arm]:
+    """Arms that mask single weights and keep the others."""
+    return [arm for arm in study.arms if arm.traits.weight_options and arm.first.recovery != SCRATCH]
+
+
+def masks_table(study: Study) -> Optional[str]:
     """Table 1; None without records."""
-    arms = [arm for arm in study.find("edges") if arm.first.recovery != SCRATCH]
+    arms = _masking(study)
     if not arms:
         return None
+    options = list(dict.fromkeys(option for option, _ in MASKS))
+
+    def order(arm: Arm) -> tuple[int, float]:
+        option = arm.weight_option
+        return (options.index(option[0]) if option else len(options), -(remaining(arm) or 0.0))
+
     rows = []
-    for arm in sorted(arms, key=lambda arm: (edge_option(arm)[0] != "edge_threshold", -remaining_or_zero(arm))):
-        percent, quality = EDGES.get(edge_option(arm), (None, None))
-        option, value = edge_option(arm)
-        title = {"edge_threshold": "threshold", "edge_keep_fraction": "share kept"}.get(option)
-        text = f"{title} {value:g}" if title else code(arm.name)
-        ours = number(remaining(arm), 0)
-        rows.append(([text, number(percent), ours, number(quality, 1)], arm))
+    for arm in sorted(arms, key=order):
+        option = arm.weight_option
+        percent, quality = MASKS.get(option, (None, None)) if option else (None, None)
+        text = f"{option[0]} {option[1]:g}" if option else code(arm.name)
+        rows.append(([text, number(percent), number(remaining(arm), 0), number(quality, 1)], arm))
     headers = ["edges", "paper remaining %", "our remaining %", "paper dB"]
     return _psnr_table(study, headers, ["threshold 0", "100", "100", number(BASELINE_PSNR, 1)], rows)
-
-
-def remaining_or_zero(arm: Arm) -> float:
-    """For sorting."""
-    return remaining(arm) or 0.0
 
 
 def _layer_size(ratio: float) -> str:
@@ -214,12 +219,11 @@ def coreset_quality_table(study: Study) -> Optional[str]:
 def compact_table(study: Study) -> Optional[str]:
     """All four in one, PSNR only; None without records of any."""
     items: list[tuple[str, str, Optional[float], Arm]] = []
-    for arm in study.find("edges"):
-        paper = EDGES.get(edge_option(arm))
-        option, value = edge_option(arm)
-        if arm.first.recovery != SCRATCH and option == "edge_threshold":
-            text = f"edges, threshold {value:g} ({number(remaining(arm))} % left)"
-            items.append(("1", text, paper[1] if paper else None, arm))
+    for arm in _masking(study):
+        option = arm.weight_option
+        if option and option[0] == "threshold":
+            text = f"edges, threshold {option[1]:g} ({number(remaining(arm))} % left)"
+            items.append(("1", text, MASKS[option][1] if option in MASKS else None, arm))
     for arm in study.arms:
         run, ratio = arm.first, arm.first.pruning_ratio
         if not arm.inherits or run.recovery != CONTINUE or ratio is None:

@@ -1,7 +1,16 @@
-"""Generated tables between markers of a Markdown file."""
+"""Generated tables between the markers of Markdown files, such as the README, and which tables there are."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Optional
+
+from nerfstudio_prune.report.claims import claims_text
+from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
+from nerfstudio_prune.report.markup import escape, missing
+from nerfstudio_prune.report.paper import compact_table
+from nerfstudio_prune.report.study import Study, by_study, without_ablations
+from nerfstudio_prune.report.tables import ablation_text, frontier_table, peers_table, speed_table
 
 MARKER = re.compile(r"^<!-- ns-prune report: (\S+) (begin|end) -->[ \t]*\n?", re.MULTILINE)
 
@@ -42,3 +51,45 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]], where: str) -> tupl
     if open_marker is not None:
         raise ValueError(f"{open_marker[2]}: table {open_marker[0]!r} begins and does not end")
     return "".join(parts) + text[position:], changed
+
+
+def named_tables(studies: Sequence[Study]) -> dict[str, Callable[[], str]]:
+    """Tables that a file may hold: name -> what makes it."""
+    plain = without_ablations(studies)
+    early, late = ([study for study in studies if study.early is way] for way in (True, False))
+    ablation = partial(ablation_text, compact=True)
+    return {
+        "summary": lambda: "\n".join(f"- {sentence}" for sentence in sentences(studies)),
+        "headline": partial(_headline, studies),
+        "early": partial(_short, early, "ablation", ablation),
+        "late": partial(_short, late, "ablation", ablation),
+        "frontier": partial(_short, plain, "frontier", _frontier),
+        "paper": partial(_short, plain, "paper", compact_table),
+        "speed": partial(_short, studies, "speed", partial(speed_table, compact=True)),
+        "peers": partial(_short, plain, "peers", partial(peers_table, compact=True)),
+        "claims": partial(_short, plain, "frontier", claims_text),
+    }
+
+
+def _headline(studies: Sequence[Study]) -> str:
+    headline, table = find_headline(studies), headline_table(studies)
+    return missing("ablation") if headline is None or table is None else f"{table}\n\n{caption(headline.study)}"
+
+
+def caption(study: Study) -> str:
+    """Line below a table: where its numbers come from."""
+    seeds = sorted({run.seed for arm in study.arms for run in arm.runs})
+    parts = [escape(study.title)]
+    views = sorted({run.eval_views for arm in study.arms for run in arm.runs})
+    if views:
+        parts.append(f"{views[0] if len(views) == 1 else f'{views[0]} to {views[-1]}'} views")
+    return ", ".join(parts) + (f", seeds {', '.join(map(str, seeds))}" if seeds else "") + "."
+
+
+def _frontier(study: Study) -> Optional[str]:
+    return frontier_table(study, compact=True) if any(arm.inherits for arm in study.arms) else None
+
+
+def _short(studies: Sequence[Study], suite: str, make: Callable[[Study], Optional[str]]) -> str:
+    parts = [f"{text}\n\n{caption(study)}" for study, text in by_study(studies, make)]
+    return "\n\n".join(parts) or missing(suite)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Optional
 
 NOTHING = "—"
@@ -30,15 +31,12 @@ class Stat:
     @property
     def mean(self) -> Optional[float]:
         """Mean; None without values."""
-        return math.fsum(self.values) / self.n if self.values else None
+        return fmean(self.values) if self.values else None
 
     @property
     def std(self) -> Optional[float]:
         """Standard deviation of a sample; None for less than two values."""
-        mean = self.mean
-        if mean is None or self.n < 2:
-            return None
-        return math.sqrt(math.fsum((value - mean) ** 2 for value in self.values) / (self.n - 1))
+        return stdev(self.values) if self.n > 1 else None
 
     @property
     def direction(self) -> int:

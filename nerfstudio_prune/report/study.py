@@ -4,7 +4,8 @@ A study holds what may be compared: one scene, one scale, one method, one device
 a study that differ in the seed only. Times are never taken across studies.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -19,9 +20,38 @@ ANY_STRATEGY = "any"
 """Strategy of runs in which the choice of the neurons plays no part."""
 RECIPES = ("recipe", "preset")
 """What the strategy of an arm begins with that prunes by several means at once."""
-ROLE_ORDER = ("start", "dense", "pruned", "masked", "small", "small-equal-time", "peer", "edges")
 BUSY_BELOW = 0.7
 """A CPU run that had less of its threads' time than this is marked: others used the machine."""
+
+
+@dataclass(frozen=True)
+class RoleTraits:
+    """What the role of a record means for its place in tables and plots."""
+
+    label: str = "{choice}"
+    """Name in plots; `{choice}` is how the neurons were chosen, `{arm}` the arm."""
+    in_frontier: bool = True
+    """Whether it is a row of the table of quality against size and time."""
+    weight_options: Mapping[str, str] = field(default_factory=dict)
+    """Option of an event -> what it is called, where single weights are masked instead of neurons: there is no pruning
+    ratio, and the size of the tensors says nothing."""
+
+
+ROLES = {
+    "start": RoleTraits("dense start", in_frontier=False),
+    "dense": RoleTraits("dense"),
+    "pruned": RoleTraits(),
+    "masked": RoleTraits("masked {choice}"),
+    "small": RoleTraits("small from scratch"),
+    "small-equal-time": RoleTraits("small, equal time"),
+    "peer": RoleTraits(in_frontier=False),
+    "edges": RoleTraits("{arm}", weight_options={"edge_threshold": "threshold", "edge_keep_fraction": "share kept"}),
+}
+"""Role in a record -> what it means, in the order of rows of one pruning ratio."""
+FRONTIER_ROLES = tuple(role for role, traits in ROLES.items() if traits.in_frontier)
+"""Roles that are compared by size and time."""
+SIZED_ROLES = tuple(role for role in FRONTIER_ROLES if not ROLES[role].weight_options)
+"""Those of them whose tensors have the size that counts."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,11 @@ class Arm:
         return self.first.arm
 
     @property
+    def short_name(self) -> str:
+        """The same without what the schedule says already."""
+        return self.name.removesuffix("-decay")
+
+    @property
     def n(self) -> int:
         """Number of seeds."""
         return len(self.entries)
@@ -72,9 +107,32 @@ class Arm:
         return self.first.role == "pruned" and self.first.recovery != SCRATCH
 
     @property
+    def traits(self) -> RoleTraits:
+        """What its role means."""
+        return ROLES[self.first.role]
+
+    @property
+    def weight_option(self) -> Optional[tuple[str, float]]:
+        """Which option chose the single weights that are masked, as it is called, and its value; None without one."""
+        history = [event for event in self.first.history if not event.error]
+        options = history[-1].options if history else {}
+        values = {words: options.get(name) for name, words in self.traits.weight_options.items()}
+        return next(((words, float(v)) for words, v in values.items() if isinstance(v, (int, float))), None)
+
+    @property
     def recipe(self) -> bool:
         """Whether it is pruned by a recipe, whole or without a part, or by a preset."""
         return self.first.role == "pruned" and self.first.strategy.startswith(RECIPES)
+
+    @property
+    def lacks_a_part(self) -> bool:
+        """Whether it is a recipe that one part was left out of."""
+        return self.recipe and " without " in self.first.strategy
+
+    @property
+    def cuts(self) -> list[int]:
+        """Steps that were taken before each cut of the first run."""
+        return [event.step for event in self.first.history if not event.error]
 
     def stat(self, value: Callable[[RunRecord], Optional[float]]) -> Stat:
         """A quantity over the seeds."""
@@ -97,10 +155,11 @@ class Arm:
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Dense first, then by what is left, controls behind the pruned, edges last."""
+        """Dense first, then by what is left, controls behind the pruned, masks of single weights last."""
         run = self.first
-        ratio = run.pruning_ratio if run.pruning_ratio is not None else (9.0 if run.role == "edges" else 0.0)
-        return (ratio, ROLE_ORDER.index(run.role), run.recovery == SCRATCH, run.strategy, run.score or "", run.arm)
+        unsized = math.inf if self.traits.weight_options else 0.0
+        ratio = unsized if run.pruning_ratio is None else run.pruning_ratio
+        return (ratio, list(ROLES).index(run.role), run.recovery == SCRATCH, run.strategy, run.score or "", run.arm)
 
 
 @dataclass
@@ -143,6 +202,11 @@ class Study:
         """Whether it takes a recipe apart. Such a study has a table of its own."""
         return any(arm.recipe for arm in self.arms)
 
+    @property
+    def early(self) -> bool:
+        """Whether its networks are cut in the first half of their training."""
+        return any(arm.cuts[0] < arm.first.steps / 2 for arm in self.arms if arm.cuts)
+
     def find(self, role: str, **fields: Any) -> list[Arm]:
         """Arms of a role whose first run has these values."""
         return [
@@ -162,7 +226,7 @@ class Study:
         return sorted({arm.first.pruning_ratio for arm in self.arms if arm.first.pruning_ratio is not None})
 
     def blocks(self, roles: tuple[str, ...]) -> Iterator[tuple[Optional[float], list[Arm]]]:
-        """Arms of these roles by pruning ratio, in order; of ratio None the dense one and then the edges."""
+        """Arms of these roles by pruning ratio, in order; without one the dense arm first, masks of weights last."""
         arms = [arm for arm in self.arms if arm.first.role in roles]
         keys = list(dict.fromkeys(arm.sort_key[0] for arm in arms))
         for key in keys:
@@ -170,11 +234,10 @@ class Study:
             yield block[0].first.pruning_ratio, block
 
     def reinitialised(self, arm: Arm) -> Optional[Arm]:
-        """The arm of the same widths or edges that starts from a new initialisation at the cut."""
+        """The arm of the same widths or masks that starts from a new initialisation at the cut."""
         run = arm.first
         candidates = self.find(run.role, pruning_ratio=run.pruning_ratio, recovery=SCRATCH)
-        if run.role == "edges":
-            candidates = [other for other in candidates if edge_option(other) == edge_option(arm)]
+        candidates = [other for other in candidates if other.weight_option == arm.weight_option]
         fitting = [other for other in candidates if other.first.strategy in (run.strategy, ANY_STRATEGY)]
         return next(iter(fitting), None)
 
@@ -188,6 +251,31 @@ class Study:
         pairs = [(entry.record, self.controls.get(entry.path)) for entry in arm.entries]
         gains = [gain_at_equal_time(run, control) for run, control in pairs if control]
         return Stat(tuple(gain for gain in gains if gain is not None))
+
+    def time_share(self, arm: Arm, other: Optional[Arm] = None) -> Stat:
+        """Training time of an arm over that of another, else the dense one, over the seeds that both have."""
+        others = {run.seed: run for run in (other or self.dense or arm).runs}
+        pairs = [(run, others[run.seed]) for run in arm.runs if run.seed in others]
+        return Stat(
+            tuple(
+                run.seconds.train_total / partner.seconds.train_total
+                for run, partner in pairs
+                if timed_alike(run, partner) and partner.seconds.train_total > 0
+            )
+        )
+
+
+def by_study(studies: Sequence[Study], make: Callable[[Study], Optional[str]]) -> Iterator[tuple[Study, str]]:
+    """What can be made of each study."""
+    for study in studies:
+        text = make(study)
+        if text:
+            yield study, text
+
+
+def without_ablations(studies: Sequence[Study]) -> list[Study]:
+    """Studies in which arms differ in how neurons are chosen: in a recipe other things decide as well."""
+    return [study for study in studies if not study.ablation]
 
 
 def psnr(stage: Stage) -> float:
@@ -216,8 +304,7 @@ def gain_at_equal_time(run: RunRecord, dense: RunRecord) -> Optional[float]:
         Difference of the PSNR on the held-out rays of the curve, in dB. None if the times or the rays cannot be
         compared (other device or clock, a busy machine, other rays), or the dense curve does not cover the time.
     """
-    measured = [(one.machine.key, one.clock, one.curve_rays) for one in (run, dense)]
-    if measured[0] != measured[1] or busy(run) or busy(dense) or not run.curve or not dense.curve:
+    if not timed_alike(run, dense) or run.curve_rays != dense.curve_rays or not run.curve or not dense.curve:
         return None
     end, times = run.curve[-1], [point.train_seconds for point in dense.curve]
     if not times[0] <= end.train_seconds <= times[-1]:
@@ -225,17 +312,12 @@ def gain_at_equal_time(run: RunRecord, dense: RunRecord) -> Optional[float]:
     return end.psnr - float(np.interp(end.train_seconds, times, [point.psnr for point in dense.curve]))
 
 
+def timed_alike(run: RunRecord, other: RunRecord) -> bool:
+    """Whether the training times of two runs can be compared: of one device and clock, with no busy machine."""
+    return (run.machine.key, run.clock) == (other.machine.key, other.clock) and not (busy(run) or busy(other))
+
+
 def busy(run: RunRecord) -> bool:
     """Whether a run on a CPU got much less processor time than its threads could take."""
     available = run.seconds.train * run.machine.threads
     return run.machine.device_type == "cpu" and run.seconds.train_cpu < BUSY_BELOW * available
-
-
-def edge_option(arm: Arm) -> tuple[str, Optional[float]]:
-    """Which option chose the edges, `edge_threshold` or `edge_keep_fraction`, and its value."""
-    history = [event for event in arm.first.history if not event.error]
-    options = history[-1].options if history else {}
-    for name in ("edge_threshold", "edge_keep_fraction"):
-        if isinstance(options.get(name), (int, float)):
-            return name, float(options[name])
-    return "", None

@@ -7,13 +7,39 @@ from typing import Optional
 from nerfstudio_prune.records.schema import LEARNING_RATE, RunRecord, Sizes, SpeedRecord, Stage
 from nerfstudio_prune.report.markup import Column, bold_best, code, escape, item_table, stat_column, table, widths_text
 from nerfstudio_prune.report.stats import NOTHING, TIMES, TO, Stat, number
-from nerfstudio_prune.report.study import Arm, Study, paired, psnr
+from nerfstudio_prune.report.study import FRONTIER_ROLES, SIZED_ROLES, Arm, Study, paired, psnr
 
-FRONTIER_ROLES = ("dense", "pruned", "masked", "small", "small-equal-time", "edges")
 SMALL_RATIO = 0.5
 """Pruning ratio of the small network that an ablation is compared with."""
 MASKS_SOME = 0.98
 """Share of weights that are not zero below which masks are at work; fresh biases are zero without any."""
+BUSY = (
+    "† The machine was busy: a run got less than 70 % of its threads' processor time. Its seconds and rays/s say "
+    "little; see the section on speed, where both networks were measured in turns."
+)
+
+
+def measured_text(studies: Sequence[Study]) -> str:
+    """What was measured, where, and whether times can be compared."""
+    devices = {study.letter: study.device for study in studies}
+    lines = [measured_table(studies), versions_text(studies)]
+    if len(devices) > 1:
+        names = "; ".join(f"{letter}: {escape(device)}" for letter, device in sorted(devices.items()))
+        lines.insert(
+            0,
+            f"**The records come from {len(devices)} devices ({names}).** Every row names its device by this letter. "
+            "Times are compared within one device only; no ratio mixes two.",
+        )
+    else:
+        lines.insert(0, "All records come from one device.")
+    lines.append(
+        "PSNR (dB), SSIM and LPIPS are of the fine field, means over the evaluation views; sizes and "
+        "multiply-accumulates (MACs) count the coarse and the fine field. MB are 10⁶ bytes, of fp32. «±» is the "
+        "standard deviation over n seeds. Δ dense is the difference to the dense run of the same seed, seed by seed. "
+        "The best mean of each group of equal pruning ratio is bold, whether or not the difference is clear. "
+        "With one thread on a CPU, training and rendering are timed by the processor's clock, else by the wall clock."
+    )
+    return "\n\n".join(lines)
 
 
 def measured_table(studies: Sequence[Study]) -> str:
@@ -100,7 +126,7 @@ def frontier_table(study: Study, compact: bool = False) -> str:
 
     Args:
         study: The study.
-        compact: Fewer columns and no edges, for the README.
+        compact: Fewer columns, and only arms whose size tells, for a page of results.
     """
     columns = [
         Column("arm", lambda arm: code(arm.name)),
@@ -122,12 +148,10 @@ def frontier_table(study: Study, compact: bool = False) -> str:
         Column("n", lambda arm: str(arm.n)),
         Column("device", lambda arm: study.letter),
     ]
-    roles = FRONTIER_ROLES
     if compact:
         titles = ("arm", "parameters", "MACs per ray", "right after dB", "end dB", "Δ dense dB", "SSIM", "n")
         columns = [column for column in columns if column.title in titles]
-        roles = tuple(role for role in roles if role != "edges")
-    return item_table(columns, [block for _, block in study.blocks(roles)])
+    return item_table(columns, [block for _, block in study.blocks(SIZED_ROLES if compact else FRONTIER_ROLES)])
 
 
 def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
@@ -135,7 +159,7 @@ def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
 
     Args:
         study: The study.
-        compact: Fewer columns, for the README.
+        compact: Fewer columns, for a page of results.
 
     Returns:
         Rows for the dense network, the small one, whole recipes and presets by size, recipes without a part, and the
@@ -152,7 +176,7 @@ def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
         return Column(title, lambda arm: _of_some(stat(arm), arm))
 
     columns = [
-        Column("arm", lambda arm: code(arm.name.removesuffix("-decay")) + _rate_text(study, arm)),
+        Column("arm", lambda arm: code(arm.short_name) + rate_text(study, arm)),
         Column("parameters", _parameters),
         Column("smaller", lambda arm: _times_smaller(study, arm)),
         Column("MACs per ray", lambda arm: number(sizes_of(arm).macs_per_ray)),
@@ -171,17 +195,29 @@ def ablation_table(study: Study, compact: bool = False) -> Optional[str]:
     return item_table(columns, [sorted(arms, key=_ablation_order)])
 
 
+def ablation_text(study: Study, compact: bool = False) -> Optional[str]:
+    """The table of an ablation, with the footnote that it needs; None for a study without a recipe.
+
+    Args:
+        study: The study.
+        compact: Fewer columns, for a page of results.
+    """
+    table = ablation_table(study, compact)
+    busy = any(arm.busy for arm in study.arms if arm.first.role in FRONTIER_ROLES)
+    return f"{table}\n\n{BUSY}" if table and busy else table
+
+
 def _at_the_cut(arm: Arm, label: str) -> Stat:
     """PSNR around the cut; nothing where there were several, of which the last shows little."""
     single = all(sum(stage.label == label for stage in run.stages) == 1 for run in arm.runs)
     return arm.at(label, psnr) if single else Stat(())
 
 
-def _rate_text(study: Study, arm: Arm) -> str:
+def rate_text(study: Study, arm: Arm) -> str:
     """Says so if a network was trained at another learning rate than the dense one from the beginning."""
     dense = None if study.dense is None else study.dense.first.config.get(LEARNING_RATE)
     own = arm.first.config.get(LEARNING_RATE)
-    return "" if dense is None or own in (None, dense) else f", {own / dense:g} times the rate"
+    return "" if dense is None or own in (None, dense) else f" at {own / dense:g} times the rate"
 
 
 def _of_some(difference: Stat, arm: Arm) -> str:
@@ -194,7 +230,7 @@ def _ablation_order(arm: Arm) -> tuple[int, int]:
         return (("dense", "small").index(arm.first.role), 0)
     if not arm.recipe:
         return (4, 0)
-    return (3, 0) if " without " in arm.first.strategy else (2, -sizes_of(arm).parameters)
+    return (3, 0) if arm.lacks_a_part else (2, -sizes_of(arm).parameters)
 
 
 def _training_text(arm: Arm) -> str:

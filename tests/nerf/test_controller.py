@@ -50,7 +50,7 @@ def optimizer_of(trainer: Any) -> torch.optim.Optimizer:
 
 
 def check(trainer: Any) -> None:
-    """The invariant of DESIGN.md: optimizer, clipping list and model hold the same tensors in the same order."""
+    """The invariant of docs/design.md: optimizer, clipping list and model hold the same tensors in the same order."""
     optimizers, model = trainer.optimizers, trainer.pipeline.model
     check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
 

@@ -107,7 +107,7 @@ class Run:
         return found
 
     def check(self) -> None:
-        """The invariant of DESIGN.md."""
+        """The invariant of docs/design.md."""
         optimizers = self.optimizers
         check_optimizers(optimizers.optimizers, optimizers.parameters, self.model.get_param_groups())
 

@@ -71,7 +71,7 @@ def steered(config: Any, requests: Requests, same_noise: bool = False) -> Any:
 
 
 def check(trainer: Any) -> None:
-    """The invariant of DESIGN.md: optimizer, clipping list and model hold the same tensors in the same order."""
+    """The invariant of docs/design.md: optimizer, clipping list and model hold the same tensors in the same order."""
     optimizers, model = trainer.optimizers, trainer.pipeline.model
     check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
 

@@ -11,8 +11,8 @@ from nerfstudio_prune.report.paper import (
     compact_table,
     coreset_quality_table,
     coreset_table,
-    edges_table,
     importance_table,
+    masks_table,
     minutes_per_100k,
     uniform_table,
 )
@@ -31,7 +31,7 @@ def test_edges(tmp_path: Path) -> None:
         run("l", 1, 19.1, 14.2, live=0.4, edges={"edge_keep_fraction": 0.4}, **edge),
         run("k", 1, 19.0, 14.0, live=0.2, edges={"edge_keep_fraction": 0.2}, **edge),
     )
-    found = rows(edges_table(made))
+    found = rows(masks_table(made))
     assert list(found) == ["threshold 0", "threshold 0.05", "threshold 0.1", "share kept 0.4", "share kept 0.2"]
     assert list(found["threshold 0.05"].values())[1:] == ["40", "60", "21.3", "**15.00**", "**19.50**", "18.50", "1"]
     for name, paper in (("threshold 0.1", "20.8"), ("share kept 0.4", "21.3")):

@@ -11,8 +11,9 @@ from support.record_factory import CPU, GPU, dense, everything, run, save, speed
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.command import Report
 
-SECTIONS = ["What was measured", "What the numbers say", "The paper's tables", "Quality against size and time"]
-SECTIONS += ["Ablation", "Speed", "Other libraries", "Layers and scores", "Renderings", "All comparisons"]
+SECTIONS = ["What was measured", "Presets and recipes", "What the comparisons say", "The paper's tables"]
+SECTIONS += ["Quality against size and time", "Speed", "Other libraries", "Layers and scores", "Renderings"]
+SECTIONS += ["All comparisons"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -80,7 +81,7 @@ def test_page_needs_nothing_else(report: dict[str, bytes]) -> None:
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert not re.search(r"url\((?!#)|@import|https?://(?!arxiv)", text)
-    assert page.tags.count("svg") == 6 and page.tags.count("figure") == page.tags.count("figcaption") == 6
+    assert page.tags.count("svg") == 7 and page.tags.count("figure") == page.tags.count("figcaption") == 7
 
 
 def test_page_follows_scheme_and_printer(report: dict[str, bytes]) -> None:
@@ -91,11 +92,27 @@ def test_page_follows_scheme_and_printer(report: dict[str, bytes]) -> None:
         and "@media print" in text
         and "image-rendering: pixelated" in text
     )
-    contents_list = text[text.index("<nav>") : text.index("</nav>")]
-    positions = [contents_list.index(f"{i}. {title}") for i, title in enumerate(SECTIONS, 1)]
-    assert positions == sorted(positions)
+    contents_list = text[text.index("<nav") : text.index("</nav>")]
+    assert re.findall(r">\d+\. (.*?)</a>", contents_list) == SECTIONS
     assert text.count('<div class="scroll"') == text.count("<table>") > 10
     assert 'style="text-align: right;"' in text
+
+
+def test_page_opens_with_one_figure_and_five_sentences(report: dict[str, bytes]) -> None:
+    """Whoever reads only the first screen has seen what was won, against what and at which price."""
+    text = report["index.html"].decode()
+    opening = text[text.index("<header>") : text.index("</header>")]
+    assert opening.count("<svg") == 1 and opening.count("<li>") == 5 and "<table" not in opening
+    assert text.index("</header>") < text.index("<nav") < text.index("<main>") < text.index("<table")
+    assert report["report.md"].decode().split("\n\n")[1].endswith("](plots/front.svg)")
+
+
+def test_the_caption_of_a_plot_is_taken_out_of_the_text(report: dict[str, bytes]) -> None:
+    """It stands below the plot, once, with its markup; the paragraphs around it stay."""
+    text, plain = report["index.html"].decode(), report["report.md"].decode()
+    for caption in re.findall(r"\.svg\)\n\n\*(.*)\*\n", plain):
+        assert text.count(f"<figcaption>{caption[:40]}") == 1 and f"<em>{caption[:40]}" not in text
+    assert "plots/" not in text and "<p></p>" not in text
 
 
 def test_markdown_refers_to_files_that_are_there(report: dict[str, bytes]) -> None:
@@ -120,7 +137,7 @@ def test_missing_sections_name_their_suite(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.md").read_text()
     sections = dict(zip(SECTIONS, re.split(r"^## \d+\. .*$", text, flags=re.MULTILINE)[1:], strict=True))
     assert sections["Speed"].strip() == "No records for this; `ns-prune bench speed` makes them."
-    assert sections["Ablation"].strip() == "No records for this; `ns-prune bench ablation` makes them."
+    assert sections["Presets and recipes"].strip() == "No records for this; `ns-prune bench ablation` makes them."
     assert sections["Other libraries"].strip() == "No records for this; `ns-prune bench peers` makes them."
     assert "images are not kept with the records" in sections["Renderings"]
     assert "\n### Table 4" in sections["The paper's tables"] and "Table 1" not in sections["The paper's tables"]
@@ -194,29 +211,30 @@ def readme(*names: str) -> str:
     return "# Title\n\nText before.\n" + "\nBetween.\n".join(parts) + "\nText after.\n"
 
 
-NAMES = ("frontier", "paper", "speed", "peers", "claims")
+NAMES = ("headline", "frontier", "paper", "speed", "peers", "claims")
 
 
 def test_readme_tables(records: Path, tmp_path: Path) -> None:
     """What is between the markers becomes the tables, all else stays, and a second time nothing changes."""
     path = tmp_path / "README.md"
     path.write_text(readme(*NAMES))
-    Report(records, tmp_path / "out", readme=path).main()
+    Report(records, tmp_path / "out", readme=(path,)).main()
     text = path.read_text()
     assert "STALE" not in text and text.startswith("# Title\n\nText before.\n<!--") and text.endswith("\nText after.\n")
     for name, content in (
+        ("headline", "| `dense` | "),
         ("frontier", "| `dense` |"),
         ("paper", "| 4 | coreset, 0.5 of the width left | 21.3 |"),
         ("speed", "| 0.5 | "),
         ("peers", "| Torch-Pruning | taylor |"),
-        ("claims", "- **Coreset against importance"),
+        ("claims", "- A coreset ends clearly "),
     ):
         begin, end = (text.index(f"<!-- ns-prune report: {name} {kind} -->") for kind in ("begin", "end"))
         assert content in text[begin:end] and "demo-data, scale cpu, Some Processor, 2 threads" in text[begin:end]
         # GitHub reads a table only behind an empty line.
         assert text[begin:end].split("-->\n")[1].startswith("\n") and text[begin:end].endswith("\n\n")
-    Report(records, tmp_path / "out", readme=path, check=True).main()
-    Report(records, tmp_path / "out", readme=path).main()
+    Report(records, tmp_path / "out", readme=(path,), check=True).main()
+    Report(records, tmp_path / "out", readme=(path,)).main()
     assert path.read_text() == text
 
 
@@ -224,16 +242,34 @@ def test_stale_tables_fail_the_check(records: Path, tmp_path: Path) -> None:
     """It names the table, and writes nothing."""
     path = tmp_path / "README.md"
     path.write_text(readme(*NAMES))
-    Report(records, tmp_path / "out", readme=path).main()
+    Report(records, tmp_path / "out", readme=(path,)).main()
     fresh = path.read_text()
     assert fresh.count("| Torch-Pruning | taylor |") == 1
     path.write_text(fresh.replace("| Torch-Pruning | taylor |", "| Torch-Pruning | Taylor |"))
     stale = path.read_bytes()
     with pytest.raises(ValueError, match=r"README\.md: peers: not what the records say"):
-        Report(records, tmp_path / "new", readme=path, check=True).main()
+        Report(records, tmp_path / "new", readme=(path,), check=True).main()
     assert path.read_bytes() == stale and not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="--check needs --readme"):
         Report(records, tmp_path / "new", check=True).main()
+
+
+def test_several_files(records: Path, tmp_path: Path) -> None:
+    """A check names every stale file and its tables; a wrong marker in the last leaves the first as it is."""
+    first, second = tmp_path / "first.md", tmp_path / "second.md"
+    first.write_text(readme("speed"))
+    second.write_text(readme("peers", "paper"))
+    with pytest.raises(ValueError, match=r"first\.md: speed; \S+second\.md: peers, paper: not what the records say"):
+        Report(records, tmp_path / "out", readme=(first, second), check=True).main()
+    Report(records, tmp_path / "out", readme=(first, second)).main()
+    Report(records, tmp_path / "out", readme=(first, second), check=True).main()
+    first.write_text(readme("speed"))
+    second.write_text(readme("nonsense"))
+    with pytest.raises(ValueError, match=r"second\.md:4: unknown table 'nonsense'"):
+        Report(records, tmp_path / "out", readme=(first, second)).main()
+    assert "STALE" in first.read_text()
+    with pytest.raises(ValueError, match=r"--readme \S+third\.md: cannot be read"):
+        Report(records, tmp_path / "out", readme=(first, tmp_path / "third.md")).main()
 
 
 def test_readme_without_records_of_a_kind(tmp_path: Path) -> None:
@@ -241,14 +277,14 @@ def test_readme_without_records_of_a_kind(tmp_path: Path) -> None:
     save([dense()], tmp_path / "records")
     path = tmp_path / "README.md"
     path.write_text(readme("speed"))
-    Report(tmp_path / "records", tmp_path / "out", readme=path).main()
+    Report(tmp_path / "records", tmp_path / "out", readme=(path,)).main()
     assert "No records for this; `ns-prune bench speed` makes them." in path.read_text()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (readme("nonsense"), r"README\.md:4: unknown table 'nonsense'; the tables are frontier, ablation, paper"),
+        (readme("nonsense"), r"README\.md:4: unknown table 'nonsense'; the tables are summary, headline, early"),
         ("<!-- ns-prune report: speed begin -->\n", r"README\.md:1: table 'speed' begins and does not end"),
         ("x\n<!-- ns-prune report: speed end -->\n", r"README\.md:2: end of table 'speed' without its begin"),
         (
@@ -266,7 +302,7 @@ def test_wrong_markers(records: Path, tmp_path: Path, text: str, message: str) -
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        Report(records, tmp_path / "out", readme=path).main()
+        Report(records, tmp_path / "out", readme=(path,)).main()
     assert path.read_text() == text and not (tmp_path / "out").exists()
 
 
@@ -274,12 +310,12 @@ def test_line_ends_of_the_readme_stay(records: Path, tmp_path: Path) -> None:
     """Only what is between the markers is ours."""
     path = tmp_path / "README.md"
     path.write_bytes(b"a\r\nb\n" + readme("speed").encode())
-    Report(records, tmp_path / "out", readme=path).main()
+    Report(records, tmp_path / "out", readme=(path,)).main()
     assert path.read_bytes().startswith(b"a\r\nb\n# Title\n")
 
 
 def test_command_line() -> None:
     """The folder of records is positional."""
-    parsed = tyro.cli(Report, args=["records", "--output", "x", "--readme", "README.md", "--check"])
-    assert parsed == Report(Path("records"), Path("x"), Path("README.md"), True)
+    parsed = tyro.cli(Report, args=["records", "--output", "x", "--readme", "README.md", "docs/a.md", "--check"])
+    assert parsed == Report(Path("records"), Path("x"), (Path("README.md"), Path("docs/a.md")), True)
     assert tyro.cli(Report, args=["records"]) == Report(Path("records"))

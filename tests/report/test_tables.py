@@ -16,8 +16,8 @@ from nerfstudio_prune.report.paper import (
     compact_table,
     coreset_quality_table,
     coreset_table,
-    edges_table,
     importance_table,
+    masks_table,
     uniform_table,
 )
 from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, TO, Stat, number
@@ -372,7 +372,7 @@ def test_records_that_contradict_themselves(tmp_path: Path) -> None:
 def test_nothing_without_records(tmp_path: Path) -> None:
     """Each table says that it has nothing rather than being empty."""
     made = study(tmp_path, dense())
-    tables = (edges_table, uniform_table, importance_table, coreset_table, coreset_quality_table, compact_table)
+    tables = (masks_table, uniform_table, importance_table, coreset_table, coreset_quality_table, compact_table)
     assert all(
         make(made) is None for make in (*tables, speed_table, peers_table, layers_table, claims_text, claims_table)
     )

@@ -1,4 +1,4 @@
-"""Makes the README's pictures of the panel: `make screenshots` (Chromium is needed; seven minutes on two cores)."""
+"""Makes the pictures of the panel in its page: `make screenshots` (Chromium is needed; seven minutes on two cores)."""
 
 import tempfile
 from pathlib import Path

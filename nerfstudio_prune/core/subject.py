@@ -4,9 +4,10 @@ A subject stands in front of a model and knows which of its tensors share an axi
 measures, applies and records; it knows no network.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -17,7 +18,7 @@ from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan
 
-Recipe_contra = TypeVar("Recipe_contra", contravariant=True)
+RecipeT = TypeVar("RecipeT")
 """The resolved options of a subject's cut."""
 
 
@@ -63,114 +64,108 @@ class Change(Protocol):
         ...
 
 
-@runtime_checkable
-class Subject(Protocol[Recipe_contra]):
-    """What is pruned: neurons, single weights, points, or whatever else has parts with sizes."""
+class Subject(ABC, Generic[RecipeT]):
+    """What is pruned: neurons, single weights, points, or whatever else has parts with sizes.
 
-    @property
-    def unit(self) -> str:
-        """What the size of a part is called, for TensorBoard and tables, for example `width`."""
-        ...
+    What most subjects have in common is here; a subject says the rest.
+    """
 
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """Name of each cost -> what it is called in tables, for example `macs_per_ray` -> `MACs per ray`.
-
-        The first one is what an event is told by.
-        """
-        ...
-
-    @property
-    def counted(self) -> str:
-        """What the first cost counts."""
-        ...
-
-    @property
-    def total(self) -> str:
-        """What all parts together are called in tables."""
-        ...
-
-    @property
-    def form(self) -> Form:
-        """What a person may choose."""
-        ...
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained; what measures and the viewer render."""
-        ...
+    unit: str
+    """What the size of a part is called, for TensorBoard and tables, for example `width`."""
+    labels: Mapping[str, str]
+    """Name of each cost -> what it is called in tables, for example `macs_per_ray` -> `MACs per ray`; the first one is
+    what an event is told by."""
+    total: str = "in all"
+    """What all parts together are called in tables."""
+    form: Form
+    """What a person may choose."""
+    model: Any
+    """The model that is trained; what measures and the viewer render."""
 
     @property
     def state(self) -> PruneState:
         """What survives in checkpoints."""
-        ...
+        return self.model.prune_state
 
+    @property
+    def counted(self) -> str:
+        """What the first cost counts."""
+        return next(iter(self.labels.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(iter(self.parameters().values())).device
+
+    @abstractmethod
     def sizes(self) -> Sizes:
         """Sizes as they are, read off the tensors."""
-        ...
 
+    @abstractmethod
     def initial_sizes(self) -> Sizes:
         """Sizes before the first event; the present ones where the state does not know better."""
-        ...
 
     def initial_parts(self) -> dict[str, int]:
         """Name of the part -> size before the first event that targets refer to; goes into checkpoints."""
-        ...
+        return self.state.initial_sizes or dict(self.sizes().parts)
 
     def part_costs(self) -> Mapping[str, Mapping[str, int]]:
-        """Name of the part -> name of the cost -> what the part costs, for tables."""
-        ...
+        """Name of the part -> name of the cost -> what the part costs, for tables; empty: only the whole counts."""
+        return {}
 
     def place(self, part: str) -> tuple[str, str]:
         """Row and column of a part in a table of all parts, in words for a person."""
-        ...
+        return part, self.unit
 
     def summary(self, sizes: Sizes) -> Sequence[tuple[str, str]]:
         """What the whole costs, as pairs of a label and a text."""
-        ...
+        return [(label, f"{sizes.costs[name]:,}") for name, label in self.labels.items()]
 
+    @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that a cut may touch, by their dotted path in the model, in a fixed order."""
-        ...
 
     def param_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """All trainable parameters by optimizer name: the truth that optimizers are checked against."""
-        ...
+        return self.model.get_param_groups()
 
     def buffers(self) -> dict[str, Tensor]:
         """Tensors beside the parameters that are cut with them and that no optimizer knows; a copy of the mapping."""
-        ...
+        return {}
 
     def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Puts such tensors in place."""
-        ...
 
     def check(self) -> None:
         """Checks that the model can be cut.
 
         Raises:
-            ValueError: Names the tensor that is not finite.
+            ValueError: Names the first tensor that is not finite.
         """
-        ...
+        for name, parameter in self.parameters().items():
+            bad = int((~torch.isfinite(parameter)).sum())
+            if bad:
+                raise ValueError(f"{name}: {bad} of {parameter.numel()} values are not finite; nothing was pruned")
 
-    def targets(self, recipe: Recipe_contra) -> dict[str, int]:
+    @abstractmethod
+    def targets(self, recipe: RecipeT) -> dict[str, int]:
         """Name of the part -> size after the last event; empty where the evidence of each event decides.
 
         Raises:
             ValueError: If a target does not fit the model. Names the option.
         """
-        ...
 
-    def aim(self, recipe: Recipe_contra, event: ScheduledEvent) -> str:
+    def aim(self, recipe: RecipeT, event: ScheduledEvent) -> str:
         """How far an event goes, in a few words that follow its step."""
-        ...
+        return f"to {', '.join(f'{size:,}' for size in event.targets.values())} {self.unit}"
 
-    def gather(self, recipe: Recipe_contra, seed: int) -> Any:
+    def gather(self, recipe: RecipeT, seed: int) -> Any:
         """What a cut is judged by, without touching the run's random state or the order of its data."""
-        ...
+        return None
 
+    @abstractmethod
     def prepare(
-        self, recipe: Recipe_contra, event: ScheduledEvent, evidence: Any, optimizers: Optimizers, seed: int
+        self, recipe: RecipeT, event: ScheduledEvent, evidence: Any, optimizers: Optimizers, seed: int
     ) -> Change:
         """Chooses what leaves and prepares its removal; changes nothing.
 
@@ -184,34 +179,32 @@ class Subject(Protocol[Recipe_contra]):
         Raises:
             ValueError: If the cut is impossible.
         """
-        ...
 
-    def scores(self, recipe: Recipe_contra, evidence: Any) -> tuple[Optional[str], dict[str, Tensor]]:
+    def scores(self, recipe: RecipeT, evidence: Any) -> tuple[Optional[str], dict[str, Tensor]]:
         """Name of the score, and name of the part -> score of each of its units, on the CPU, for a person to look at.
 
         A rule without scores has no name and no scores.
         """
-        ...
+        return None, {}
 
     def weights(self) -> dict[str, Tensor]:
         """Column of the table of parts -> all values of its parameters, flat, on the CPU, for a person to look at."""
-        ...
+        values = [parameter.detach().cpu().flatten() for parameter in self.parameters().values()]
+        return {self.unit: torch.cat(values)}
 
     def after_step(self) -> None:
         """Restores what an optimizer step must not change."""
-        ...
 
     def synced(self) -> None:
         """Brings the model's own notes of its sizes in line with the tensors, after parameters were replaced."""
-        ...
 
-    def detached(self, device: Optional[torch.device] = None) -> "Subject[Recipe_contra]":
+    @abstractmethod
+    def detached(self, device: Optional[torch.device] = None) -> "Subject[RecipeT]":
         """A copy that no optimizer knows, with a state of its own, ready for rendering.
 
         Args:
             device: Where it lives. None: where the model does.
         """
-        ...
 
 
 @runtime_checkable

@@ -9,7 +9,6 @@ from fractions import Fraction
 from statistics import median
 from typing import Any, Literal, Optional
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
@@ -328,8 +327,7 @@ class PruneController:
         check_optimizers(optimizers.optimizers, optimizers.parameters, self.run.subject.param_groups())
 
     def _now(self) -> float:
-        device = next(iter(self.run.subject.parameters().values())).device
-        return seconds_now(torch.device(device))
+        return seconds_now(self.run.subject.device)
 
 
 def _tell_failure(what: str, error: Exception) -> None:

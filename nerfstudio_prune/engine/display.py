@@ -93,7 +93,8 @@ def event_table(event: PruneEvent, subject: Subject[Any], costs_before: Mapping[
         table.add_column(column, justify="right")
     costs_after = subject.part_costs()
     for name, size in event.after.parts.items():
-        costs = (change(costs_before[name][cost], costs_after[name][cost]) for cost in subject.labels)
+        known = name in costs_before
+        costs = (change(costs_before[name][cost], costs_after[name][cost]) for cost in subject.labels if known)
         table.add_row(name, change(event.before.parts[name], size), *costs)
     table.add_section()
     sums = (change(event.before.costs[cost], event.after.costs[cost]) for cost in subject.labels)

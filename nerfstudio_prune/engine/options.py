@@ -281,7 +281,7 @@ class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
             name: The option.
             value: Its new value.
         """
-        raise NotImplementedError
+        return set()
 
     def validate(self) -> None:
         """Checks everything that does not depend on the network or the run.
@@ -289,7 +289,9 @@ class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
-        raise NotImplementedError
+        filled = self.filled()
+        filled.check_rules("prune.")
+        filled.check_recovery()
 
     def resolve(self) -> Recipe:
         """What the options come to.

@@ -46,8 +46,7 @@ def take_up(
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
-    device = next(iter(subject.parameters().values())).device
-    subject.set_buffers({name: tensor.to(device) for name, tensor in subject.buffers().items()})
+    subject.set_buffers({name: tensor.to(subject.device) for name, tensor in subject.buffers().items()})
     if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:
         first_event = state.pending[0].step
         if not first_step <= recipe.rewind_step < first_event:

@@ -321,9 +321,8 @@ class PruneConfig(PruneOptions, EdgeOptions, ShrinkageOptions, CalibrationOption
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
+        super().validate()
         filled = self.filled()
-        filled.check_rules("prune.")
-        filled.check_recovery()
         filled.teacher.check_teacher()
         filled.check_targets()
         if filled.strategy == "none":

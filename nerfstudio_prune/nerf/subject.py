@@ -10,9 +10,9 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
+from nerfstudio_prune.core.events import ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
-from nerfstudio_prune.core.subject import Optimizers, Subject
+from nerfstudio_prune.core.subject import Optimizers, RecipeT, Subject
 from nerfstudio_prune.nerf.form import NeuronForm
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.recipes import EDGE, Calibration, EdgeRecipe, NeuronRecipe
@@ -58,7 +58,7 @@ class FieldChange:
         state.masks, state.rewind_snapshot = self.pruning.masks, self.pruning.snapshot
 
 
-class FieldSubject:
+class FieldSubject(Subject[RecipeT]):
     """What neurons and single weights have in common: the layers of a model's fields.
 
     Args:
@@ -66,19 +66,11 @@ class FieldSubject:
         calibrate: Collects calibration samples.
     """
 
-    unit: str
-    counted: str
-    total: str
     labels: Mapping[str, str] = MappingProxyType({"parameters": "parameters", "macs_per_ray": "MACs per ray"})
 
     def __init__(self, model: PruneModel, calibrate: Calibrate) -> None:
         self.model = model
         self.calibrate = calibrate
-
-    @property
-    def state(self) -> PruneState:
-        """What survives in checkpoints."""
-        return self.model.prune_state
 
     @property
     def groups(self) -> list[NeuronGroup]:
@@ -110,10 +102,6 @@ class FieldSubject:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Weights and biases of every layer that neurons touch."""
         return named_parameters(self.groups)
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All trainable parameters by optimizer name."""
-        return self.model.get_param_groups()
 
     def buffers(self) -> dict[str, Tensor]:
         """Masks of weights that are held at zero."""
@@ -148,7 +136,7 @@ class FieldSubject:
         """Brings the fields' own notes of their widths in line with the tensors."""
         self.model.sync_widths()
 
-    def detached(self, device: Optional[torch.device] = None) -> Any:
+    def detached(self, device: Optional[torch.device] = None) -> "FieldSubject[RecipeT]":
         """A copy that no optimizer knows: fields of its own, samplers and renderers shared."""
         fields = {name: deepcopy(own).requires_grad_(False) for name, own in self.model.fields().items()}
         if device is not None:
@@ -162,11 +150,10 @@ class FieldSubject:
         return {"parameters": sum(counts), "macs_per_ray": sum(macs)}
 
 
-class NeuronSubject(FieldSubject):
+class NeuronSubject(FieldSubject[NeuronRecipe]):
     """Neurons: whole rows and columns leave, and the network becomes faster."""
 
     unit = "width"
-    counted = "parameters"
     total = "both fields"
 
     @property
@@ -294,12 +281,16 @@ class NeuronSubject(FieldSubject):
         return name, scores_on_samples(self.groups, evidence, recipe.refit.ridge, score)
 
 
-class EdgeSubject(FieldSubject):
+class EdgeSubject(FieldSubject[EdgeRecipe]):
     """Single weights: masked, so that the tensors keep their size and nothing becomes faster."""
 
     unit = "edges"
-    counted = "living edges"
     total = "both fields (edges that live)"
+
+    @property
+    def counted(self) -> str:
+        """What the parameters are that are counted."""
+        return "living edges"
 
     @property
     def form(self) -> Form:
@@ -334,9 +325,6 @@ class EdgeSubject(FieldSubject):
         """How far an event goes, in a few words."""
         return f"{event.progress:.0%} of the edges to prune"
 
-    def gather(self, recipe: EdgeRecipe, seed: int) -> None:
-        """Nothing: the weights speak for themselves."""
-
     def prepare(
         self, recipe: EdgeRecipe, event: ScheduledEvent, evidence: None, optimizers: Optimizers, seed: int
     ) -> FieldChange:
@@ -365,10 +353,6 @@ class EdgeSubject(FieldSubject):
             recipe.moments,
         )
         return FieldChange(self.model, pruning, not same_masks(pruning.masks, old))
-
-    def scores(self, recipe: EdgeRecipe, evidence: None) -> tuple[None, dict[str, Tensor]]:
-        """None."""
-        return None, {}
 
 
 def subject_of(strategy: Optional[str], model: PruneModel, calibrate: Calibrate) -> Subject[Any]:

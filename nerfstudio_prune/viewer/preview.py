@@ -64,7 +64,7 @@ def take_draft(recipe: Recipe, subject: Subject[Any], step: int, seed: int) -> D
         seed: Seed of an event at that step.
     """
     start = time.perf_counter()
-    if next(iter(subject.parameters().values())).device.type == "cpu":
+    if subject.device.type == "cpu":
         # The flag belongs to the thread, and this is not the trainer's.
         torch.set_flush_denormal(True)
     copy = subject.detached()

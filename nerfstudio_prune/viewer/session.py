@@ -247,7 +247,7 @@ class Session:
         """The network from before the last event of this process, for rendering; None if it is not kept."""
         controller, subject = self.pipeline.controller, self.pipeline.subject
         kept = None if controller is None else controller.kept
-        return None if kept is None else kept.view(next(iter(subject.parameters().values())).device)
+        return None if kept is None else kept.view(subject.device)
 
     def weights(self) -> dict[str, Tensor]:
         """Column of the table of parts -> all values of its parameters, on the CPU."""

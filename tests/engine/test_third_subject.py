@@ -138,7 +138,7 @@ def test_one_shot(capsys: pytest.CaptureFixture[str]) -> None:
     assert event.options["keep"] == 0.5 and event.options["score"] == "opacity" and event.error == ""
     text = " ".join(capsys.readouterr().out.split())
     assert "Pruning plan: importance, recovery continue, step 4: to 32 points (phase dense)" in text
-    assert "│ cloud │ 64 → 32 │ 64 → 32 │" in text and "2.00x fewer points, PSNR" in text
+    assert "│ cloud │ 64 → 32 │ │" in text and "│ in all │ │ 64 → 32 │" in text and "2.00x fewer points, PSNR" in text
 
 
 def test_gradual() -> None:
@@ -234,7 +234,7 @@ def test_state_for_the_panel() -> None:
     session = Session(pipeline, Lock(), lambda: "training", lambda: 0)  # type: ignore[arg-type]
     status = session.status()
     assert status.sizes.parts == {"cloud": 32} and status.initial.parts == {"cloud": 64}
-    assert status.summary == [("points", "64", "32")] and status.places == {"cloud": ("cloud", "scene")}
+    assert status.summary == [("points", "64", "32")] and status.places == {"cloud": ("cloud", "points")}
     text = state_text(status)
     assert "| points | 64 | 32 |" in text and "**recovery**, step 5" in text and "last event: step 3" in text
     preview = session.preview({"keep": 0.25})

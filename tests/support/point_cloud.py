@@ -17,12 +17,14 @@ from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Field
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, plan_rebind
 from nerfstudio_prune.core.strategies import ImportanceStrategy, select
-from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing
+from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing, Subject
 from nerfstudio_prune.engine.options import PART, PruneOptions, Recipe, option
 
 
 class PointCloud(nn.Module):
     """Points with a colour in a basis of four functions, and a count of views that saw each of them."""
+
+    seen: Tensor
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -37,6 +39,9 @@ class PointCloud(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.prune_state = PruneState.from_dict(state)
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {name: [p] for name, p in self.points.items()}
 
     def loss(self) -> Tensor:
         return torch.stack([(p - 1).square().sum() for p in self.points.values()]).sum()
@@ -54,13 +59,6 @@ class CloudConfig(PruneOptions):
     strategy: Optional[str] = option("importance")
     keep: Optional[float] = option(0.5)
     rules = ((("keep",), *PART),)
-
-    @classmethod
-    def replaced(cls, name: str, value: Any) -> set[str]:
-        return set()
-
-    def validate(self) -> None:
-        self.filled().check_rules("prune.")
 
     def resolve(self) -> CloudRecipe:
         o: Any = self.filled()
@@ -88,39 +86,23 @@ class CloudForm:
         return {"keep": options.keep}
 
 
-class CloudSubject:
-    unit, counted, total, labels, form = "points", "points", "cloud", {"points": "points"}, CloudForm()
+class CloudSubject(Subject[CloudRecipe]):
+    unit, labels, form = "points", {"points": "points"}, CloudForm()
 
     def __init__(self, model: PointCloud) -> None:
         self.model = model
 
-    @property
-    def state(self) -> PruneState:
-        return self.model.prune_state
-
     def sizes(self) -> Sizes:
-        return Sizes({"cloud": len(self.model.points["means"])}, {"points": len(self.model.points["means"])})
-
-    def initial_parts(self) -> dict[str, int]:
-        return self.state.initial_sizes or dict(self.sizes().parts)
+        return self._sizes(len(self.model.points["means"]))
 
     def initial_sizes(self) -> Sizes:
-        return Sizes(self.initial_parts(), {"points": self.initial_parts()["cloud"]})
+        return self._sizes(self.initial_parts()["cloud"])
 
-    def part_costs(self) -> dict[str, dict[str, int]]:
-        return {"cloud": dict(self.sizes().costs)}
-
-    def place(self, part: str) -> tuple[str, str]:
-        return part, "scene"
-
-    def summary(self, sizes: Sizes) -> list[tuple[str, str]]:
-        return [("points", f"{sizes.costs['points']:,}")]
+    def _sizes(self, count: int) -> Sizes:
+        return Sizes({"cloud": count}, {"points": count})
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {f"points.{name}": p for name, p in self.model.points.items()}
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        return {name: [p] for name, p in self.model.points.items()}
 
     def buffers(self) -> dict[str, Tensor]:
         return {"seen": self.model.seen}
@@ -128,15 +110,8 @@ class CloudSubject:
     def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         self.model._buffers.update(buffers)
 
-    def check(self) -> None:
-        if not bool(torch.isfinite(self.model.points["opacities"]).all()):
-            raise ValueError("points.opacities: not finite")
-
     def targets(self, recipe: CloudRecipe) -> dict[str, int]:
         return {"cloud": round(recipe.keep * self.initial_parts()["cloud"])}
-
-    def aim(self, recipe: CloudRecipe, event: ScheduledEvent) -> str:
-        return f"to {event.targets['cloud']} points"
 
     def gather(self, recipe: CloudRecipe, seed: int) -> Tensor:
         return self.model.points["opacities"].detach().clone()
@@ -159,15 +134,6 @@ class CloudSubject:
     def scores(self, recipe: CloudRecipe, evidence: Tensor) -> tuple[str, dict[str, Tensor]]:
         return "opacity", {"cloud": evidence}
 
-    def weights(self) -> dict[str, Tensor]:
-        return {"scene": self.model.points["opacities"].detach()}
-
-    def after_step(self) -> None:
-        pass
-
-    def synced(self) -> None:
-        pass
-
     def detached(self, device: Optional[torch.device] = None) -> "CloudSubject":
         model = deepcopy(self.model).requires_grad_(False).to(device)
         model.prune_state = replace(self.state)
@@ -177,4 +143,4 @@ class CloudSubject:
 def adams(cloud: PointCloud) -> HostOptimizers:
     """The host's optimizers, one Adam a tensor as in splatfacto."""
     config = {name: {"optimizer": AdamOptimizerConfig(lr=0.01), "scheduler": None} for name in cloud.points}
-    return HostOptimizers(config, CloudSubject(cloud).param_groups())
+    return HostOptimizers(config, cloud.get_param_groups())

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from support.record_factory import GPU, curve, dense, run, save, speed
 from support.table_reader import rows, studies
 
+from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.records.schema import LEARNING_RATE, Role, Seconds
 from nerfstudio_prune.report.charts import front_chart
 from nerfstudio_prune.report.collect import collect
@@ -150,8 +151,8 @@ def test_table_of_a_readme(tmp_path: Path) -> None:
 def test_early_and_late_cuts_have_tables_of_their_own(tmp_path: Path) -> None:
     """What is cut early has the rest of its training to recover: the two must not be read as one."""
     for text, step in (("late", 1500), ("early", 300)):
-        record = run(f"recipe-{text}", 1, strategy="recipe", schedule=text, edges={})
-        record.history[0].step = step
+        history = [PruneEvent(step, None, "importance", "continue")]
+        record = run(f"recipe-{text}", 1, strategy="recipe", schedule=text, history=history)
         save([dense(1, schedule=text), record], tmp_path / text)
     tables = named_tables(collect(tmp_path))
     assert list(rows(tables["early"]())) == ["`dense`", "`recipe-early`"]

@@ -13,10 +13,10 @@ from support.table_reader import rows, study
 from nerfstudio_prune.records.schema import LEARNING_RATE, CurvePoint, RunRecord, Seconds
 from nerfstudio_prune.report.collect import collect
 from nerfstudio_prune.report.command import Report
-from nerfstudio_prune.report.sections import ablation_text, readme_tables
+from nerfstudio_prune.report.readme import named_tables
 from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, number
 from nerfstudio_prune.report.study import gain_at_equal_time
-from nerfstudio_prune.report.tables import ablation_table
+from nerfstudio_prune.report.tables import ablation_table, ablation_text
 
 LATE = "cut at 3,000 of 3,300 steps, rate 0.002 decaying to 0.0002"
 
@@ -72,7 +72,7 @@ def test_network_at_another_rate_is_marked(tmp_path: Path) -> None:
     records = [control(config={LEARNING_RATE: 4e-3}), faster, arm("recipe-0.5", "recipe", 23.0)]
     assert set(rows(ablation_table(study(tmp_path, *records)))) == {
         "`dense`",
-        "`small-0.5`, 2 times the rate",
+        "`small-0.5` at 2 times the rate",
         "`recipe-0.5`",
     }
 
@@ -167,7 +167,7 @@ def test_small_networks_of_other_sizes_are_no_control(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_has_its_footnote(tmp_path: Path) -> None:
-    """In the README as well, which has seconds in no other table."""
+    """On a page of results as well, which has seconds in no other table."""
     busy = arm("recipe-0.5", "recipe", 25.0, seconds=Seconds(10.0, 30.0, 5.0, 0.1, 5.0))
     made = study(tmp_path, control(), busy)
     for compact in (False, True):
@@ -240,16 +240,21 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "plain", tmp_path / "both"
 
 
-def test_readme_keeps_ablations_apart(both: tuple[Path, Path]) -> None:
+def test_pages_of_results_keep_ablations_apart(both: tuple[Path, Path]) -> None:
     """In a recipe more than the choice of neurons differs, at another length: among the strategies it would pass for a
     better choice. Its own table names the schedule."""
-    plain, together = (readme_tables(collect(folder)) for folder in both)
-    for name in set(plain) - {"ablation"}:
+    plain, together = (named_tables(collect(folder)) for folder in both)
+    for name in set(plain) - {"summary", "headline", "early", "late"}:
         assert together[name]() == plain[name]() and "recipe" not in together[name]()
-    text = together["ablation"]()
+    text = together["late"]()
     assert list(rows(text))[:3] == ["`dense`", "`small-0.5`", "`recipe-0.5`"]
     assert text.splitlines()[-1] == f"demo-data, scale cpu, {LATE}, Some Processor, 2 threads, 2 views, seeds 1, 2."
-    assert plain["ablation"]() == "No records for this; `ns-prune bench ablation` makes them."
+    assert (
+        plain["late"]()
+        == plain["early"]()
+        == together["early"]()
+        == "No records for this; `ns-prune bench ablation` makes them."
+    )
 
 
 def test_report_keeps_ablations_apart(both: tuple[Path, Path], tmp_path: Path) -> None:
@@ -260,12 +265,15 @@ def test_report_keeps_ablations_apart(both: tuple[Path, Path], tmp_path: Path) -
     sections = dict(re.findall(r"^## \d+\. (.*?)$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
     headings = {title: re.findall(r"^### (A: .*)$", part, re.MULTILINE) for title, part in sections.items()}
     own, late = "A: demo-data, scale cpu, Some Processor, 2 threads", f"A: demo-data, scale cpu, {LATE}, Some Processor"
-    for title in ("What the numbers say", "The paper's tables", "Other libraries", "Speed"):
+    for title in ("What the comparisons say", "The paper's tables", "Other libraries", "Speed"):
         assert headings[title] == [own], title
-    assert headings["Ablation"] == [f"{late}, 2 threads"]
+    assert headings["Presets and recipes"] == [f"{late}, 2 threads"]
     for title in ("Quality against size and time", "Layers and scores"):
         assert headings[title] == [own, f"{late}, 2 threads"], title
-    assert "`recipe-0.5-without-refit`" in sections["Ablation"] and "held-out rays" in sections["Ablation"]
+    assert (
+        "`recipe-0.5-without-refit`" in sections["Presets and recipes"]
+        and "held-out rays" in sections["Presets and recipes"]
+    )
     assert len(set(re.findall(r"\]\((plots/frontier-[^)]+)\)", text))) == 2
 
 
@@ -275,4 +283,4 @@ def test_report_of_an_ablation_alone(tmp_path: Path) -> None:
     Report(tmp_path / "records", tmp_path / "out").main()
     text = (tmp_path / "out/report.md").read_text()
     assert "| `recipe-0.5` |" in text and "| 0.5 | " in text
-    assert "What the numbers say\n\n" in text and "`ns-prune bench frontier` makes them" in text
+    assert "What the comparisons say\n\n" in text and "`ns-prune bench frontier` makes them" in text

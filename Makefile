@@ -2,14 +2,23 @@
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+# Two processes with one thread each. Tests of one file share what its fixtures make, and stay together.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
+# The rooms below `nerf`, without those of their tests that need a training.
+QUICK := core scenes neurons engine records report viewer
 
-.PHONY: demo test lint types check report check-report screenshots other-pythons clean
+.PHONY: demo test quick lint types check report check-report screenshots other-pythons clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/ns-prune demo
 
 test: $(VENV)/installed
-	$(RUN) pytest
+	$(PYTEST)
+
+# A minute, for whoever works on the lower rooms.
+quick: $(VENV)/installed
+	$(PYTEST) -m "not (gpu or browser or slow)" --ignore tests/viewer/test_live.py --ignore tests/viewer/test_browser.py \
+		$(wildcard $(QUICK:%=tests/%))
 
 lint: $(VENV)/installed
 	$(RUN) ruff check .

@@ -146,6 +146,7 @@ def test_interrupted_in_the_middle_of_a_run(
     assert qualities(folder) == qualities(whole)
 
 
+@pytest.mark.slow
 def test_killed_process(tmp_path: Path, bench_cache: Path, executed: list[str]) -> None:
     """Without a chance to clean up, as by a machine that is switched off or out of memory: no record is half written,
     and the same command finishes. Also the one test of the installed command."""

@@ -41,6 +41,7 @@ def wait_for(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_run_is_resumed_and_evaluated(
     tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

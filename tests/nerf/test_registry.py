@@ -129,6 +129,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_built_wheel(tmp_path: Path) -> None:
     """An editable installation hides a package that is left out of the wheel, and `method_configs` is mapped into it
     from a folder of another name. The wheel is built from a copy, unpacked into an empty folder, and its entry points

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_run import make_config
-
-from nerfstudio_prune.engine.host import reset_host
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +18,11 @@ def scene_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_config(tmp_path: Path, scene_cache: Path) -> Iterator[Callable[..., Any]]:
     """Makes configurations of tiny runs, on one thread; leaves a clean host behind."""
+    # Both import Nerfstudio, for which the tests without a run need not wait.
+    from support.tiny_run import make_config  # noqa: PLC0415
+
+    from nerfstudio_prune.engine.host import reset_host  # noqa: PLC0415
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield partial(make_config, tmp_path, scene_cache)

@@ -372,6 +372,7 @@ def test_kept_network_is_in_no_checkpoint(tiny_config: Config) -> None:
         assert trainer.pipeline.state_dict().keys() == plain.pipeline.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_without_a_viewer_nothing_of_it_is_imported(tmp_path: Path) -> None:
     """plotly and the panel take a second and memory that a training on a cluster has no use for."""
     script = """
@@ -406,6 +407,7 @@ def test_lists_of_tabs_that_disagree_do_not_end_the_training(tiny_config: Config
         assert trainer.step == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_stress(
     tiny_config: Config, seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,6 @@ from support.tiny_run import make_config, resume, same_bits, start, tiny_widths,
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.nerf.calibration import Calibration
-from nerfstudio_prune.nerf.cut import Cut
 
 pytestmark = pytest.mark.gpu
 
@@ -54,9 +53,10 @@ COMPUTED: dict[str, dict[str, Any]] = {
     "obs in a budget": {"strategy": "obs", "target_parameters": 0.4, "refit": "lstsq"},
 }
 """Events that compute new weights, or choose by what was rendered."""
+BY_HAND = {"strategy": "importance", "target": "pruning_ratio", "value": 0.5, "lr_factor": 1.0}
 CUTS = {
-    "w_out": Cut("importance", "w_out", "none", "pruning_ratio", 0.5),
-    "activation, refit": Cut("importance", "activation", "lstsq", "pruning_ratio", 0.5),
+    "w_out": {**BY_HAND, "score": "w_out", "refit": "none"},
+    "activation, refit": {**BY_HAND, "score": "activation", "refit": "lstsq"},
 }
 
 
@@ -127,7 +127,7 @@ def moments_of(trainer: Any) -> list[dict[str, Any]]:
 
 def masks_of(trainer: Any) -> dict[str, torch.Tensor]:
     """Path of the parameter -> mask of its edges, where it is."""
-    return trainer.pipeline.model.prune_state.edge_masks
+    return trainer.pipeline.model.prune_state.masks
 
 
 def history_of(trainer: Any) -> list[dict[str, Any]]:
@@ -277,7 +277,7 @@ def test_network_before_the_event_can_be_rendered(tiny_config: Config, dense: An
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 def test_preview_is_that_of_the_cpu_and_what_pruning_gives(
-    tiny_config: Config, dense: Any, device: torch.device, cut: Cut
+    tiny_config: Config, dense: Any, device: torch.device, cut: Any
 ) -> None:
     """A preview must promise the same on a GPU, leave the trained network and the random states alone, lie where it is
     rendered, and be what the cut then gives."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Optional
 
 import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.nerf.model import FIELDS
+from nerfstudio_prune.nerf.saved_run import SavedRun
 from nerfstudio_prune.neurons.groups import expected_shapes, linears
 from nerfstudio_prune.neurons.scores import score_by_name
 
@@ -105,19 +105,14 @@ class Inspection:
 
 
 @torch.no_grad()
-def inspect_model(
-    model: PruneModel, scores: tuple[str, ...], method: str, config: Path, checkpoint: Path, step: int
-) -> Inspection:
+def inspect_model(run: SavedRun, scores: tuple[str, ...]) -> Inspection:
     """Measures a loaded network.
 
     Args:
-        model: The network with its pruning state.
+        run: The run at one of its checkpoints.
         scores: Scores to summarise.
-        method: Name of the method.
-        config: File of the run's configuration.
-        checkpoint: File that the network was loaded from.
-        step: Step at whose end it was saved.
     """
+    model = run.model
     groups, state = model.neuron_groups(), model.prune_state
     layers = linears(groups)
     widths = {group.name: group.width for group in groups}
@@ -140,16 +135,16 @@ def inspect_model(
         for column in zip(*((cost.now, cost.initial) for cost in costs.values()), strict=True)
     )
     return Inspection(
-        method=method,
-        config=str(config),
-        checkpoint=str(checkpoint),
-        step=step,
+        method=str(run.config.method_name),
+        config=str(run.config_file),
+        checkpoint=str(run.checkpoint),
+        step=run.step,
         phase=state.phase,
         strategy=state.options.get("strategy"),
         total=LayerCosts(total_now, total_before),
         masked=sum(int((~mask).sum()) for mask in masks.values() if mask is not None),
         fields_mb=total_now.parameters * 4 / 1e6,
-        checkpoint_mb=checkpoint.stat().st_size / 1e6,
+        checkpoint_mb=run.checkpoint.stat().st_size / 1e6,
         costs=costs,
         weights={name: layer_weights(weight, masks[name]) for name, weight in weights.items()},
         field_weights={name: _field_weights(name, weights, masks) for name in FIELDS},

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.clock import wall_clock
+from nerfstudio_prune.bench.machine import wall_clock
 from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
-from PIL import Image
 
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
+from nerfstudio_prune.bench.machine import clock_of
+from nerfstudio_prune.engine.host import checkpoint_bytes
+from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
@@ -113,12 +113,6 @@ def refresh_masks(model: PruneModel) -> None:
     for layer in linears(model.neuron_groups()).values():
         for hook in layer._forward_pre_hooks.values():
             hook(layer, None)
-
-
-def save_image(image: torch.Tensor, path: Path) -> None:
-    """Saves an image with values in [0, 1] as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image)).save(path)
 
 
 def measure_sizes(trainer: Trainer) -> Sizes:

@@ -17,12 +17,12 @@ from PIL import Image
 from support import record_factory
 from support.bench_run import FAST, bench, names_in, record_of, speed_of
 
-from nerfstudio_prune.bench import command as bench_module
+from nerfstudio_prune.bench import runs as runs_module
 from nerfstudio_prune.bench import suites
 from nerfstudio_prune.bench import training as training_module
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.bench.estimate import estimate_seconds, macs_per_ray
+from nerfstudio_prune.bench.machine import clock_of
 from nerfstudio_prune.bench.quality import ViewMeter
+from nerfstudio_prune.bench.runs import estimate_seconds, macs_per_ray
 from nerfstudio_prune.bench.setup import find_scene, run_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
@@ -151,7 +151,7 @@ def test_equal_time_is_the_time_of_the_dense_start(tmp_path: Path, times_faster:
 def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Name of a run -> its training rays and the random state right before them, in order."""
     seen: dict[str, list[Any]] = {}
-    next_train, execute = VanillaDataManager.next_train, bench_module.execute
+    next_train, execute = VanillaDataManager.next_train, runs_module.execute
 
     def watch_run(run: Run, *arguments: Any) -> RunRecord:
         seen[run.name] = []
@@ -165,7 +165,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         seen[list(seen)[-1]].append(torch.cat(states + content))
         return rays, batch
 
-    monkeypatch.setattr(bench_module, "execute", watch_run)
+    monkeypatch.setattr(runs_module, "execute", watch_run)
     monkeypatch.setattr(VanillaDataManager, "next_train", watch_batch)
     return seen
 
@@ -402,7 +402,7 @@ def test_peers_go_on_from_what_is_recorded(peers: Path, monkeypatch: pytest.Monk
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a run is carried out again")
 
-    monkeypatch.setattr(bench_module, "execute", refuse)
-    monkeypatch.setattr(bench_module, "measure_speed", refuse)
+    monkeypatch.setattr(runs_module, "execute", refuse)
+    monkeypatch.setattr(runs_module, "measure_speed", refuse)
     for suite in ("frontier", "paper", "peers"):
         bench(suite, peers, options=FAST)

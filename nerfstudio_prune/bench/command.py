@@ -20,7 +20,7 @@ from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_se
 from nerfstudio_prune.bench.setup import Scene, find_scene, parse_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
-from nerfstudio_prune.records.schema import RunRecord, SpeedRecord
+from nerfstudio_prune.records.schema import Record, SpeedRecord
 
 
 @dataclass
@@ -148,7 +148,7 @@ def _progress(console: Console, label: str) -> Iterator[Callable[[float], None]]
         yield lambda done: progress.update(task, completed=done)
 
 
-def _summary(record: RunRecord | SpeedRecord) -> str:
+def _summary(record: Record) -> str:
     if isinstance(record, SpeedRecord):
         return f"{step_time_ratio(record):.2f} times faster training steps"
     psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]

@@ -1,7 +1,6 @@
 """Quality of whole views, and what a network is, at one point of a run."""
 
 import hashlib
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -18,6 +17,7 @@ from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
+from nerfstudio_prune.records.files import write_file
 from nerfstudio_prune.records.schema import Anatomy, Quality, Sizes, ViewQuality
 
 QUANTILES = 33
@@ -58,10 +58,7 @@ class ViewMeter:
             quality = msgspec.json.decode(path.read_bytes(), type=Quality)
         else:
             quality = self._measure(model, images)
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.cache, delete=False) as file:
-                file.write(msgspec.json.encode(quality))
-            Path(file.name).replace(path)
+            write_file(path, msgspec.json.encode(quality))
         self.seconds += time.perf_counter() - start
         return quality
 

@@ -16,7 +16,8 @@ from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
 from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
-from nerfstudio_prune.records.schema import RunRecord, SpeedRecord, read_record, write_record
+from nerfstudio_prune.records.files import read_record, write_record
+from nerfstudio_prune.records.schema import Record, RunRecord
 
 Job = Run | SpeedRun
 
@@ -119,11 +120,11 @@ class RunFolder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
-    def carry_out(self, job: Job, advance: Callable[[float], None]) -> RunRecord | SpeedRecord:
+    def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
         """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
         if isinstance(job, SpeedRun):
-            record: RunRecord | SpeedRecord = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
+            record: Record = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
         else:
             parent = self.record(self.runs[job.parent]) if job.parent else None
             if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):

@@ -11,6 +11,7 @@ from nerfstudio_prune.inspect.inspection import Inspection, inspect_model
 from nerfstudio_prune.inspect.tables import all_tables
 from nerfstudio_prune.nerf.saved_run import open_run
 from nerfstudio_prune.neurons.scores import needs_of, score_by_name, weight_scores
+from nerfstudio_prune.records.files import write_file
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Inspect:
             CONSOLE.print(part)
         if self.output is not None:
             try:
-                self.output.parent.mkdir(parents=True, exist_ok=True)
-                self.output.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+                write_file(self.output, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
             except OSError as error:
                 raise ValueError(f"--output {self.output}: cannot be written: {error}") from error
             CONSOLE.print(f"written: {self.output}", soft_wrap=True)

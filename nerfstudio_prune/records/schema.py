@@ -1,15 +1,11 @@
-"""Records of measurements: one JSON file each, written atomically, checked when read.
+"""What records of measurements hold.
 
 `docs/records.md` describes the format for readers of the files. Units: seconds, bytes in MB = 10^6 bytes, PSNR in dB,
 SSIM and LPIPS without unit; LPIPS is null where its network is not to be had.
 """
 
-import math
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Optional, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
 
 import msgspec
 
@@ -18,9 +14,9 @@ from nerfstudio_prune.core.events import PruneEvent
 SCHEMA_VERSION = 1
 """Version of the records; raised when an older reader could not understand the content."""
 
-
 LEARNING_RATE = "optimizers.fields.optimizer.lr"
 """Option of the learning rate, as in a record's `config`."""
+
 Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-equal-time", "peer"]
 """start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: neurons
 removed; edges: single weights masked; masked: neurons masked instead of removed; small: a network of those widths from
@@ -153,8 +149,7 @@ class Anatomy:
     """Score -> layer -> 33 equally spaced quantiles, ascending."""
 
 
-@dataclass
-class RunRecord:
+class RunRecord(msgspec.Struct, tag_field="kind", tag="run", kw_only=True):
     """One training run and what it gave."""
 
     name: str
@@ -216,11 +211,10 @@ class RunRecord:
     """What training was timed by. With one thread on a CPU it is the processor time of this process: what else the
     machine does then does not count."""
     anatomy: Optional[Anatomy] = None
-    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: dict[str, dict[str, str]] = {}
     """View -> stage (or `truth`) -> picture, relative to the folder above the record; not committed."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = {}
     """What a procedure has to add."""
-    kind: str = "run"
     schema_version: int = SCHEMA_VERSION
 
     def stage(self, label: str) -> Optional[Stage]:
@@ -248,8 +242,7 @@ class SpeedArm:
     """Highest of the training blocks, above what is held between two steps; null where it cannot be told."""
 
 
-@dataclass
-class SpeedRecord:
+class SpeedRecord(msgspec.Struct, tag_field="kind", tag="speed", kw_only=True):
     """Dense and pruned network measured in turns in one process."""
 
     name: str
@@ -272,104 +265,8 @@ class SpeedRecord:
     pruned: SpeedArm
     clock: Clock = "wall"
     """What both were timed by."""
-    kind: str = "speed"
     schema_version: int = SCHEMA_VERSION
 
 
-Record = TypeVar("Record", RunRecord, SpeedRecord)
-KINDS: dict[str, type] = {"run": RunRecord, "speed": SpeedRecord}
-
-
-def write_record(record: RunRecord | SpeedRecord, path: Path) -> None:
-    """Writes a record so that a reader sees the old file or the new one, never a part.
-
-    Raises:
-        RecordError: If the record would not be readable, for example for a value that is not finite.
-    """
-    try:
-        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
-    _check_finite(msgspec.to_builtins(record), path, "")
-    _decode(content, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content + b"\n")
-            file.close()
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def read_record(path: Path) -> RunRecord | SpeedRecord:
-    """Reads one record.
-
-    Raises:
-        RecordError: If the file is damaged, of a newer schema, or no record at all; names the file.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
-    return _decode(content, path)
-
-
-def _check_finite(value: Any, path: Path, field_name: str) -> None:
-    """JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{path}: {field_name} must be finite, got {value}")
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _check_finite(part, path, f"{field_name}.{key}" if field_name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            _check_finite(part, path, f"{field_name}[{index}]")
-
-
-def _decode(content: bytes, path: Path) -> RunRecord | SpeedRecord:
-    try:
-        head = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(head, dict) or head.get("kind") not in tuple(KINDS):
-        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of {', '.join(KINDS)}")
-    version = head.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: schema version {version!r}, this version of nerfstudio-prune reads {SCHEMA_VERSION}"
-        )
-    try:
-        record = msgspec.json.decode(content, type=KINDS[head["kind"]])
-    except msgspec.ValidationError as error:
-        raise RecordError(f"{path}: not a valid {head['kind']} record: {error}") from error
-    if isinstance(record, RunRecord) and not record.stages:
-        raise RecordError(f"{path}: not a valid run record: no stages")
-    return record
-
-
-def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
-    """All records below a folder, by name.
-
-    Raises:
-        RecordError: If the folder holds no record, two of one name, or one that cannot be read; names the file.
-    """
-    runs: dict[str, RunRecord] = {}
-    speeds: dict[str, SpeedRecord] = {}
-    for path in record_files(folder):
-        record = read_record(path)
-        known: dict[str, Any] = runs if isinstance(record, RunRecord) else speeds
-        if record.name in known:
-            raise RecordError(f"{path}: a second record named {record.name!r} in {folder}")
-        known[record.name] = record
-    if not runs and not speeds:
-        raise RecordError(f"{folder}: holds no records; `ns-prune bench` writes them")
-    return [runs[name] for name in sorted(runs)], [speeds[name] for name in sorted(speeds)]
-
-
-def record_files(folder: Path) -> Iterator[Path]:
-    """Files of records below a folder, in a fixed order."""
-    for kind in ("runs", "speed"):
-        yield from sorted(folder.rglob(f"{kind}/*.json"))
+Record = RunRecord | SpeedRecord
+"""What a file holds; `kind` in the file tells which."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from nerfstudio.engine.trainer import Trainer
 from support import record_factory
 from support.bench_run import bench, contents, names_in, record_of, small_host, speed_of
@@ -21,7 +22,8 @@ from nerfstudio_prune import cli
 from nerfstudio_prune.bench import runs as runs_module
 from nerfstudio_prune.bench.procedures import PROCEDURES
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
-from nerfstudio_prune.records.schema import RecordError, RunRecord, read_records
+from nerfstudio_prune.records.files import read_records
+from nerfstudio_prune.records.schema import RecordError, RunRecord
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 
@@ -326,7 +328,7 @@ def test_minutes_of_a_dry_run(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     bench("paper", tmp_path / "once", only="dense-s1")
     dense = record_of(tmp_path / "once", "dense-s1")
-    record = replace(
+    record = structs.replace(
         record_factory.dense(9),
         rays_per_sec=1.0,
         stages=dense.stages,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
@@ -28,7 +29,8 @@ from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.nerf.quality import FixedRays
-from nerfstudio_prune.records.schema import RunRecord, write_record
+from nerfstudio_prune.records.files import write_record
+from nerfstudio_prune.records.schema import RunRecord
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 
@@ -55,7 +57,7 @@ def fake_speed(folder: Path, ratio: float, times_faster: float) -> None:
     record = record_factory.speed(ratio, digest=digest(SpeedRun(ratio), SMOKE, "nerf-prune", fingerprint, []))
     dense = replace(record.dense, train_step_seconds=[times_faster, 0.01, 100.0])
     pruned = replace(record.pruned, train_step_seconds=[1.0, 0.01, 100.0])
-    write_record(replace(record, dense=dense, pruned=pruned), folder / "speed" / f"{record.name}.json")
+    write_record(structs.replace(record, dense=dense, pruned=pruned), folder / "speed" / f"{record.name}.json")
 
 
 def test_every_branch_is_cut_at_the_same_network(recorded: Path) -> None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.records.schema import (
     Anatomy,
     CurvePoint,
@@ -24,7 +26,6 @@ from nerfstudio_prune.records.schema import (
     SpeedRecord,
     Stage,
     ViewQuality,
-    write_record,
 )
 
 CPU = MachineRecord(
@@ -258,7 +259,7 @@ def save(records: Sequence[RunRecord | SpeedRecord], root: Path, images: bool = 
     for record in records:
         kind = "runs" if isinstance(record, RunRecord) else "speed"
         if images and isinstance(record, RunRecord):
-            record = replace(record, images={"0": _pictures(record, root)})  # noqa: PLW2901  a copy with pictures
+            record = msgspec.structs.replace(record, images={"0": _pictures(record, root)})  # noqa: PLW2901  a copy with pictures
         write_record(record, root / kind / f"{record.name}.json")
     return root
 

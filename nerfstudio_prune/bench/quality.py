@@ -18,7 +18,7 @@ from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
 from nerfstudio_prune.records.files import write_file
-from nerfstudio_prune.records.schema import Anatomy, Quality, Sizes, ViewQuality
+from nerfstudio_prune.records.schema import PART_COSTS, Anatomy, ModelSize, Quality, ViewQuality
 
 QUANTILES = 33
 HISTOGRAM_BINS = 100
@@ -112,19 +112,21 @@ def refresh_masks(model: PruneModel) -> None:
             hook(layer, None)
 
 
-def measure_sizes(trainer: Trainer) -> Sizes:
+def measure_sizes(trainer: Trainer) -> ModelSize:
     """What the network is now."""
     model: Any = trainer.pipeline.model
     refresh_masks(model)
     costs = model.layer_costs()
     parameters = sum(count for count, _ in costs.values())
     layers = linears(model.neuron_groups()).values()
-    return Sizes(
-        widths={group.name: group.width for group in model.neuron_groups()},
-        parameters=parameters,
-        nonzero=sum(int(torch.count_nonzero(values)) for layer in layers for values in (layer.weight, layer.bias)),
-        macs_per_ray=sum(macs for _, macs in costs.values()),
-        layers={name: list(values) for name, values in costs.items()},
+    return ModelSize(
+        parts={group.name: group.width for group in model.neuron_groups()},
+        costs={
+            "parameters": parameters,
+            "nonzero": sum(int(torch.count_nonzero(v)) for layer in layers for v in (layer.weight, layer.bias)),
+            "macs_per_ray": sum(macs for _, macs in costs.values()),
+        },
+        part_costs={name: dict(zip(PART_COSTS, values, strict=True)) for name, values in costs.items()},
         fields_mb=parameters * 4 / 1e6,
         checkpoint_mb=checkpoint_bytes(trainer) / 1e6,
     )
@@ -136,7 +138,7 @@ def measure_anatomy(model: PruneModel) -> Anatomy:
     groups = model.neuron_groups()
     fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.name.startswith("field_fine.")]
     weights = torch.cat(fine).double().cpu().numpy()
-    counts, edges = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
+    counts, bounds = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
     levels = np.linspace(0, 1, QUANTILES)
     quantiles = {
         name: {
@@ -145,4 +147,4 @@ def measure_anatomy(model: PruneModel) -> Anatomy:
         }
         for name, score in weight_scores().items()
     }
-    return Anatomy([float(f"{edge:.5g}") for edge in edges], [int(count) for count in counts], quantiles)
+    return Anatomy([float(f"{bound:.5g}") for bound in bounds], [int(count) for count in counts], quantiles)

@@ -14,7 +14,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
-from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, digest, speed_name
+from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.schema import Record, RunRecord
@@ -161,14 +161,14 @@ def estimate_seconds(jobs: Sequence[Job], scale: Scale, method: str, folder: Pat
         origin = f"speed of {len(records)} recorded runs"
     else:
         speed, share, origin = TRAIN_MACS_PER_SECOND[device], EVALUATION_SHARE, "a guess until a run is recorded"
-    dense = macs_per_ray(run_options(Run("", 0, "dense", 1), scale, method), method)
-    rays = run_options(Run("", 0, "dense", 1), scale, method).get("pipeline.datamanager.train_num_rays_per_batch")
-    rays = rays or get_option(all_methods[method], "pipeline.datamanager.train_num_rays_per_batch")
+    options = run_options(Run("", 0, "dense", 1), scale, method)
+    dense = macs_per_ray(options, method)
+    batch = "pipeline.datamanager.train_num_rays_per_batch"
+    rays = options.get(batch) or get_option(all_methods[method], batch)
     seconds = {}
     for job in jobs:
         ratio = job.pruning_ratio or 0.0
-        masked = isinstance(job, Run) and (job.role in ("masked", "edges") or job.procedure == "torch-prune")
-        kept = 1.0 if masked else (1 - ratio) ** 2
+        kept = 1.0 if isinstance(job, Run) and job.procedure in MASKING else (1 - ratio) ** 2
         if isinstance(job, SpeedRun):
             steps = (2 + scale.speed_blocks) * scale.speed_steps
             seconds[job.name] = steps * rays * dense * (1 + kept) / speed * 1.5

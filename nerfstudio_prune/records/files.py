@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
+from nerfstudio_prune.records.schema_1 import from_schema_1
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -110,14 +111,19 @@ def _decode(content: bytes, path: Path) -> Record:
         head = msgspec.convert(values, _Head)
     except msgspec.ValidationError as error:
         raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of run, speed") from error
-    if head.schema_version != SCHEMA_VERSION:
+    if head.schema_version not in (1, SCHEMA_VERSION):
         raise RecordError(
-            f"{path}: schema version {head.schema_version!r}, this version of nerfstudio-prune reads {SCHEMA_VERSION}"
+            f"{path}: schema version {head.schema_version!r}, this version of nerfstudio-prune reads 1 and "
+            f"{SCHEMA_VERSION}"
         )
     try:
+        if head.schema_version == 1:
+            values = from_schema_1(values)
         record = msgspec.convert(values, Record)
     except msgspec.ValidationError as error:
         raise RecordError(f"{path}: not a valid {head.kind} record: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path}: not a valid {head.kind} record of schema 1: {error!r}") from error
     if isinstance(record, RunRecord) and not record.stages:
         raise RecordError(f"{path}: not a valid run record: no stages")
     return record

@@ -11,11 +11,14 @@ import msgspec
 
 from nerfstudio_prune.core.events import PruneEvent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the records; raised when an older reader could not understand the content."""
 
 LEARNING_RATE = "optimizers.fields.optimizer.lr"
 """Option of the learning rate, as in a record's `config`."""
+
+PART_COSTS = ("parameters", "macs_per_ray")
+"""What is told of every layer."""
 
 Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-equal-time", "peer"]
 """start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: neurons
@@ -79,23 +82,36 @@ class Quality:
 
 
 @dataclass
-class Sizes:
-    """What a network is, read off its tensors."""
+class ModelSize:
+    """How large a model is, read off its tensors."""
 
-    widths: dict[str, int]
+    parts: dict[str, int]
     """Name of the layer -> neurons."""
-    parameters: int
-    """Weights and biases that both fields hold; masks remove none."""
-    nonzero: int
-    """Those of them that are not zero: what masks let live."""
-    macs_per_ray: int
-    """Multiply-accumulates for one ray, coarse and fine field together; masks save none."""
-    layers: dict[str, list[int]]
-    """Name of the layer -> [parameters, multiply-accumulates per ray]."""
+    costs: dict[str, int]
+    """Cost -> that of the whole model: `parameters` (weights and biases of all that is trained; masks remove none),
+    `nonzero` (those of them that are not zero: what masks let live), `macs_per_ray` (multiply-accumulates for one ray;
+    masks save none)."""
+    part_costs: dict[str, dict[str, int]]
+    """Name of the layer, those included that are never pruned -> cost -> its share of the whole."""
     fields_mb: float
-    """Both fields as stored in fp32."""
+    """The parameters as stored in fp32."""
     checkpoint_mb: float
-    """What a checkpoint of the run takes at this point: fields, moments, state."""
+    """What a checkpoint of the run takes at this point: parameters, moments, state."""
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return self.costs["parameters"]
+
+    @property
+    def nonzero(self) -> int:
+        """Weights and biases that are not zero."""
+        return self.costs["nonzero"]
+
+    @property
+    def macs_per_ray(self) -> int:
+        """Multiply-accumulates for one ray."""
+        return self.costs["macs_per_ray"]
 
 
 @dataclass
@@ -106,7 +122,7 @@ class Stage:
     """before (the event), right after, or end."""
     step: int
     """Training steps taken, those of the runs it goes on from included."""
-    sizes: Sizes
+    sizes: ModelSize
     quality: Quality
 
 
@@ -231,7 +247,7 @@ class RunRecord(msgspec.Struct, tag_field="kind", tag="run", kw_only=True):
 class SpeedArm:
     """Times of one of two networks that were measured in turns."""
 
-    sizes: Sizes
+    sizes: ModelSize
     train_step_seconds: list[float]
     """Seconds per training step, one value a block."""
     eval_rays_per_sec: list[float]

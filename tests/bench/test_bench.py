@@ -352,7 +352,7 @@ def test_overrides_arrive_in_training_and_record(tmp_path: Path) -> None:
         record = record_of(tmp_path, name)
         assert record.config["pipeline.model.base_mlp_layer_width"] == 64
         assert record.config["optimizers.fields.optimizer.lr"] == 1e-3
-        assert record.end.sizes.widths["field_fine.mlp_base.layers.0"] == width
+        assert record.end.sizes.parts["field_fine.mlp_base.layers.0"] == width
         assert record.eval_views == len(record.end.quality.views) == 1
 
 

@@ -220,14 +220,14 @@ def test_sizes_of_a_dense_and_a_masked_network(trainer: Trainer, model: PruneMod
     assert dense.parameters == tiny_parameters(16, 8) == dense.nonzero
     assert dense.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert dense.fields_mb == dense.parameters * 4 / 1e6 and dense.checkpoint_mb >= dense.fields_mb
-    assert dense.parameters == sum(parameters for parameters, _ in dense.layers.values())
-    assert dense.macs_per_ray == sum(macs for _, macs in dense.layers.values())
+    for name in ("parameters", "macs_per_ray"):
+        assert dense.costs[name] == sum(costs[name] for costs in dense.part_costs.values())
     mask_neurons(model, {LAYER: torch.arange(6)})
     masked = measure_sizes(trainer)
-    assert (masked.parameters, masked.macs_per_ray, masked.widths) == (
+    assert (masked.parameters, masked.macs_per_ray, masked.parts) == (
         dense.parameters,
         dense.macs_per_ray,
-        dense.widths,
+        dense.parts,
     )
     assert masked.nonzero == dense.nonzero - 10 * (16 + 1)
 

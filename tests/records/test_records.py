@@ -10,31 +10,36 @@ import pytest
 from msgspec import structs
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.records.files import read_record, read_records, write_file, write_record
+from nerfstudio_prune.records.files import read_record, read_records, record_files, write_file, write_record
 from nerfstudio_prune.records.schema import (
     SCHEMA_VERSION,
     Anatomy,
     CurvePoint,
     MachineRecord,
+    ModelSize,
     Quality,
     RecordError,
     Role,
     RunRecord,
     Seconds,
-    Sizes,
     SpeedArm,
     SpeedRecord,
     Stage,
     ViewQuality,
 )
 
+SCHEMA_1 = Path(__file__).parent / "schema_1"
+"""The records made below as the code wrote them that knew schema 1 only."""
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 DOCS = Path(__file__).parents[2] / "docs" / "records.md"
 MACHINE = MachineRecord("Some CPU", "cpu", 2, "Linux x86_64", {"python": "3.11.2", "torch": "2.5.0"}, "0123abc+")
 
 
-def some_sizes(width: int) -> Sizes:
+def some_sizes(width: int) -> ModelSize:
     layer = "field_fine.mlp_base.layers.0"
-    return Sizes({layer: width}, 64 * width, 63 * width, 630 * width, {layer: [64 * width, 630 * width]}, 0.25, 0.75)
+    costs = {"parameters": 64 * width, "nonzero": 63 * width, "macs_per_ray": 630 * width}
+    part_costs = {"parameters": 64 * width, "macs_per_ray": 630 * width}
+    return ModelSize({layer: width}, costs, {layer: part_costs}, 0.25, 0.75)
 
 
 def some_stage(label: str, step: int, width: int) -> Stage:
@@ -52,6 +57,11 @@ def some_run(name: str = "coreset-s1") -> RunRecord:
         options={"strategy": "coreset", "groups": ["*"], "width": None, "seed": 1},
         sizes_before={"field_fine.mlp_base.layers.0": 16},
         sizes_after={"field_fine.mlp_base.layers.0": 8},
+        parameters_before=1024,
+        parameters_after=512,
+        macs_per_ray_before=10080,
+        macs_per_ray_after=5040,
+        rays_per_sec_before=1e3,
         metrics_before={"psnr": 20.0},
         metrics_after={"psnr": 11.0},
         seconds=0.01,
@@ -165,7 +175,7 @@ def test_files_are_for_people_and_other_programs(path: Path) -> None:
     text = path.read_text("utf-8")
     assert text.endswith("}\n") and len(text.splitlines()) > 100 and "größe" in text
     assert path.stat().st_mode & 0o777 == 0o644
-    assert json.loads(text)["stages"][2]["sizes"]["widths"] == {"field_fine.mlp_base.layers.0": 8}
+    assert json.loads(text)["stages"][2]["sizes"]["parts"] == {"field_fine.mlp_base.layers.0": 8}
 
 
 def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +265,8 @@ def test_what_json_cannot_hold_is_refused(path: Path) -> None:
 def test_what_the_reader_refuses_is_not_written(path: Path) -> None:
     """A wrong type has to come up where it is made, not when the report is made days later."""
     record = some_run()
-    record.stages[2].sizes.parameters = 1.5  # type: ignore[assignment]
-    with pytest.raises(RecordError, match=re.escape("$.stages[2].sizes.parameters")):
+    record.stages[2].sizes.fields_mb = "1.5"  # type: ignore[assignment]
+    with pytest.raises(RecordError, match=re.escape("$.stages[2].sizes.fields_mb")):
         write_record(record, path)
     record = some_run()
     record.stages = []
@@ -294,12 +304,12 @@ def test_foreign_json(content: str, path: Path) -> None:
     assert message(path) == "no record of nerfstudio-prune; `kind` must be one of run, speed"
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1"])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1", [1]])
 def test_other_schema_version(version: Any, path: Path) -> None:
     """A newer file may look valid and mean something else; the message has to say which of the two is too old."""
     changed(path, lambda values: values.update(schema_version=version, role="not known yet"))
     text = message(path)
-    assert f"schema version {version!r}" in text and f"reads {SCHEMA_VERSION}" in text
+    assert f"schema version {version!r}" in text and f"reads 1 and {SCHEMA_VERSION}" in text
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_other_schema_version(version: Any, path: Path) -> None:
         (lambda values: values.update(schedule=None), "$.schedule"),
         (lambda values: values.update(schedule=["late"]), "$.schedule"),
         (lambda values: values["curve"][1].update(psnr="20"), "$.curve[...].psnr"),
-        (lambda values: values["stages"][0]["sizes"].update(parameters=0.5), "$.stages[...].sizes.parameters"),
+        (lambda values: values["stages"][0]["sizes"]["costs"].update(nonzero=0.5), "$.stages[...].sizes.costs[...]"),
         (lambda values: values["history"][0].update(scheduled=3), "$.history[...].scheduled"),
         (lambda values: values["machine"]["versions"].update(torch=2), "$.machine.versions"),
         (lambda values: values.pop("seconds"), "`seconds`"),
@@ -332,6 +342,64 @@ def test_records_from_before_schedules(path: Path) -> None:
     touched."""
     record = read_record(changed(path, lambda values: values.pop("schedule")))
     assert isinstance(record, RunRecord) and record.schedule == ""
+
+
+def test_schema_1_is_read_as_schema_2(path: Path) -> None:
+    """Days of measurements are committed in schema 1. The same run written then and now must be the same objects, or
+    a table would compare two readings of one thing."""
+    record = some_run()
+    record.history.append(
+        PruneEvent(step=12, scheduled=None, strategy="coreset", recovery="continue", error="weights are not finite")
+    )
+    write_record(record, path)
+    assert read_record(SCHEMA_1 / "run.json") == read_record(path) == record
+    write_record(some_speed(), path)
+    assert read_record(SCHEMA_1 / "speed.json") == read_record(path) == some_speed()
+
+
+def test_committed_records_are_read() -> None:
+    """Every one of them, with the numbers that stand in the file."""
+    runs, speeds = 0, 0
+    for path in record_files(RESULTS):
+        values, record = json.loads(path.read_text("utf-8")), read_record(path)
+        if isinstance(record, SpeedRecord):
+            speeds += 1
+            pairs = [(values["dense"], record.dense), (values["pruned"], record.pruned)]
+        else:
+            runs += 1
+            pairs = list(zip(values["stages"], record.stages, strict=True))
+        for old, new in pairs:
+            sizes = old["sizes"] if values["schema_version"] == 1 else {}
+            for name, value in sizes.items():
+                if name in ("parameters", "nonzero", "macs_per_ray"):
+                    assert new.sizes.costs[name] == getattr(new.sizes, name) == value
+                elif name == "layers":
+                    assert {layer: list(costs.values()) for layer, costs in new.sizes.part_costs.items()} == value
+                else:
+                    assert getattr(new.sizes, {"widths": "parts"}.get(name, name)) == value
+    assert runs > 100 and speeds > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda values: values["stages"][0]["sizes"].pop("widths"), "KeyError('widths')"),
+        (lambda values: values["stages"][0]["sizes"]["layers"].update(x=[1]), "ValueError"),
+        (lambda values: values["stages"][0]["sizes"].update(layers=[1]), "AttributeError"),
+        (lambda values: values.update(stages=3), "TypeError"),
+        (lambda values: values.pop("stages"), "KeyError('stages')"),
+        (lambda values: values.update(seed="1"), "$.seed"),
+        (lambda values: values["stages"][0]["sizes"].update(parameters="1"), ".sizes.costs"),
+    ],
+)
+def test_damaged_records_of_schema_1_are_named(change: Callable[[dict[str, Any]], Any], part: str, path: Path) -> None:
+    """What cannot be translated ends in the same kind of message as what cannot be read, with the file's name."""
+    values = json.loads((SCHEMA_1 / "run.json").read_text("utf-8"))
+    change(values)
+    path.parent.mkdir()
+    path.write_text(json.dumps(values), "utf-8")
+    text = message(path)
+    assert text.startswith("not a valid run record") and part in text
 
 
 def test_missing_file_and_directory(path: Path) -> None:
@@ -430,14 +498,27 @@ def test_docs_name_every_field() -> None:
     assert set(re.findall(r"^\* `([\w-]+)`:", roles, re.MULTILINE)) == set(get_args(Role))
 
 
-def test_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """An example that does not run is worse than none."""
+@pytest.mark.parametrize("schema", [1, 2])
+def test_example_of_the_docs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], schema: int
+) -> None:
+    """An example that does not run on the reader's files, the older ones among them, is worse than none."""
     folder = tmp_path / "results" / "cpu" / "runs"
-    for name, arm, seed in (("coreset-s1", "coreset", 1), ("coreset-s2", "coreset", 2), ("dense-s1", "dense", 1)):
-        record = some_run(name)
-        record.arm, record.seed, record.parent = arm, seed, f"start-s{seed}"
-        record.end.quality.psnr = {"coreset-s1": 20.0, "coreset-s2": 22.0, "dense-s1": 25.5}[name]
-        write_record(record, folder / f"{name}.json")
+    folder.mkdir(parents=True)
+    if schema == 1:
+        values = json.loads((SCHEMA_1 / "run.json").read_text("utf-8"))
+    else:
+        write_record(some_run(), folder / "any.json")
+        values = json.loads((folder / "any.json").read_text("utf-8"))
+        (folder / "any.json").unlink()
+    for name, arm, seed, psnr in (
+        ("coreset-s1", "coreset", 1, 20.0),
+        ("coreset-s2", "coreset", 2, 22.0),
+        ("dense-s1", "dense", 1, 25.5),
+    ):
+        values.update(name=name, arm=arm, seed=seed, parent=f"start-s{seed}")
+        values["stages"][-1]["quality"]["psnr"] = psnr
+        (folder / f"{name}.json").write_text(json.dumps(values), "utf-8")
     monkeypatch.chdir(tmp_path)
     exec(DOCS.read_text("utf-8").split("```python\n")[1].split("```")[0], {})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

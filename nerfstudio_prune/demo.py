@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from nerfstudio_prune.engine.host import checkpoint_bytes, seed_host
+from nerfstudio_prune.engine.host import checkpoint_bytes, forked, seed_host
 from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.pipeline import PrunePipeline
@@ -115,7 +114,7 @@ class Demo:
         """Measures and records the present state; the controller calls it right before and right after the event."""
         trainer = self._trainer
         pipeline: Any = trainer.pipeline
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        with forked(model.device):
             metrics = pipeline.get_average_eval_image_metrics()
             pipeline.eval()
             rendered = model.get_outputs_for_camera(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from nerfstudio_prune.bench.machine import wall_clock
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
 from nerfstudio_prune.neurons.strategies import Selection
@@ -138,7 +138,7 @@ def torch_pruning(model: PruneModel, criterion: str, pruning_ratio: float, seed:
         now = wall_clock(model.device)
         start = now()
         for name, network in networks.items():
-            own = {g.producer: ratios[g.name] for g in their_groups if g.name.startswith(f"{name}.")}
+            own = {g.producer: ratios[g.name] for g in their_groups if g.network == name}
             pruner = tp.pruner.BasePruner(
                 network,
                 network.example_inputs(2),
@@ -271,7 +271,7 @@ def _check_not_masked(model: PruneModel) -> None:
 
 def _copy(model: PruneModel) -> tuple[dict[str, NeRFField], list[NeuronGroup]]:
     """Fields with their gradients, and the groups of these copies under the model's names."""
-    originals: dict[str, NeRFField] = {name: getattr(model, name) for name in FIELDS}
+    originals: dict[str, NeRFField] = model.fields()
     fields, groups = deepcopy((originals, model.neuron_groups()))
     for name, original in originals.items():
         for old, new in zip(original.parameters(), fields[name].parameters(), strict=True):

@@ -12,7 +12,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import clock_of
-from nerfstudio_prune.engine.host import checkpoint_bytes
+from nerfstudio_prune.engine.host import checkpoint_bytes, forked
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
@@ -67,9 +67,8 @@ class ViewMeter:
         model.eval()
         results, rays, seconds = [], 0, 0.0
         _, clock = clock_of(model.device)
-        devices: list[Any] = [model.device] if model.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices), torch.no_grad():
+            with forked(model.device), torch.no_grad():
                 for view in self.views:
                     start = clock()
                     outputs = model.get_outputs_for_camera(self.dataset.cameras[view : view + 1].to(model.device))
@@ -113,17 +112,16 @@ def refresh_masks(model: PruneModel) -> None:
 
 
 def measure_sizes(trainer: Trainer) -> ModelSize:
-    """What the network is now."""
+    """What the model is now, all of its networks that are trained."""
     model: Any = trainer.pipeline.model
     refresh_masks(model)
     costs = model.layer_costs()
     parameters = sum(count for count, _ in costs.values())
-    layers = linears(model.neuron_groups()).values()
     return ModelSize(
         parts={group.name: group.width for group in model.neuron_groups()},
         costs={
             "parameters": parameters,
-            "nonzero": sum(int(torch.count_nonzero(v)) for layer in layers for v in (layer.weight, layer.bias)),
+            "nonzero": _count_nonzero(model),
             "macs_per_ray": sum(macs for _, macs in costs.values()),
         },
         part_costs={name: dict(zip(PART_COSTS, values, strict=True)) for name, values in costs.items()},
@@ -132,11 +130,20 @@ def measure_sizes(trainer: Trainer) -> ModelSize:
     )
 
 
+def _count_nonzero(model: PruneModel) -> int:
+    """Trained values that are not zero, as they act: those of the fields' layers may be masked."""
+    layers = linears(model.neuron_groups()).values()
+    acting = [tensor for layer in layers for tensor in (layer.weight, layer.bias) if tensor is not None]
+    counted = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    others = [p for group in model.get_param_groups().values() for p in group if id(p) not in counted]
+    return sum(int(torch.count_nonzero(tensor)) for tensor in (*acting, *others))
+
+
 @torch.no_grad()
 def measure_anatomy(model: PruneModel) -> Anatomy:
-    """Distributions of the weights of the fine field's hidden layers, and of all scores in all layers."""
+    """Distributions of the weights of the last (the fine) field's hidden layers, and of all scores in all layers."""
     groups = model.neuron_groups()
-    fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.name.startswith("field_fine.")]
+    fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.network == groups[-1].network]
     weights = torch.cat(fine).double().cpu().numpy()
     counts, bounds = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
     levels = np.linspace(0, 1, QUANTILES)

@@ -20,7 +20,7 @@ from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.nerf.rays import FixedRays
 from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage
 
@@ -162,7 +162,7 @@ def execute(
     save_image(recorder.meter.truth(recorder.model), truth)
     state = recorder.model.prune_state
     expected_event = run.procedure == "method" and run.recovery is not None
-    if expected_event and not any(not event.error for event in state.history):
+    if expected_event and not state.succeeded:
         raise RuntimeError(f"{run.name}: no pruning event happened")
     return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 

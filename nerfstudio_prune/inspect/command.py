@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-import msgspec
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model
 from nerfstudio_prune.inspect.tables import all_tables
 from nerfstudio_prune.nerf.saved_run import open_run
 from nerfstudio_prune.neurons.scores import needs_of, score_by_name, weight_scores
-from nerfstudio_prune.records.files import write_file
+from nerfstudio_prune.records.files import to_json, write_file
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Inspect:
             CONSOLE.print(part)
         if self.output is not None:
             try:
-                write_file(self.output, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+                write_file(self.output, to_json(found))
             except OSError as error:
                 raise ValueError(f"--output {self.output}: cannot be written: {error}") from error
             CONSOLE.print(f"written: {self.output}", soft_wrap=True)

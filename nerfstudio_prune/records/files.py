@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,15 @@ def write_file(path: Path, content: bytes) -> None:
             raise
 
 
+def to_json(value: Any) -> bytes:
+    """Plain values and dataclasses as JSON, a line per value.
+
+    Raises:
+        TypeError: If JSON has no form of something in it.
+    """
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encoded), indent=1) + b"\n"
+
+
 def write_record(record: Record, path: Path) -> None:
     """Writes a record as a whole.
 
@@ -37,10 +47,10 @@ def write_record(record: Record, path: Path) -> None:
         RecordError: If the record would not be readable, for example for a value that is not finite.
     """
     try:
-        content = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+        content = to_json(record)
     except (TypeError, ValueError) as error:
         raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
-    _check_finite(msgspec.to_builtins(record), path, "")
+    _check_finite(msgspec.to_builtins(record, enc_hook=_encoded), path, "")
     _decode(content, path)
     write_file(path, content)
 
@@ -95,6 +105,23 @@ def _check_finite(value: Any, path: Path, field_name: str) -> None:
             _check_finite(part, path, f"{field_name}[{index}]")
 
 
+def _encoded(value: Any) -> Any:
+    """What JSON has no form of: a fraction is its numerator and denominator."""
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+def _decoded(kind: type, value: Any) -> Any:
+    if kind is Fraction:
+        try:
+            numerator, denominator = value
+            return Fraction(numerator, denominator)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"expected numerator and denominator, got {value!r}") from error
+    raise NotImplementedError(kind)
+
+
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
@@ -119,7 +146,7 @@ def _decode(content: bytes, path: Path) -> Record:
     try:
         if head.schema_version == 1:
             values = from_schema_1(values)
-        record = msgspec.convert(values, Record)
+        record = msgspec.convert(values, Record, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise RecordError(f"{path}: not a valid {head.kind} record: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

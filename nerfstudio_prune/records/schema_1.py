@@ -1,8 +1,9 @@
-"""Records of schema 1, which named the sizes of neurons and the costs of a layer by position."""
+"""Records of schema 1, which named neurons' own sizes and costs, and those of a layer by position."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from nerfstudio_prune.core.events import event_from_format_1
 from nerfstudio_prune.records.schema import PART_COSTS
 
 
@@ -21,6 +22,12 @@ def from_schema_1(values: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = {**values[name], "sizes": _size(values[name]["sizes"])}
         return values
     values["stages"] = [{**stage, "sizes": _size(stage["sizes"])} for stage in values["stages"]]
+    # The plan is not recorded; what was carried out of it stands in the order that it was planned in.
+    plan: list[Any] = []
+    for event in values["history"]:
+        if event["scheduled"] is not None and event["scheduled"] not in plan:
+            plan.append(event["scheduled"])
+    values["history"] = [event_from_format_1(event, plan) for event in values["history"]]
     return values
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 from support.bench_run import small_host
-from support.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_parameters
+from support.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_model, tiny_parameters
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from nerfstudio_prune.bench import quality
 from nerfstudio_prune.bench.peers import mask_neurons
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, refresh_masks
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer
@@ -230,6 +232,21 @@ def test_sizes_of_a_dense_and_a_masked_network(trainer: Trainer, model: PruneMod
         dense.parts,
     )
     assert masked.nonzero == dense.nonzero - 10 * (16 + 1)
+
+
+def test_sizes_count_all_trained_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model shrinks by as much as its file does: what pruning leaves alone counts before and after."""
+    model: Any = tiny_model(enable_temporal_distortion=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        next(model.temporal_distortion.parameters()).view(-1)[:5] = 0
+    monkeypatch.setattr(quality, "checkpoint_bytes", lambda trainer: 0)
+    found = measure_sizes(SimpleNamespace(pipeline=SimpleNamespace(model=model)))  # type: ignore[arg-type]
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters()) > 2 * tiny_parameters(16, 8)
+    assert found.nonzero == found.parameters - 5
+    for name in ("parameters", "macs_per_ray"):
+        assert found.costs[name] == sum(costs[name] for costs in found.part_costs.values())
 
 
 def test_stale_masks_do_not_hide_zeros(trainer: Trainer, model: PruneModel) -> None:

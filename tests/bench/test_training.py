@@ -28,7 +28,7 @@ from nerfstudio_prune.bench.setup import find_scene, run_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.nerf.rays import FixedRays
 from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.records.schema import RunRecord
 
@@ -305,7 +305,7 @@ def test_what_a_record_says_of_its_run(recorded: Path) -> None:
     assert record.config["pipeline.prune.coreset_variant"] == "mussay"
     (event,) = record.history
     assert (event.strategy, event.step, event.error) == ("coreset", SMOKE.start_steps, "")
-    assert event.parameters_after == record.stages[1].sizes.parameters
+    assert event.after.costs["parameters"] == record.stages[1].sizes.parameters
     assert event.metrics_after["psnr"] == record.stages[1].quality.psnr
     assert 0 < event.seconds == record.seconds.prune
     assert (record.rays_per_batch, record.eval_views, record.curve_rays) == (32, 2, 32)

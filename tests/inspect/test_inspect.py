@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from support.saved_run import save_run
 from support.tiny_run import SCENE_BOX, make_config, shrink, tiny_model, tiny_parameters, tiny_widths, train
 from torch import nn
 
-from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.inspect import command as inspect_module
 from nerfstudio_prune.inspect.command import Inspect, inspect_run
@@ -126,7 +127,7 @@ def test_edge_pruned_run(runs: Path) -> None:
     )
     text = printed(found)
     assert f"{tiny_parameters(16, 8):,} → {tiny_parameters(16, 8) - found.masked:,}" in text and "live" in text
-    assert f"{found.history[0].sizes_before[FIRST]:,}" in text and " edges" in text
+    assert f"{found.history[0].before.parts[FIRST]:,}" in text and " edges" in text
 
 
 def test_dense_run(runs: Path) -> None:
@@ -170,6 +171,32 @@ def test_costs_before_and_now() -> None:
         assert colour.now.width is None
     macs = sum(cost.now.macs_per_ray for cost in found.costs.values())
     assert found.total.now.macs_per_ray == macs < found.total.initial.macs_per_ray
+
+
+def test_all_trained_networks_count(tmp_path: Path) -> None:
+    """A total that leaves out a network of hundreds of thousands of weights promises a model many times smaller than
+    the file that is then saved."""
+    model = tiny_model(enable_temporal_distortion=True)
+    model.prune_state = PruneState(initial_sizes=tiny_widths(16, 8))
+    shrink(model, tiny_widths(4, 2))
+    found = inspected(model, tmp_path)
+    other = sum(parameter.numel() for parameter in model.temporal_distortion.parameters())
+    assert other > tiny_parameters(16, 8)
+    assert found.total.now.parameters == tiny_parameters(4, 2) + other
+    assert found.total.initial.parameters == tiny_parameters(16, 8) + other
+    assert "│ temporal_distortion " in printed(found)
+
+
+def test_event_without_targets(tmp_path: Path) -> None:
+    """Under a budget nobody knows the widths to come, and nothing but the share of the way can be told; single weights
+    have no widths at all."""
+    model = tiny_model()
+    for options, text in (
+        ({"preset": "best"}, "Event to come at step 9: 50% of the way to target_parameters 0.28"),
+        ({"strategy": "edge", "edge_keep_fraction": 0.2}, "Event to come at step 9: 50% of the edges to prune"),
+    ):
+        model.prune_state = PruneState(options=options, plan=[ScheduledEvent(9, Fraction(1, 2))])
+        assert text in printed(inspected(model, tmp_path))
 
 
 def test_sparsity_by_hand() -> None:
@@ -274,11 +301,11 @@ def long_history() -> Any:
     quality: dict[str, Any] = {"metrics_before": {"psnr": 31.456}, "metrics_after": {"psnr": 8.1}, "seconds": 1234.5}
     options: dict[str, Any] = {"score": "sensitivity"}
     edges = {name: 12_345_678 for name in sizes}
-    plan = [ScheduledEvent(100_000, 0.5, sizes), ScheduledEvent(123_456, 1.0, uneven)]
+    plan = [ScheduledEvent(100_000, Fraction(1, 2), sizes), ScheduledEvent(123_456, Fraction(1), uneven, 1)]
     history = [
-        PruneEvent(100_000, plan[0], "importance", "continue", options, sizes, uneven, **quality),
+        PruneEvent(100_000, plan[0], "importance", "continue", options, Sizes(sizes), Sizes(uneven), **quality),
         PruneEvent(110_000, None, "importance", "retrain", options, error="[not finite] " + "reason " * 30),
-        PruneEvent(120_000, None, "edge", "continue", {"score": None}, edges, edges),
+        PruneEvent(120_000, None, "edge", "continue", {"score": None}, Sizes(edges), Sizes(edges)),
     ]
     model.prune_state = PruneState(
         {name: 10 * size for name, size in sizes.items()}, {"strategy": "edge"}, plan, history, masks
@@ -314,20 +341,23 @@ def test_history_names_what_failed(tmp_path: Path) -> None:
 def test_sizes_of_an_event() -> None:
     """Twenty layers in a few lines: equal fields share them, unequal widths are a range, edges are summed."""
 
-    def event(before: dict[str, int], after: dict[str, int], strategy: str = "coreset") -> PruneEvent:
-        return PruneEvent(0, None, strategy, "continue", sizes_before=before, sizes_after=after)
+    places = {group.name: (group.network, group.role) for group in tiny_model().neuron_groups()}
+
+    def lines(before: dict[str, int], after: dict[str, int], unit: str = "width") -> list[str]:
+        event = PruneEvent(0, None, "any", "continue", before=Sizes(before), after=Sizes(after))
+        return sizes_lines(event, unit, places)
 
     start = tiny_widths(16, 8)
-    assert sizes_lines(event(start, tiny_widths(4, 2))) == ["trunk 16 → 4", "head 8 → 2"]
-    assert sizes_lines(event(start, {**tiny_widths(4, 8), FIRST: 5})) == [
+    assert lines(start, tiny_widths(4, 2)) == ["trunk 16 → 4", "head 8 → 2"]
+    assert lines(start, {**tiny_widths(4, 8), FIRST: 5}) == [
         "coarse trunk 16 → 4",
         "coarse head 8",
         "fine trunk 16 → 4-5",
         "fine head 8",
     ]
-    assert sizes_lines(event(start, tiny_widths(8, 4), "edge")) == ["trunk 80 → 40 edges", "head 16 → 8 edges"]
+    assert lines(start, tiny_widths(8, 4), "edges") == ["trunk 80 → 40 edges", "head 16 → 8 edges"]
     fine = tiny_widths(4, 2, ("fine",))
-    assert sizes_lines(event(start, fine)) == ["fine trunk 16 → 4", "fine head 8 → 2"]
+    assert lines(start, fine) == ["fine trunk 16 → 4", "fine head 8 → 2"]
 
 
 def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

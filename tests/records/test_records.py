@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from msgspec import structs
 
-from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.records.files import read_record, read_records, record_files, write_file, write_record
 from nerfstudio_prune.records.schema import (
     SCHEMA_VERSION,
@@ -49,21 +51,18 @@ def some_stage(label: str, step: int, width: int) -> Stage:
 
 def some_run(name: str = "coreset-s1") -> RunRecord:
     """A record in which everything that may be there is there, with numbers that rounding would change."""
+    layer = "field_fine.mlp_base.layers.0"
     event = PruneEvent(
         step=9,
-        scheduled=ScheduledEvent(9, 1.0, {"field_fine.mlp_base.layers.0": 8}),
+        scheduled=ScheduledEvent(9, Fraction(1, 3), {layer: 8}),
         strategy="coreset",
         recovery="continue",
         options={"strategy": "coreset", "groups": ["*"], "width": None, "seed": 1},
-        sizes_before={"field_fine.mlp_base.layers.0": 16},
-        sizes_after={"field_fine.mlp_base.layers.0": 8},
-        parameters_before=1024,
-        parameters_after=512,
-        macs_per_ray_before=10080,
-        macs_per_ray_after=5040,
-        rays_per_sec_before=1e3,
+        before=Sizes({layer: 16}, {"parameters": 1024, "macs_per_ray": 10080}),
+        after=Sizes({layer: 8}, {"parameters": 512, "macs_per_ray": 5040}),
         metrics_before={"psnr": 20.0},
         metrics_after={"psnr": 11.0},
+        rays_per_sec_before=1e3,
         seconds=0.01,
     )
     return RunRecord(
@@ -235,7 +234,7 @@ def spoil_config(record: RunRecord, value: Any) -> str:
 
 
 def spoil_event(record: RunRecord, value: Any) -> str:
-    record.history[0].metrics_after["psnr"] = value
+    record.history[0] = replace(record.history[0], metrics_after={"psnr": value})
     return "history[0].metrics_after.psnr"
 
 
@@ -323,6 +322,8 @@ def test_other_schema_version(version: Any, path: Path) -> None:
         (lambda values: values["curve"][1].update(psnr="20"), "$.curve[...].psnr"),
         (lambda values: values["stages"][0]["sizes"]["costs"].update(nonzero=0.5), "$.stages[...].sizes.costs[...]"),
         (lambda values: values["history"][0].update(scheduled=3), "$.history[...].scheduled"),
+        (lambda values: values["history"][0]["scheduled"].update(share=[1, 0]), "$.history[...].scheduled.share"),
+        (lambda values: values["history"][0]["scheduled"].update(share=0.5), "numerator and denominator, got 0.5"),
         (lambda values: values["machine"]["versions"].update(torch=2), "$.machine.versions"),
         (lambda values: values.pop("seconds"), "`seconds`"),
         (lambda values: values["stages"][0]["quality"].pop("ssim"), "`ssim` - at `$.stages"),
@@ -348,9 +349,9 @@ def test_schema_1_is_read_as_schema_2(path: Path) -> None:
     """Days of measurements are committed in schema 1. The same run written then and now must be the same objects, or
     a table would compare two readings of one thing."""
     record = some_run()
-    record.history.append(
-        PruneEvent(step=12, scheduled=None, strategy="coreset", recovery="continue", error="weights are not finite")
-    )
+    nothing = Sizes({}, {"parameters": 0, "macs_per_ray": 0})
+    error = "weights are not finite"
+    record.history.append(PruneEvent(12, None, "coreset", "continue", before=nothing, after=nothing, error=error))
     write_record(record, path)
     assert read_record(SCHEMA_1 / "run.json") == read_record(path) == record
     write_record(some_speed(), path)
@@ -376,7 +377,7 @@ def test_committed_records_are_read() -> None:
                 elif name == "layers":
                     assert {layer: list(costs.values()) for layer, costs in new.sizes.part_costs.items()} == value
                 else:
-                    assert getattr(new.sizes, {"widths": "parts"}.get(name, name)) == value
+                    assert getattr(new.sizes, "parts" if name == "widths" else name) == value
     assert runs > 100 and speeds > 0
 
 
@@ -387,6 +388,8 @@ def test_committed_records_are_read() -> None:
         (lambda values: values["stages"][0]["sizes"]["layers"].update(x=[1]), "ValueError"),
         (lambda values: values["stages"][0]["sizes"].update(layers=[1]), "AttributeError"),
         (lambda values: values.update(stages=3), "TypeError"),
+        (lambda values: values["history"][0].pop("sizes_after"), "KeyError('sizes_after')"),
+        (lambda values: values["history"][0]["scheduled"].update(progress="all"), "ValueError"),
         (lambda values: values.pop("stages"), "KeyError('stages')"),
         (lambda values: values.update(seed="1"), "$.seed"),
         (lambda values: values["stages"][0]["sizes"].update(parameters="1"), ".sizes.costs"),

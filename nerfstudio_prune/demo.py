@@ -1,6 +1,5 @@
 """`ns-prune demo`: trains the built-in scene, prunes it in mid-training, and shows what was gained and what it cost."""
 
-import io
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -8,16 +7,17 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from nerfstudio_prune.engine.host import seed_host
+from nerfstudio_prune.engine.host import checkpoint_bytes, forked, seed_host
+from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.pipeline import PrunePipeline
+from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 
 LABELS = ("dense", "right after pruning", "after recovery")
 
@@ -114,7 +114,7 @@ class Demo:
         """Measures and records the present state; the controller calls it right before and right after the event."""
         trainer = self._trainer
         pipeline: Any = trainer.pipeline
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        with forked(model.device):
             metrics = pipeline.get_average_eval_image_metrics()
             pipeline.eval()
             rendered = model.get_outputs_for_camera(
@@ -179,31 +179,6 @@ class Demo:
         truth = to_uint8(pipeline.datamanager.eval_dataset[self.view]["image"])  # type: ignore[index]
         captions = ["ground truth"] + [f"{record.label}, {record.psnr:.1f} dB" for record in self.records]
         side_by_side([truth] + [record.image for record in self.records], captions).save(path)
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the highest step in a folder."""
-    return max(folder.glob("step-*.ckpt"))
-
-
-def checkpoint_bytes(trainer: Trainer) -> int:
-    """Size that a checkpoint would have now: model, optimizers, schedulers and scaler, as the host saves them."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "pipeline": trainer.pipeline.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in trainer.optimizers.optimizers.items()},
-            "schedulers": {k: v.state_dict() for k, v in trainer.optimizers.schedulers.items()},
-            "scalers": trainer.grad_scaler.state_dict(),
-        },
-        buffer,
-    )
-    return buffer.tell()
-
-
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """Image with values in [0, 1] as bytes."""
-    return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def side_by_side(images: list[np.ndarray], captions: list[str], scale: int = 2) -> Image.Image:

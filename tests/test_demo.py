@@ -11,8 +11,9 @@ from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from nerfstudio_prune import demo as demo_module
-from nerfstudio_prune.demo import Demo, checkpoint_bytes, newest_checkpoint, side_by_side, to_uint8
-from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.demo import Demo, side_by_side
+from nerfstudio_prune.engine.host import checkpoint_bytes, reset_host
+from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 
@@ -108,11 +109,6 @@ def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> N
     with pytest.raises(ValueError) as caught:
         Demo(output_dir=tmp_path, **options).main()
     assert message in str(caught.value) and list(tmp_path.iterdir()) == []
-
-
-def test_bytes_of_colours() -> None:
-    """Overshoot is cut off and halves are rounded, not cut, so that 0.999 is white."""
-    assert to_uint8(torch.tensor([-0.5, 0.0, 0.5, 0.999, 1.7])).tolist() == [0, 0, 128, 255, 255]
 
 
 def test_default_run_is_the_registered_method() -> None:

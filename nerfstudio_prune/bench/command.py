@@ -1,6 +1,5 @@
 """`ns-prune bench`: carries out the runs of a suite that are not recorded yet."""
 
-import shlex
 import sys
 import time
 import traceback
@@ -8,9 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import torch
 import tyro
@@ -18,12 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nerfstudio_prune.bench.estimate import estimate_seconds
+from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_seconds
 from nerfstudio_prune.bench.setup import Scene, find_scene, parse_options
-from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
-from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest, speed_name
-from nerfstudio_prune.bench.training import checkpoint_of, execute
-from nerfstudio_prune.records.schema import RunRecord, SpeedRecord, read_record, write_record
+from nerfstudio_prune.bench.speed import step_time_ratio
+from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
+from nerfstudio_prune.records.schema import Record, SpeedRecord
 
 
 @dataclass
@@ -50,7 +47,8 @@ class Bench:
     views: Optional[int] = None
     """Evaluation views that quality is measured on. None: the scale's."""
     options: dict[str, str] = field(default_factory=dict)
-    """Options of the method for all runs, by dotted path, e.g. `pipeline.model.base-mlp-layer-width 128`."""
+    """Options of the method for all runs, by dotted path, e.g. `pipeline.model.base-mlp-layer-width 128`; a value of
+    several words is quoted, e.g. `pipeline.model.skip-connections "2 4"`."""
     only: Annotated[str, tyro.conf.arg(metavar="PATTERN")] = "*"
     """Names of runs to carry out, as a pattern; runs that they go on from are added."""
     threads: Optional[int] = None
@@ -70,10 +68,10 @@ class Bench:
         scale, scene = self._scale()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        jobs = self._jobs(scale)
+        jobs = choose_jobs(SUITES[self.suite](scale), self.only)
         # Made before output is redirected, so that progress stays on the terminal.
         console = Console(file=sys.stdout, soft_wrap=True)
-        folder = _Folder(self.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
+        folder = RunFolder(self.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
         todo = [job for job in jobs if not folder.done(job)]
         if self.dry_run:
             _print_plan(console, jobs, todo, folder)
@@ -101,111 +99,8 @@ class Bench:
         options = parse_options(self.options, scene.method)
         return replace(scale, options={**scale.options, **options}), scene
 
-    def _jobs(self, scale: Scale) -> list[Run | SpeedRun]:
-        """The suite's runs that were asked for, each once, behind those that they go on from."""
-        by_name = {}
-        for job in SUITES[self.suite](scale):
-            by_name.setdefault(job.name, job)
-        wanted = {name for name in by_name if fnmatchcase(name, self.only)}
-        if not wanted:
-            raise ValueError(f"--only {self.only!r} matches none of {', '.join(by_name)}")
-        for name in reversed(list(by_name)):
-            job = by_name[name]
-            if name in wanted and isinstance(job, Run):
-                wanted |= {job.parent} if job.parent else set()
-                wanted |= {speed_name(job.pruning_ratio)} if job.steps is None and job.pruning_ratio else set()
-        return [job for name, job in by_name.items() if name in wanted]
 
-
-class _Folder:
-    """Records of one output folder.
-
-    Args:
-        path: The folder.
-        scale: Sizes.
-        scene: Data.
-        runs: All runs by name.
-    """
-
-    def __init__(self, path: Path, scale: Scale, scene: Scene, runs: dict[str, Run]) -> None:
-        self.path, self.scale, self.scene, self.runs = path, scale, scene, runs
-
-    def file(self, job: Run | SpeedRun) -> Path:
-        """Where the record of a job lies."""
-        return self.path / ("runs" if isinstance(job, Run) else "speed") / f"{job.name}.json"
-
-    def digest(self, job: Run | SpeedRun) -> str:
-        """Fingerprint of a job's settings."""
-        parents, run = [], job
-        while isinstance(run, Run) and run.parent:
-            run = self.runs[run.parent]
-            parents.append(run)
-        return digest(job, self.scale, self.scene.method, self.scene.fingerprint, parents)
-
-    def record(self, job: Run | SpeedRun) -> Any:
-        """Record of a job; None if there is none.
-
-        Raises:
-            RecordError: If it cannot be read.
-            ValueError: If it is one of other settings.
-        """
-        path = self.file(job)
-        if not path.exists():
-            return None
-        record = read_record(path)
-        if record.digest != self.digest(job):
-            raise ValueError(
-                f"{path}: recorded with other settings (scene {record.scene}, scale {record.scale}, options "
-                f"{record.config}); choose another --output, or move it away"
-            )
-        return record
-
-    def done(self, job: Run | SpeedRun) -> bool:
-        """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""
-        if self.record(job) is None:
-            return False
-        if isinstance(job, SpeedRun):
-            return True
-        needed = any(run.parent == job.name and not self.done(run) for run in self.runs.values())
-        return not needed or self.has_checkpoint(job)
-
-    def has_checkpoint(self, run: Run) -> bool:
-        """Whether the run's last checkpoint is there."""
-        try:
-            return checkpoint_of(self.path, self.scene, run.name).exists()
-        except FileNotFoundError:
-            return False
-
-    def steps(self, run: Run) -> int:
-        """Training steps that a run takes itself.
-
-        Raises:
-            FileNotFoundError: If they follow from a measurement of speed that is not there.
-        """
-        if run.steps is not None:
-            return run.steps
-        assert run.pruning_ratio is not None
-        speed = self.record(SpeedRun(run.pruning_ratio))
-        if speed is None:
-            raise FileNotFoundError(f"{run.name} needs the record {speed_name(run.pruning_ratio)}")
-        # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
-        return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
-
-    def carry_out(self, job: Run | SpeedRun, advance: Callable[[float], None]) -> RunRecord | SpeedRecord:
-        """Runs a job and writes its record; `advance` is told which share is done."""
-        identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
-        if isinstance(job, SpeedRun):
-            record: RunRecord | SpeedRecord = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
-        else:
-            parent = self.record(self.runs[job.parent]) if job.parent else None
-            if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):
-                raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
-            record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
-        write_record(record, self.file(job))
-        return record
-
-
-def _carry_out(console: Console, todo: list[Run | SpeedRun], total: int, folder: _Folder) -> list[str]:
+def _carry_out(console: Console, todo: list[Job], total: int, folder: RunFolder) -> list[str]:
     """Runs what is left, and gives the names of what failed."""
     failed = []
     for i, job in enumerate(todo):
@@ -253,14 +148,14 @@ def _progress(console: Console, label: str) -> Iterator[Callable[[float], None]]
         yield lambda done: progress.update(task, completed=done)
 
 
-def _summary(record: RunRecord | SpeedRecord) -> str:
+def _summary(record: Record) -> str:
     if isinstance(record, SpeedRecord):
         return f"{step_time_ratio(record):.2f} times faster training steps"
     psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
     return f"{record.end.sizes.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
 
 
-def _print_plan(console: Console, jobs: list[Run | SpeedRun], todo: list[Run | SpeedRun], folder: _Folder) -> None:
+def _print_plan(console: Console, jobs: list[Job], todo: list[Job], folder: RunFolder) -> None:
     table = Table(title=f"{len(jobs)} runs, {len(jobs) - len(todo)} of them recorded", title_justify="left")
     for column in ("run", "goes on from", "steps", "minutes"):
         table.add_column(column, justify="right" if column in ("steps", "minutes") else "left", no_wrap=True)

@@ -1,16 +1,20 @@
-"""Where a measurement is taken, and how much memory it took."""
+"""Where a measurement is taken, what it is timed by, and how much memory it took."""
 
 import ctypes
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
 
 import torch
 
-from nerfstudio_prune.records.schema import MachineRecord
+from nerfstudio_prune.engine.host import seconds_now
+from nerfstudio_prune.records.schema import Clock, MachineRecord
 
 PACKAGES = ("nerfstudio-prune", "nerfstudio", "torch", "torchvision", "numpy", "nerfacc")
 
@@ -56,6 +60,22 @@ def git_commit(folder: Path) -> Optional[str]:
 
 # Taken now: by the time that a run ends, the files may have moved on from what this process executes.
 COMMIT = git_commit(Path(__file__).parents[1])
+
+
+def clock_of(device: torch.device) -> tuple[Clock, Callable[[], float]]:
+    """The steadiest clock for a device, in seconds.
+
+    With one thread on a CPU it is the processor time of this process, which does not see what else the machine does.
+    With several threads that would count their idling, and on a GPU it says nothing: there it is the wall clock.
+    """
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return "processor", time.process_time
+    return "wall", wall_clock(device)
+
+
+def wall_clock(device: torch.device) -> Callable[[], float]:
+    """Wall-clock time in seconds, read when all work on the device is done."""
+    return partial(seconds_now, device)
 
 
 class MemoryMeter:

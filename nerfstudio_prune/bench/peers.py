@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from nerfstudio_prune.bench.clock import wall_clock
-from nerfstudio_prune.bench.traceable import TraceableField
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.bench.machine import wall_clock
+from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
 from nerfstudio_prune.neurons.strategies import Selection
@@ -36,6 +35,57 @@ TORCH_PRUNING_CRITERIA: dict[str, Callable[[Any], Any]] = {
 }
 """Name -> maker of Torch-Pruning's importance, from its module `torch_pruning.pruner.importance`. All but `random` sum
 over the producer's rows and the consumers' columns of a neuron, without biases, with the library's own defaults."""
+
+
+class TraceableField(nn.Module):
+    """A field from encoded inputs to the heads' outputs before their activations, as Torch-Pruning can trace it.
+
+    Torch-Pruning reads its graph off autograd and does not see a raw input. At a concatenation with one it installs no
+    offset, and then removes columns of the input in place of those of the neurons. An input that has passed through a
+    linear layer is seen, with its width.
+
+    Args:
+        field: Field; its layers are shared, not copied.
+        input_layers: Whether the inputs pass through identity layers. False shows the library's behaviour without.
+    """
+
+    def __init__(self, field: NeRFField, input_layers: bool = True) -> None:
+        super().__init__()
+        self.field = field
+        device = next(field.parameters()).device
+        self.widths = (field.position_encoding.get_out_dim(), field.direction_encoding.get_out_dim())
+        self.position_path, self.direction_path = (
+            _identity_layer(width).to(device) if input_layers else nn.Identity() for width in self.widths
+        )
+
+    def fixed_layers(self) -> list[nn.Module]:
+        """Layers whose outputs are no neurons: the inputs' and the heads' own."""
+        outputs = [self.field.field_output_density.net, self.field.field_heads[0].net]
+        return [layer for layer in (*outputs, self.position_path, self.direction_path) if isinstance(layer, nn.Linear)]
+
+    def example_inputs(self, points: int) -> tuple[Float[Tensor, "points position"], Float[Tensor, "points direction"]]:
+        """Inputs in the range of the encodings, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        device = next(self.parameters()).device
+        position, direction = (torch.rand(points, width, generator=generator) * 2 - 1 for width in self.widths)
+        return position.to(device), direction.to(device)
+
+    def forward(
+        self, position: Float[Tensor, "points position"], direction: Float[Tensor, "points direction"]
+    ) -> tuple[Float[Tensor, "points 1"], Float[Tensor, "points 3"]]:
+        """Density and colour before their activations."""
+        position, direction = self.position_path(position), self.direction_path(direction)
+        embedding = self.field.mlp_base(position)
+        colour = self.field.mlp_head(torch.cat([direction, embedding], dim=-1))
+        density_layer, colour_layer = self.field.field_output_density.net, self.field.field_heads[0].net
+        return density_layer(embedding), colour_layer(colour)  # type: ignore[misc]
+
+
+def _identity_layer(width: int) -> nn.Linear:
+    # The weight keeps requires_grad: without it the output would be a raw input again.
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, width, width, bias=False)  # type: ignore[assignment]
+    nn.init.eye_(layer.weight)
+    return layer
 
 
 @dataclass
@@ -88,7 +138,7 @@ def torch_pruning(model: PruneModel, criterion: str, pruning_ratio: float, seed:
         now = wall_clock(model.device)
         start = now()
         for name, network in networks.items():
-            own = {g.producer: ratios[g.name] for g in their_groups if g.name.startswith(f"{name}.")}
+            own = {g.producer: ratios[g.name] for g in their_groups if g.network == name}
             pruner = tp.pruner.BasePruner(
                 network,
                 network.example_inputs(2),
@@ -221,7 +271,7 @@ def _check_not_masked(model: PruneModel) -> None:
 
 def _copy(model: PruneModel) -> tuple[dict[str, NeRFField], list[NeuronGroup]]:
     """Fields with their gradients, and the groups of these copies under the model's names."""
-    originals: dict[str, NeRFField] = {name: getattr(model, name) for name in FIELDS}
+    originals: dict[str, NeRFField] = model.fields()
     fields, groups = deepcopy((originals, model.neuron_groups()))
     for name, original in originals.items():
         for old, new in zip(original.parameters(), fields[name].parameters(), strict=True):

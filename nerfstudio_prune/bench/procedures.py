@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.clock import wall_clock
+from nerfstudio_prune.bench.machine import wall_clock
 from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine.planning import resolve_targets
+from nerfstudio_prune.engine.host import forked
+from nerfstudio_prune.nerf.subject import NeuronSubject
 from nerfstudio_prune.neurons.pruner import plan_pruning
-from nerfstudio_prune.neurons.selecting import select_neurons
 
 GRADIENT_BATCHES = 16
 """Training batches behind the gradients of criterion `taylor`; a single one is mostly noise."""
@@ -26,14 +26,13 @@ Procedure = Callable[[Trainer, Run], dict[str, Any]]
 def mask(trainer: Trainer, run: Run) -> dict[str, Any]:
     """Masks the neurons that the method's own strategy would have removed."""
     pipeline: Any = trainer.pipeline
-    model, config = pipeline.model, pipeline.config.prune.filled()
-    config.strategy, config.score, config.pruning_ratio = run.strategy, run.score, run.pruning_ratio
-    groups = model.neuron_groups()
+    model, options = pipeline.model, pipeline.config.prune.filled()
+    options.strategy, options.score, options.pruning_ratio = run.strategy, run.score, run.pruning_ratio
+    recipe, subject = options.resolve(), NeuronSubject(model, pipeline.calibrate)
     now = wall_clock(model.device)
     start = now()
-    targets = resolve_targets(config, groups, {group.name: group.width for group in groups})
-    seed = pipeline.controller.event_seed(trainer.step)
-    selections = select_neurons(groups, targets, config.make_strategy(), config.make_score(), seed)
+    seed = pipeline.controller.run.event_seed(trainer.step)
+    selections = subject.select(recipe, subject.targets(recipe), subject.gather(recipe, seed), seed)
     mask_neurons(model, {name: selection.keep for name, selection in selections.items()})
     return {"seconds": now() - start, "kept": _counts(selections)}
 
@@ -77,8 +76,7 @@ def _collect_gradients(trainer: Trainer, batches: int) -> float:
     now = wall_clock(pipeline.model.device)
     start = now()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
-    devices: list[Any] = [pipeline.model.device] if pipeline.model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with forked(pipeline.model.device):
         trainer.optimizers.zero_grad_all()
         for _ in range(batches):
             _, losses, _ = pipeline.get_train_loss_dict(trainer.step)

@@ -1,7 +1,6 @@
 """Quality of whole views, and what a network is, at one point of a run."""
 
 import hashlib
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -11,14 +10,15 @@ import numpy as np
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
-from PIL import Image
 
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.demo import checkpoint_bytes, to_uint8
+from nerfstudio_prune.bench.machine import clock_of
+from nerfstudio_prune.engine.host import checkpoint_bytes, forked
+from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
-from nerfstudio_prune.records.schema import Anatomy, Quality, Sizes, ViewQuality
+from nerfstudio_prune.records.files import write_file
+from nerfstudio_prune.records.schema import PART_COSTS, Anatomy, ModelSize, Quality, ViewQuality
 
 QUANTILES = 33
 HISTOGRAM_BINS = 100
@@ -58,10 +58,7 @@ class ViewMeter:
             quality = msgspec.json.decode(path.read_bytes(), type=Quality)
         else:
             quality = self._measure(model, images)
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.cache, delete=False) as file:
-                file.write(msgspec.json.encode(quality))
-            Path(file.name).replace(path)
+            write_file(path, msgspec.json.encode(quality))
         self.seconds += time.perf_counter() - start
         return quality
 
@@ -70,9 +67,8 @@ class ViewMeter:
         model.eval()
         results, rays, seconds = [], 0, 0.0
         _, clock = clock_of(model.device)
-        devices: list[Any] = [model.device] if model.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices), torch.no_grad():
+            with forked(model.device), torch.no_grad():
                 for view in self.views:
                     start = clock()
                     outputs = model.get_outputs_for_camera(self.dataset.cameras[view : view + 1].to(model.device))
@@ -115,37 +111,41 @@ def refresh_masks(model: PruneModel) -> None:
             hook(layer, None)
 
 
-def save_image(image: torch.Tensor, path: Path) -> None:
-    """Saves an image with values in [0, 1] as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image)).save(path)
-
-
-def measure_sizes(trainer: Trainer) -> Sizes:
-    """What the network is now."""
+def measure_sizes(trainer: Trainer) -> ModelSize:
+    """What the model is now, all of its networks that are trained."""
     model: Any = trainer.pipeline.model
     refresh_masks(model)
     costs = model.layer_costs()
     parameters = sum(count for count, _ in costs.values())
-    layers = linears(model.neuron_groups()).values()
-    return Sizes(
-        widths={group.name: group.width for group in model.neuron_groups()},
-        parameters=parameters,
-        nonzero=sum(int(torch.count_nonzero(values)) for layer in layers for values in (layer.weight, layer.bias)),
-        macs_per_ray=sum(macs for _, macs in costs.values()),
-        layers={name: list(values) for name, values in costs.items()},
+    return ModelSize(
+        parts={group.name: group.width for group in model.neuron_groups()},
+        costs={
+            "parameters": parameters,
+            "nonzero": _count_nonzero(model),
+            "macs_per_ray": sum(macs for _, macs in costs.values()),
+        },
+        part_costs={name: dict(zip(PART_COSTS, values, strict=True)) for name, values in costs.items()},
         fields_mb=parameters * 4 / 1e6,
         checkpoint_mb=checkpoint_bytes(trainer) / 1e6,
     )
 
 
+def _count_nonzero(model: PruneModel) -> int:
+    """Trained values that are not zero, as they act: those of the fields' layers may be masked."""
+    layers = linears(model.neuron_groups()).values()
+    acting = [tensor for layer in layers for tensor in (layer.weight, layer.bias) if tensor is not None]
+    counted = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    others = [p for group in model.get_param_groups().values() for p in group if id(p) not in counted]
+    return sum(int(torch.count_nonzero(tensor)) for tensor in (*acting, *others))
+
+
 @torch.no_grad()
 def measure_anatomy(model: PruneModel) -> Anatomy:
-    """Distributions of the weights of the fine field's hidden layers, and of all scores in all layers."""
+    """Distributions of the weights of the last (the fine) field's hidden layers, and of all scores in all layers."""
     groups = model.neuron_groups()
-    fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.name.startswith("field_fine.")]
+    fine = [g.producer.weight.detach().abs().flatten() for g in groups if g.network == groups[-1].network]
     weights = torch.cat(fine).double().cpu().numpy()
-    counts, edges = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
+    counts, bounds = np.histogram(weights, bins=HISTOGRAM_BINS, range=(0.0, float(weights.max()) or 1.0))
     levels = np.linspace(0, 1, QUANTILES)
     quantiles = {
         name: {
@@ -154,4 +154,4 @@ def measure_anatomy(model: PruneModel) -> Anatomy:
         }
         for name, score in weight_scores().items()
     }
-    return Anatomy([float(f"{edge:.5g}") for edge in edges], [int(count) for count in counts], quantiles)
+    return Anatomy([float(f"{bound:.5g}") for bound in bounds], [int(count) for count in counts], quantiles)

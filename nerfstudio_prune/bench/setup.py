@@ -1,13 +1,17 @@
 """From a run of a suite to a configured trainer."""
 
-import ast
 import hashlib
+import json
+import shlex
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
+import tyro
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -89,30 +93,71 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
     """Options of the method as typed on a command line.
 
     Args:
-        options: Dotted path -> text of a Python literal, or plain text.
+        options: Dotted path -> value as `ns-train` takes it; of several words as in a shell, e.g. `2 4` for a tuple.
         method: Nerfstudio method.
 
     Raises:
-        ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the one
-            it replaces.
+        ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the
+            option takes, or of one that no record can hold.
     """
-    config = deepcopy(all_methods[method])
+    config = all_methods[method]
     parsed = {}
     for typed, text in options.items():
         path = typed.replace("-", "_")
         if path in RESERVED:
             raise ValueError(f"--options {path}: is set by the suite, run by run, and cannot be chosen")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
         old = get_option(config, path)
-        if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if old is not None and value is not None and type(old) is not type(value):
-            raise ValueError(f"--options {path}: expected {type(old).__name__} like {old!r}, got {text!r}")
+        if is_dataclass(old) or (isinstance(old, dict) and any(is_dataclass(part) for part in old.values())):
+            raise ValueError(f"--options {path}: is a group of options ({type(old).__name__}); choose one of them")
+        kind = _declared_type(config, path)
+        try:
+            value = _parse_value(kind, text)
+        except ValueError as error:
+            expected = getattr(kind, "__name__", "") if isinstance(kind, type) else str(kind).replace("typing.", "")
+            raise ValueError(f"--options {path}: expected {expected} like {_as_typed(old)}, got {text!r}") from error
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(
+                f"--options {path}: expected an option whose value a record can hold, got a {type(value).__name__}"
+            ) from error
         parsed[path] = value
     return parsed
+
+
+def _declared_type(config: Any, path: str) -> Any:
+    """Type of the value at a dotted path; an entry of a dictionary is None or of the type that it has."""
+    holder, _, name = path.rpartition(".")
+    parent = get_option(config, holder) if holder else config
+    if isinstance(parent, dict):
+        return Optional[type(parent[name])]
+    return get_type_hints(type(parent), include_extras=True).get(name, Any)
+
+
+def _parse_value(kind: Any, text: str) -> Any:
+    """Reads a value of a type from a command line.
+
+    Raises:
+        ValueError: If the text is none of that type, or values of that type cannot be typed.
+    """
+    words = shlex.split(text) or [""]
+    said = StringIO()
+    # Python's spelling is not everybody's, but a word may also be a choice as it stands.
+    for spelling in (words, [word.title() if word.lower() in ("true", "false", "none") else word for word in words]):
+        try:
+            # It prints what is wrong with a command line that nobody typed.
+            with redirect_stdout(said), redirect_stderr(said):
+                return tyro.cli(tyro.conf.FlagConversionOff[kind], args=spelling, add_help=False)
+        except (SystemExit, AssertionError):  # the latter for types that it knows nothing of
+            continue
+    raise ValueError(said.getvalue())
+
+
+def _as_typed(value: Any) -> str:
+    """How a value stands on a command line."""
+    if isinstance(value, dict):
+        value = [word for entry in value.items() for word in entry]
+    return shlex.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def get_option(config: Any, path: str) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
+from nerfstudio_prune.bench.machine import MemoryMeter, clock_of, describe_machine
 from nerfstudio_prune.bench.quality import measure_sizes
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, SpeedRun, pruned

@@ -21,6 +21,8 @@ from nerfstudio_prune.records.schema import LEARNING_RATE, Role
 Procedure = Literal["method", "mask", "torch-pruning", "torch-prune"]
 """Who prunes: the method's own controller; masks in place of removal, for the neurons that the method would keep;
 Torch-Pruning; `torch.nn.utils.prune`."""
+MASKING = ("mask", "torch-prune")
+"""Procedures after which the network is as large as before."""
 
 HALF, QUARTER = 0.5, 0.75
 """Pruning ratios that leave half and a quarter of every width."""
@@ -274,7 +276,8 @@ def _retrained_from_scratch(seed: int, scale: Scale, ratio: float) -> Run:
     return replace(base, arm=f"scratch-{ratio:g}", options=options, strategy="any", recovery="scratch")
 
 
-def _edges(seed: int, scale: Scale, option: str, value: float, recovery: str) -> Run:
+def _single_weights(seed: int, scale: Scale, option: str, value: float, recovery: str) -> Run:
+    """Single weights masked, by the threshold or the fraction to keep that the paper names."""
     arm = f"edge-{option.removesuffix('_fraction')}-{value:g}" + ("-scratch" if recovery == "scratch" else "")
     options = _prune(strategy="edge", start_step=scale.start_steps, recovery=recovery, **{f"edge_{option}": value})
     return _cut(arm, seed, scale, "edges", options=options, strategy="edge", recovery=recovery)
@@ -300,7 +303,7 @@ def paper(scale: Scale) -> list[Run | SpeedRun]:
         runs += [_retrained_from_scratch(seed, scale, ratio) for ratio in (HALF, QUARTER)]
     for option, value in (("threshold", 0.05), ("threshold", 0.1), ("keep_fraction", 0.4), ("keep_fraction", 0.2)):
         # No draw decides here, and threshold 0 cuts nothing: that is the dense control.
-        runs += [_edges(first, scale, option, value, recovery) for recovery in ("continue", "scratch")]
+        runs += [_single_weights(first, scale, option, value, recovery) for recovery in ("continue", "scratch")]
     return runs
 
 

@@ -11,17 +11,17 @@ from typing import Any, Optional
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
+from nerfstudio_prune.bench.machine import MemoryMeter, clock_of, describe_machine
 from nerfstudio_prune.bench.procedures import PROCEDURES
-from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, save_image
+from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.demo import newest_checkpoint
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.quality import FixedRays
+from nerfstudio_prune.nerf.rays import FixedRays
+from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage
 
 CURVE_SEED = 0
@@ -162,7 +162,7 @@ def execute(
     save_image(recorder.meter.truth(recorder.model), truth)
     state = recorder.model.prune_state
     expected_event = run.procedure == "method" and run.recovery is not None
-    if expected_event and not any(not event.error for event in state.history):
+    if expected_event and not state.succeeded:
         raise RuntimeError(f"{run.name}: no pruning event happened")
     return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 
@@ -173,11 +173,7 @@ def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    models = folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models"
-    try:
-        return newest_checkpoint(models)
-    except ValueError as error:
-        raise FileNotFoundError(f"{models}: no checkpoint of run {name}") from error
+    return newest_checkpoint(folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models")
 
 
 def _record(

@@ -1,7 +1,7 @@
 """Records of what was planned and what was done. Plain numbers, strings and tensors only, so that a checkpoint
 that carries them loads with `weights_only=True`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, Optional
@@ -219,31 +219,41 @@ def _event_from_dict(values: Mapping[str, Any]) -> PruneEvent:
 
 def _from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
     """Format 1 told planned events by equality, shares as floats, and named neurons' own costs."""
-
-    def scheduled(event: Mapping[str, Any], index: int) -> dict[str, Any]:
-        share = Fraction(event["progress"]).limit_denominator(10**6)
-        return {
-            "index": index,
-            "step": event["step"],
-            "share": [share.numerator, share.denominator],
-            "targets": event["targets"],
-        }
-
-    def happened(event: Mapping[str, Any]) -> dict[str, Any]:
-        event = dict(event)
-        for when in ("before", "after"):
-            costs = {name: event.pop(f"{name}_{when}") for name in ("parameters", "macs_per_ray")}
-            event[when] = {"parts": event.pop(f"sizes_{when}"), "costs": costs}
-        old = event["scheduled"]
-        if old is not None:
-            event["scheduled"] = scheduled(old, plan.index(old) if old in plan else -1)
-        return event
-
     plan = list(values["plan"])
     rest = {name: value for name, value in values.items() if name != "edge_masks"}
     return {
         **rest,
-        "plan": [scheduled(event, index) for index, event in enumerate(plan)],
-        "history": [happened(event) for event in values["history"]],
+        "plan": [_scheduled_from_format_1(event, index) for index, event in enumerate(plan)],
+        "history": [event_from_format_1(event, plan) for event in values["history"]],
         "masks": values["edge_masks"],
+    }
+
+
+def event_from_format_1(event: Mapping[str, Any], plan: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An event of a history as format 2 has it.
+
+    Args:
+        event: The event in format 1.
+        plan: Planned events in format 1, for the index of the one that the event carried out.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is no event of format 1.
+    """
+    event = dict(event)
+    for when in ("before", "after"):
+        costs = {name: event.pop(f"{name}_{when}") for name in ("parameters", "macs_per_ray")}
+        event[when] = {"parts": event.pop(f"sizes_{when}"), "costs": costs}
+    old = event["scheduled"]
+    if old is not None:
+        event["scheduled"] = _scheduled_from_format_1(old, plan.index(old) if old in plan else -1)
+    return event
+
+
+def _scheduled_from_format_1(event: Mapping[str, Any], index: int) -> dict[str, Any]:
+    share = Fraction(event["progress"]).limit_denominator(10**6)
+    return {
+        "index": index,
+        "step": event["step"],
+        "share": [share.numerator, share.denominator],
+        "targets": event["targets"],
     }

@@ -1,15 +1,18 @@
 """What `ns-prune inspect` finds; its JSON has these fields. A number that is not finite is null there."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Optional
+from typing import Any, NoReturn, Optional
 
 import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
+from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.saved_run import SavedRun
+from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.neurons.groups import expected_shapes, linears
 from nerfstudio_prune.neurons.scores import score_by_name
 
@@ -35,6 +38,10 @@ class LayerCosts:
 
     now: Costs
     initial: Costs
+    network: str = ""
+    """Network of the layer, by its name in the model; empty for sums."""
+    role: str = ""
+    """What a layer of neurons is in its network: trunk or head; empty for all others."""
 
 
 @dataclass
@@ -83,17 +90,17 @@ class Inspection:
     strategy: Optional[str]
     """Strategy of the plan; None if the checkpoint carries no plan."""
     total: LayerCosts
-    """Both fields together."""
+    """All layers that are trained."""
     masked: int
-    """Edges that masks hold at zero, both fields."""
+    """Weights that masks hold at zero."""
     fields_mb: float
-    """Both fields in fp32, in 10^6 bytes."""
+    """All parameters in fp32, in 10^6 bytes."""
     checkpoint_mb: float
     """The file, with moments and state, in 10^6 bytes."""
     costs: dict[str, LayerCosts]
-    """By layer."""
+    """By layer, or by parameter where one belongs to none."""
     weights: dict[str, LayerWeights]
-    """By layer."""
+    """By layer of the fields."""
     field_weights: dict[str, LayerWeights]
     """By field."""
     scores: dict[str, dict[str, ScoreSummary]]
@@ -102,61 +109,90 @@ class Inspection:
     """Events that happened or failed, oldest first."""
     pending: list[ScheduledEvent]
     """Events to come."""
+    aims: list[str]
+    """How far each of these goes, in words."""
+    units: dict[str, str]
+    """Strategy of an event in the history -> what the sizes of its parts count: `width` (neurons) or `edges` (weights
+    that live)."""
 
 
 @torch.no_grad()
-def inspect_model(
-    model: PruneModel, scores: tuple[str, ...], method: str, config: Path, checkpoint: Path, step: int
-) -> Inspection:
+def inspect_model(run: SavedRun, scores: tuple[str, ...]) -> Inspection:
     """Measures a loaded network.
 
     Args:
-        model: The network with its pruning state.
+        run: The run at one of its checkpoints.
         scores: Scores to summarise.
-        method: Name of the method.
-        config: File of the run's configuration.
-        checkpoint: File that the network was loaded from.
-        step: Step at whose end it was saved.
     """
+    model = run.model
     groups, state = model.neuron_groups(), model.prune_state
+    roles = {group.name: group.role for group in groups}
+    owners = {
+        name: network
+        for network, part in model.named_children()
+        for name, _ in (*part.named_modules(prefix=network), *part.named_parameters(prefix=network))
+    }
     layers = linears(groups)
     widths = {group.name: group.width for group in groups}
     before = {**widths, **state.initial_sizes}
     shapes = expected_shapes(groups, before)
     now = model.layer_costs()
     costs = {}
-    for name in layers:
-        rows, columns = shapes[f"{name}.weight"]
-        samples = model.samples_per_ray(name.split(".")[0])
-        biases = shapes.get(f"{name}.bias", (0,))[0]
-        costs[name] = LayerCosts(
-            Costs(widths.get(name), *now[name]),
-            Costs(before.get(name), rows * columns + biases, rows * columns * samples),
-        )
+    for name, present in now.items():
+        initial = Costs(before.get(name), *present)
+        if name in layers:
+            rows, columns = shapes[f"{name}.weight"]
+            samples = model.samples_per_ray(owners[name])
+            biases = shapes.get(f"{name}.bias", (0,))[0]
+            initial = Costs(before.get(name), rows * columns + biases, rows * columns * samples)
+        costs[name] = LayerCosts(Costs(widths.get(name), *present), initial, owners[name], roles.get(name, ""))
     weights = {name: layer.weight for name, layer in layers.items()}
-    masks = {name: state.edge_masks.get(f"{name}.weight") for name in layers}
+    masks = {name: state.masks.get(f"{name}.weight") for name in layers}
     total_now, total_before = (
         Costs(None, sum(cost.parameters for cost in column), sum(cost.macs_per_ray for cost in column))
         for column in zip(*((cost.now, cost.initial) for cost in costs.values()), strict=True)
     )
     return Inspection(
-        method=method,
-        config=str(config),
-        checkpoint=str(checkpoint),
-        step=step,
+        method=str(run.config.method_name),
+        config=str(run.config_file),
+        checkpoint=str(run.checkpoint),
+        step=run.step,
         phase=state.phase,
         strategy=state.options.get("strategy"),
         total=LayerCosts(total_now, total_before),
         masked=sum(int((~mask).sum()) for mask in masks.values() if mask is not None),
         fields_mb=total_now.parameters * 4 / 1e6,
-        checkpoint_mb=checkpoint.stat().st_size / 1e6,
+        checkpoint_mb=run.checkpoint.stat().st_size / 1e6,
         costs=costs,
         weights={name: layer_weights(weight, masks[name]) for name, weight in weights.items()},
-        field_weights={name: _field_weights(name, weights, masks) for name in FIELDS},
+        field_weights={
+            field: _sum([layer_weights(weights[name], masks[name]) for name in layers if owners[name] == field])
+            for field in model.fields()
+        },
         scores={name: {group.name: summarize(score_by_name(name)(group)) for group in groups} for name in scores},
         history=state.history,
         pending=state.pending,
+        aims=_aims(run),
+        units={event.strategy: _subject(event.strategy, model).unit for event in state.history},
     )
+
+
+def _subject(strategy: Optional[str], model: PruneModel) -> Subject[Any]:
+    """What is pruned under a strategy, where there is no training data."""
+
+    def calibrate(calibration: Any, seed: int) -> NoReturn:
+        raise AssertionError("nothing is pruned here")
+
+    return subject_of(strategy, model, calibrate)
+
+
+def _aims(run: SavedRun) -> list[str]:
+    state = run.model.prune_state
+    if not state.pending:
+        return []
+    recipe = PruneConfig().with_stored(state.options).resolve()
+    subject = _subject(recipe.strategy, run.model)
+    return [subject.aim(recipe, event) for event in state.pending]
 
 
 def layer_weights(weight: Tensor, mask: Optional[Tensor] = None) -> LayerWeights:
@@ -164,7 +200,7 @@ def layer_weights(weight: Tensor, mask: Optional[Tensor] = None) -> LayerWeights
 
     Args:
         weight: The weights, [out, in].
-        mask: True where an edge lives; None if none was masked.
+        mask: True where a weight lives; None if none was masked.
     """
     used = weight != 0
     return LayerWeights(
@@ -178,8 +214,7 @@ def layer_weights(weight: Tensor, mask: Optional[Tensor] = None) -> LayerWeights
     )
 
 
-def _field_weights(field: str, weights: Mapping[str, Tensor], masks: Mapping[str, Optional[Tensor]]) -> LayerWeights:
-    parts = [layer_weights(weights[name], masks[name]) for name in weights if name.startswith(f"{field}.")]
+def _sum(parts: Sequence[LayerWeights]) -> LayerWeights:
     return LayerWeights(
         below={key: sum(part.below[key] for part in parts) for key in parts[0].below},
         **{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(LayerWeights) if f.name != "below"},

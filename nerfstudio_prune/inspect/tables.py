@@ -9,7 +9,7 @@ from rich.text import Text
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.inspect.inspection import THRESHOLDS, Inspection, LayerWeights
-from nerfstudio_prune.nerf.model import FIELDS
+from nerfstudio_prune.nerf.subject import NeuronSubject
 
 
 def all_tables(found: Inspection) -> Iterator[Any]:
@@ -51,8 +51,8 @@ def overview(found: Inspection) -> Table:
 def cost_table(found: Inspection) -> Table:
     """Width, parameters and operations of every layer."""
     table = _table("Layers", ["layer"], "width", "parameters", "MACs per ray")
-    for field in FIELDS:
-        layers = _of_field(found.costs, field)
+    for network in dict.fromkeys(cost.network for cost in found.costs.values()):
+        layers = _of_network(found, found.costs, network)
         sums = [
             _change(
                 sum(getattr(cost.initial, name) for cost in layers.values()),
@@ -60,7 +60,7 @@ def cost_table(found: Inspection) -> Table:
             )
             for name in ("parameters", "macs_per_ray")
         ]
-        table.add_row(field, "", *sums, style="bold")
+        table.add_row(network, "", *sums, style="bold")
         for name, cost in layers.items():
             table.add_row(
                 f"  {name}",
@@ -84,9 +84,9 @@ def sparsity_table(found: Inspection) -> Table:
         counts = [f"{part.dead_rows:,}", f"{part.dead_columns:,}"]
         return [f"{part.weights:,}", *shares, _share(part.zeros, part.weights), *living, *counts]
 
-    for field in FIELDS:
-        table.add_row(field, *cells(found.field_weights[field]), style="bold")
-        for name, part in _of_field(found.weights, field).items():
+    for field, sums in found.field_weights.items():
+        table.add_row(field, *cells(sums), style="bold")
+        for name, part in _of_network(found, found.weights, field).items():
             table.add_row(f"  {name}", *cells(part))
         table.add_section()
     return table
@@ -95,9 +95,9 @@ def sparsity_table(found: Inspection) -> Table:
 def score_table(found: Inspection, score: str) -> Table:
     """Spread of a score in every layer of neurons."""
     table = _table(f"Score {score} of the neurons", ["layer"], "neurons", "min", "median", "max", "top half")
-    for field in FIELDS:
+    for field in found.field_weights:
         table.add_row(field, style="bold")
-        for name, part in _of_field(found.scores[score], field).items():
+        for name, part in _of_network(found, found.scores[score], field).items():
             width = found.costs[f"{field}.{name}"].now.width
             share = "—" if part.top_half_share is None else f"{part.top_half_share:.1%}"
             numbers = (f"{value:#.3g}" for value in (part.minimum, part.median, part.maximum))
@@ -111,13 +111,14 @@ def _history(found: Inspection) -> Iterator[Any]:
         yield Text("Pruning history: nothing was pruned yet")
         return
     table = _table("Pruning history", ["step", "rule", "sizes"], "PSNR dB", "seconds")
+    places = _places(found)
     for event in found.history:
         score = event.options.get("score")
         rule = [event.strategy + (f" by {score}" if score else ""), event.recovery]
         table.add_row(
             f"{event.step:,}",
             escape("\n".join(rule)),
-            "failed" if event.error else "\n".join(sizes_lines(event)),
+            "failed" if event.error else "\n".join(sizes_lines(event, found.units[event.strategy], places)),
             _psnr(event),
             f"{event.seconds:.2f}",
         )
@@ -131,40 +132,53 @@ def _history(found: Inspection) -> Iterator[Any]:
 def _pending(found: Inspection) -> Iterator[Text]:
     if not found.pending:
         yield Text("Events to come: none")
-    for event in found.pending:
-        lines = _lines({name: found.costs[name].now.width for name in event.targets}, event.targets, total=False)
-        if not lines:
-            lines = [f"{event.progress:.0%} of the edges to prune"]
-        aim = " " + ", ".join(lines) if len(lines) <= 2 else "".join(f"\n  {line}" for line in lines)
-        yield Text(f"Event to come at step {event.step:,}:{aim}")
+    for event, aim in zip(found.pending, found.aims, strict=True):
+        now = {name: found.costs[name].now.width or 0 for name in event.targets}
+        lines = _lines(now, event.targets, _places(found)) or [aim]
+        text = " " + ", ".join(lines) if len(lines) <= 2 else "".join(f"\n  {line}" for line in lines)
+        yield Text(f"Event to come at step {event.step:,}:{text}")
 
 
-def sizes_lines(event: PruneEvent) -> list[str]:
-    """What an event did to the trunk and head of each field, one line each; fields that are alike share theirs."""
-    return _lines(event.sizes_before, event.sizes_after, total=event.strategy == "edge")
+def _places(found: Inspection) -> dict[str, tuple[str, str]]:
+    """Name of a layer of neurons -> its network, and what it is there."""
+    return {name: (cost.network, cost.role) for name, cost in found.costs.items() if cost.role}
 
 
-def _lines(before: Mapping[str, Optional[int]], after: Mapping[str, int], total: bool) -> list[str]:
+def sizes_lines(event: PruneEvent, unit: str, places: Mapping[str, tuple[str, str]]) -> list[str]:
+    """What an event did to the trunk and head of each field, one line each; fields that are alike share theirs.
+
+    Args:
+        event: What happened.
+        unit: What the sizes of its parts count; those of neurons are widths.
+        places: Name of the part -> its network, and what it is there.
+    """
+    return _lines(event.before.parts, event.after.parts, places, "" if unit == NeuronSubject.unit else unit)
+
+
+def _lines(
+    before: Mapping[str, int], after: Mapping[str, int], places: Mapping[str, tuple[str, str]], summed: str = ""
+) -> list[str]:
     """One line per trunk and head.
 
     Args:
-        before: Name of the group -> size before.
+        before: Name of the part -> size before.
         after: The same afterwards.
-        total: Give the sum over the layers, as for edges, and not the range of widths.
+        places: Name of the part -> its network, and what it is there.
+        summed: What to give the sum of, over the layers; empty: the range of widths.
     """
-    parts: dict[tuple[str, str], str] = {}
-    for field in FIELDS:
-        for label, module in (("trunk", "mlp_base"), ("head", "mlp_head")):
-            names = [name for name in after if name.startswith(f"{field}.{module}.")]
-            if names:
-                sizes = [[values[name] or 0 for name in names] for values in (before, after)]
-                texts = [f"{sum(column):,}" if total else _range(column) for column in sizes]
-                change = " → ".join(texts) if sizes[0] != sizes[1] else texts[0]
-                parts[field, label] = f"{label} {change}" + (" edges" if total else "")
-    coarse, fine = ({label: text for (name, label), text in parts.items() if name == field} for field in FIELDS)
-    if coarse == fine:
-        return list(fine.values())
-    return [f"{field.removeprefix('field_')} {text}" for (field, _), text in parts.items()]
+    texts: dict[str, list[str]] = {network: [] for network, _ in places.values()}
+    for place in dict.fromkeys(places.values()):
+        names = [name for name in after if places.get(name) == place]
+        if names:
+            network, role = place
+            sizes = [[values[name] for name in names] for values in (before, after)]
+            ends = [f"{sum(column):,}" if summed else _range(column) for column in sizes]
+            change = " → ".join(ends) if sizes[0] != sizes[1] else ends[0]
+            texts[network].append(" ".join(filter(None, (role, change, summed))))
+    first, *others = texts.values()
+    if all(lines == first for lines in others):
+        return first
+    return [f"{network.removeprefix('field_')} {line}" for network, lines in texts.items() for line in lines]
 
 
 def _range(widths: list[int]) -> str:
@@ -177,9 +191,11 @@ def _psnr(event: PruneEvent) -> str:
     return "—" if before is None or after is None else f"{before:.2f} → {after:.2f}"
 
 
-def _of_field(values: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """Entries of a field, without its name."""
-    return {name.removeprefix(f"{field}."): part for name, part in values.items() if name.startswith(f"{field}.")}
+def _of_network(found: Inspection, values: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Entries of the layers of a network, by their names in it."""
+    return {
+        name.removeprefix(f"{network}."): part for name, part in values.items() if found.costs[name].network == network
+    }
 
 
 def _table(title: str, texts: list[str], *numbers: str) -> Table:

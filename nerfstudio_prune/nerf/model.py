@@ -178,7 +178,8 @@ class PruneModel(NeRFModel):
         costs = {
             name: (count_parameters([layer]), macs_per_sample([layer]) * per_ray[networks[layer]])
             for name, layer in layers.items()
-            if id(layer.weight) in trained
+            # Not by its weight: under `torch.nn.utils.prune` that is no parameter but what a mask leaves of one.
+            if any(id(p) in trained for p in layer.parameters())
         }
         counted = {id(p) for name in costs for p in layers[name].parameters()}
         costs.update(

@@ -1,26 +1,25 @@
-"""Records of measurements: one JSON file each, written atomically, checked when read.
+"""What records of measurements hold.
 
 `docs/records.md` describes the format for readers of the files. Units: seconds, bytes in MB = 10^6 bytes, PSNR in dB,
 SSIM and LPIPS without unit; LPIPS is null where its network is not to be had.
 """
 
-import math
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Optional, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
 
 import msgspec
 
 from nerfstudio_prune.core.events import PruneEvent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the records; raised when an older reader could not understand the content."""
-
 
 LEARNING_RATE = "optimizers.fields.optimizer.lr"
 """Option of the learning rate, as in a record's `config`."""
+
+PART_COSTS = ("parameters", "macs_per_ray")
+"""What is told of every layer."""
+
 Role = Literal["start", "dense", "pruned", "edges", "masked", "small", "small-equal-time", "peer"]
 """start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: neurons
 removed; edges: single weights masked; masked: neurons masked instead of removed; small: a network of those widths from
@@ -83,23 +82,36 @@ class Quality:
 
 
 @dataclass
-class Sizes:
-    """What a network is, read off its tensors."""
+class ModelSize:
+    """How large a model is, read off its tensors."""
 
-    widths: dict[str, int]
+    parts: dict[str, int]
     """Name of the layer -> neurons."""
-    parameters: int
-    """Weights and biases that both fields hold; masks remove none."""
-    nonzero: int
-    """Those of them that are not zero: what masks let live."""
-    macs_per_ray: int
-    """Multiply-accumulates for one ray, coarse and fine field together; masks save none."""
-    layers: dict[str, list[int]]
-    """Name of the layer -> [parameters, multiply-accumulates per ray]."""
+    costs: dict[str, int]
+    """Cost -> that of the whole model: `parameters` (weights and biases of all that is trained; masks remove none),
+    `nonzero` (those of them that are not zero: what masks let live), `macs_per_ray` (multiply-accumulates for one ray;
+    masks save none)."""
+    part_costs: dict[str, dict[str, int]]
+    """Name of the layer, those included that are never pruned -> cost -> its share of the whole."""
     fields_mb: float
-    """Both fields as stored in fp32."""
+    """The parameters as stored in fp32."""
     checkpoint_mb: float
-    """What a checkpoint of the run takes at this point: fields, moments, state."""
+    """What a checkpoint of the run takes at this point: parameters, moments, state."""
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return self.costs["parameters"]
+
+    @property
+    def nonzero(self) -> int:
+        """Weights and biases that are not zero."""
+        return self.costs["nonzero"]
+
+    @property
+    def macs_per_ray(self) -> int:
+        """Multiply-accumulates for one ray."""
+        return self.costs["macs_per_ray"]
 
 
 @dataclass
@@ -110,7 +122,7 @@ class Stage:
     """before (the event), right after, or end."""
     step: int
     """Training steps taken, those of the runs it goes on from included."""
-    sizes: Sizes
+    sizes: ModelSize
     quality: Quality
 
 
@@ -153,8 +165,7 @@ class Anatomy:
     """Score -> layer -> 33 equally spaced quantiles, ascending."""
 
 
-@dataclass
-class RunRecord:
+class RunRecord(msgspec.Struct, tag_field="kind", tag="run", kw_only=True):
     """One training run and what it gave."""
 
     name: str
@@ -216,11 +227,10 @@ class RunRecord:
     """What training was timed by. With one thread on a CPU it is the processor time of this process: what else the
     machine does then does not count."""
     anatomy: Optional[Anatomy] = None
-    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: dict[str, dict[str, str]] = {}
     """View -> stage (or `truth`) -> picture, relative to the folder above the record; not committed."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = {}
     """What a procedure has to add."""
-    kind: str = "run"
     schema_version: int = SCHEMA_VERSION
 
     def stage(self, label: str) -> Optional[Stage]:
@@ -237,7 +247,7 @@ class RunRecord:
 class SpeedArm:
     """Times of one of two networks that were measured in turns."""
 
-    sizes: Sizes
+    sizes: ModelSize
     train_step_seconds: list[float]
     """Seconds per training step, one value a block."""
     eval_rays_per_sec: list[float]
@@ -248,8 +258,7 @@ class SpeedArm:
     """Highest of the training blocks, above what is held between two steps; null where it cannot be told."""
 
 
-@dataclass
-class SpeedRecord:
+class SpeedRecord(msgspec.Struct, tag_field="kind", tag="speed", kw_only=True):
     """Dense and pruned network measured in turns in one process."""
 
     name: str
@@ -272,104 +281,8 @@ class SpeedRecord:
     pruned: SpeedArm
     clock: Clock = "wall"
     """What both were timed by."""
-    kind: str = "speed"
     schema_version: int = SCHEMA_VERSION
 
 
-Record = TypeVar("Record", RunRecord, SpeedRecord)
-KINDS: dict[str, type] = {"run": RunRecord, "speed": SpeedRecord}
-
-
-def write_record(record: RunRecord | SpeedRecord, path: Path) -> None:
-    """Writes a record so that a reader sees the old file or the new one, never a part.
-
-    Raises:
-        RecordError: If the record would not be readable, for example for a value that is not finite.
-    """
-    try:
-        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
-    _check_finite(msgspec.to_builtins(record), path, "")
-    _decode(content, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content + b"\n")
-            file.close()
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def read_record(path: Path) -> RunRecord | SpeedRecord:
-    """Reads one record.
-
-    Raises:
-        RecordError: If the file is damaged, of a newer schema, or no record at all; names the file.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
-    return _decode(content, path)
-
-
-def _check_finite(value: Any, path: Path, field_name: str) -> None:
-    """JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{path}: {field_name} must be finite, got {value}")
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _check_finite(part, path, f"{field_name}.{key}" if field_name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            _check_finite(part, path, f"{field_name}[{index}]")
-
-
-def _decode(content: bytes, path: Path) -> RunRecord | SpeedRecord:
-    try:
-        head = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(head, dict) or head.get("kind") not in tuple(KINDS):
-        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of {', '.join(KINDS)}")
-    version = head.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: schema version {version!r}, this version of nerfstudio-prune reads {SCHEMA_VERSION}"
-        )
-    try:
-        record = msgspec.json.decode(content, type=KINDS[head["kind"]])
-    except msgspec.ValidationError as error:
-        raise RecordError(f"{path}: not a valid {head['kind']} record: {error}") from error
-    if isinstance(record, RunRecord) and not record.stages:
-        raise RecordError(f"{path}: not a valid run record: no stages")
-    return record
-
-
-def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
-    """All records below a folder, by name.
-
-    Raises:
-        RecordError: If the folder holds no record, two of one name, or one that cannot be read; names the file.
-    """
-    runs: dict[str, RunRecord] = {}
-    speeds: dict[str, SpeedRecord] = {}
-    for path in record_files(folder):
-        record = read_record(path)
-        known: dict[str, Any] = runs if isinstance(record, RunRecord) else speeds
-        if record.name in known:
-            raise RecordError(f"{path}: a second record named {record.name!r} in {folder}")
-        known[record.name] = record
-    if not runs and not speeds:
-        raise RecordError(f"{folder}: holds no records; `ns-prune bench` writes them")
-    return [runs[name] for name in sorted(runs)], [speeds[name] for name in sorted(speeds)]
-
-
-def record_files(folder: Path) -> Iterator[Path]:
-    """Files of records below a folder, in a fixed order."""
-    for kind in ("runs", "speed"):
-        yield from sorted(folder.rglob(f"{kind}/*.json"))
+Record = RunRecord | SpeedRecord
+"""What a file holds; `kind` in the file tells which."""

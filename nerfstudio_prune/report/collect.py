@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Optional
 
-from nerfstudio_prune.records.schema import RecordError, RunRecord, SpeedRecord, read_record, record_files
+from nerfstudio_prune.records.files import read_record, record_files
+from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
 
 ARM_FIELDS = ("role", "strategy", "score", "pruning_ratio", "recovery")
@@ -53,14 +54,14 @@ def _common(record: RunRecord | SpeedRecord) -> tuple[str, str, str]:
 def _read(folder: Path) -> tuple[list[Entry], list[SpeedRecord]]:
     entries: list[Entry] = []
     speeds: list[SpeedRecord] = []
-    seen: dict[tuple[str, ...], Path] = {}
+    seen: dict[tuple[Any, ...], Path] = {}
     for path in record_files(folder):
         record = read_record(path)
         if isinstance(record, RunRecord):
             repetition = (record.schedule, record.arm, str(record.seed))
         else:
             repetition = (record.name,)
-        key = (record.kind, *_common(record), record.machine.key, *repetition)
+        key = (type(record), *_common(record), record.machine.key, *repetition)
         if key in seen:
             raise RecordError(f"{path}: the same run on the same device as {seen[key]}; keep one of the two")
         seen[key] = path
@@ -93,9 +94,9 @@ def _problem(record: RunRecord | SpeedRecord) -> Optional[str]:
             if any(not values for layers in anatomy.score_quantiles.values() for values in layers.values()):
                 return "anatomy: a layer has no quantiles"
     for size in sizes:
-        if size.parameters <= 0 or size.macs_per_ray <= 0:
+        if any(size.costs.get(name, 0) <= 0 for name in PART_COSTS) or "nonzero" not in size.costs:
             return "sizes: a network without parameters or multiply-accumulates"
-        if any(len(values) != 2 for values in size.layers.values()):
+        if any(name not in costs for costs in size.part_costs.values() for name in PART_COSTS):
             return "sizes: a layer without its two numbers"
     return None
 

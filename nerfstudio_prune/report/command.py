@@ -1,12 +1,12 @@
 """`ns-prune report`: Markdown, an HTML page and the tables of other Markdown files, made from records only."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from nerfstudio_prune.records.files import write_file
 from nerfstudio_prune.report.collect import collect
 from nerfstudio_prune.report.readme import fill, named_tables
 
@@ -66,18 +66,3 @@ class Report:
             command = f"ns-prune report {self.records} --readme {' '.join(map(str, stale))}"
             raise ValueError(f"{found}: not what the records say; `{command}` rewrites them")
         print(f"{', '.join(map(str, changed))}: all tables show what the records say")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            Path(file.name).chmod(mode)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

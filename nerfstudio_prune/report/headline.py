@@ -175,7 +175,7 @@ def _behind(studies: Sequence[Study]) -> str:
     deltas = [delta for delta in deltas if delta.n]
     parts = []
     if runs:
-        widths = [max(run.end.sizes.widths.values(), default=0) for run in runs]
+        widths = [max(run.end.sizes.parts.values(), default=0) for run in runs]
         scenes = sorted({run.scene for run in runs})
         steps = sorted({run.steps for run in runs if run.role == "dense"} or {run.steps for run in runs})
         extent = number(steps[0]) if len(steps) == 1 else f"{number(steps[0])} to {number(steps[-1])}"

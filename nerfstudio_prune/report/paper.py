@@ -114,7 +114,7 @@ def uniform_table(study: Study) -> Optional[str]:
         quality, size = UNIFORM.get(ratio, (None, None))
         paper_size = _layer_size(ratio) if quality else NOTHING
         sizes = sizes_of(arm)
-        cells = [f"uniform {ratio:g}", paper_size, widths_text(sizes.widths)]
+        cells = [f"uniform {ratio:g}", paper_size, widths_text(sizes.parts)]
         rows.append(([*cells, number(size, 2), number(sizes.fields_mb, 2), number(quality, 1)], arm))
     headers = ["", "paper layers", "our layers", "paper MB", "our MB", "paper dB"]
     return _psnr_table(study, headers, _dense_cells(study), rows)
@@ -128,7 +128,7 @@ def _dense_cells(study: Study) -> list[str]:
     return [
         "dense",
         _layer_size(0),
-        widths_text(sizes.widths),
+        widths_text(sizes.parts),
         size,
         number(sizes.fields_mb, 2),
         number(BASELINE_PSNR, 1),
@@ -179,7 +179,7 @@ def coreset_table(study: Study) -> Optional[str]:
             [
                 "dense" if arm is dense else f"coreset {ratio:g}",
                 _layer_size(ratio) if size else NOTHING,
-                widths_text(sizes.widths),
+                widths_text(sizes.parts),
                 f"{thousands}K" if thousands else NOTHING,
                 f"{sizes.parameters / 1e3:.0f}K",
                 number(size, 2),

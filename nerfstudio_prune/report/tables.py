@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Optional
 
-from nerfstudio_prune.records.schema import LEARNING_RATE, RunRecord, Sizes, SpeedRecord, Stage
+from nerfstudio_prune.records.schema import LEARNING_RATE, PART_COSTS, ModelSize, RunRecord, SpeedRecord, Stage
 from nerfstudio_prune.report.markup import Column, bold_best, code, escape, item_table, stat_column, table, widths_text
 from nerfstudio_prune.report.stats import NOTHING, TIMES, TO, Stat, number
 from nerfstudio_prune.report.study import FRONTIER_ROLES, SIZED_ROLES, Arm, Study, paired, psnr
@@ -96,7 +96,7 @@ def _distinct(values: Iterable[object]) -> str:
     return ", ".join(escape(number(value) if isinstance(value, int) else value) for value in unique)
 
 
-def sizes_of(arm: Arm) -> Sizes:
+def sizes_of(arm: Arm) -> ModelSize:
     """What the network of the first seed is at the end."""
     return arm.first.end.sizes
 
@@ -130,7 +130,7 @@ def frontier_table(study: Study, compact: bool = False) -> str:
     """
     columns = [
         Column("arm", lambda arm: code(arm.name)),
-        Column("layers", lambda arm: widths_text(sizes_of(arm).widths)),
+        Column("layers", lambda arm: widths_text(sizes_of(arm).parts)),
         Column("parameters", _parameters),
         Column("not zero", _nonzero),
         Column("smaller", lambda arm: _times_smaller(study, arm)),
@@ -315,7 +315,7 @@ def speed_table(study: Study, compact: bool = False) -> Optional[str]:
         rows.append(
             [
                 f"{record.pruning_ratio:g}",
-                widths_text(record.pruned.sizes.widths),
+                widths_text(record.pruned.sizes.parts),
                 f"{mac_factor(record):.2f}{TIMES}",
                 *factors.values(),
                 _pair([None if value is None else value * 1e3 for value in step], 1),
@@ -384,7 +384,7 @@ def layers_table(study: Study) -> Optional[str]:
     shown: dict[tuple[tuple[str, int], ...], list[Arm]] = {}
     for arm in study.arms:
         if arm.first.role in ("dense", "pruned", "small", "peer"):
-            shown.setdefault(tuple(sizes_of(arm).widths.items()), []).append(arm)
+            shown.setdefault(tuple(sizes_of(arm).parts.items()), []).append(arm)
     if len(shown) < 2:
         return None
     groups = list(shown.values())
@@ -393,12 +393,12 @@ def layers_table(study: Study) -> Optional[str]:
         more = f" +{len(group) - 1}" if len(group) > 1 else ""
         headers += [f"neurons: {code(group[0].name)}{more}", "parameters", "MACs per ray"]
     rows = []
-    for layer in dict.fromkeys(name for group in groups for name in sizes_of(group[0]).layers):
+    for layer in dict.fromkeys(name for group in groups for name in sizes_of(group[0]).part_costs):
         row = [code(layer)]
         for group in groups:
             sizes = sizes_of(group[0])
-            width = sizes.widths.get(layer)
-            row += [NOTHING if width is None else str(width), *[number(value) for value in sizes.layers.get(layer, [])]]
-            row += [NOTHING] * (2 - len(sizes.layers.get(layer, [])))
+            width, costs = sizes.parts.get(layer), sizes.part_costs.get(layer, {})
+            row += [NOTHING if width is None else str(width)]
+            row += [number(costs[name]) if name in costs else NOTHING for name in PART_COSTS]
         rows.append(row)
     return table(headers, rows)

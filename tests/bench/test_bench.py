@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from nerfstudio.engine.trainer import Trainer
 from support import record_factory
 from support.bench_run import bench, contents, names_in, record_of, small_host, speed_of
 
 from nerfstudio_prune import cli
-from nerfstudio_prune.bench import command as bench_module
+from nerfstudio_prune.bench import runs as runs_module
 from nerfstudio_prune.bench.procedures import PROCEDURES
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
-from nerfstudio_prune.records.schema import RecordError, RunRecord, read_records
+from nerfstudio_prune.records.files import read_records
+from nerfstudio_prune.records.schema import RecordError, RunRecord
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 
@@ -41,13 +43,13 @@ NAMES = (
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that were begun."""
     seen: list[str] = []
-    execute = bench_module.execute
+    execute = runs_module.execute
 
     def watch(run: Run, *arguments: Any) -> RunRecord:
         seen.append(run.name)
         return execute(run, *arguments)
 
-    monkeypatch.setattr(bench_module, "execute", watch)
+    monkeypatch.setattr(runs_module, "execute", watch)
     return seen
 
 
@@ -206,14 +208,14 @@ def test_branches_of_a_failed_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They cannot be run, and are named with what they miss; other seeds are not touched."""
-    execute = bench_module.execute
+    execute = runs_module.execute
 
     def fail(run: Run, *arguments: Any) -> RunRecord:
         if run.name == "dense-start-s1":
             raise RuntimeError("out of memory")
         return execute(run, *arguments)
 
-    monkeypatch.setattr(bench_module, "execute", fail)
+    monkeypatch.setattr(runs_module, "execute", fail)
     with pytest.raises(SystemExit) as caught:
         bench("paper", tmp_path, only="uniform*", seeds=(1, 2))
     assert caught.value.code == 1 and names_in(tmp_path) == {"dense-start-s2", "uniform-0.75-s2"}
@@ -230,7 +232,7 @@ def test_equal_time_without_the_measured_speed(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("too busy")
 
-    monkeypatch.setattr(bench_module, "measure_speed", fail)
+    monkeypatch.setattr(runs_module, "measure_speed", fail)
     with pytest.raises(SystemExit):
         bench("frontier", tmp_path, only="small-0.5-equal*")
     assert names_in(tmp_path) == {"small-0.5-s1"}
@@ -327,7 +329,7 @@ def test_minutes_of_a_dry_run(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     bench("paper", tmp_path / "once", only="dense-s1")
     dense = record_of(tmp_path / "once", "dense-s1")
-    record = replace(
+    record = structs.replace(
         record_factory.dense(9),
         rays_per_sec=1.0,
         stages=dense.stages,
@@ -351,7 +353,7 @@ def test_overrides_arrive_in_training_and_record(tmp_path: Path) -> None:
         record = record_of(tmp_path, name)
         assert record.config["pipeline.model.base_mlp_layer_width"] == 64
         assert record.config["optimizers.fields.optimizer.lr"] == 1e-3
-        assert record.end.sizes.widths["field_fine.mlp_base.layers.0"] == width
+        assert record.end.sizes.parts["field_fine.mlp_base.layers.0"] == width
         assert record.eval_views == len(record.end.quality.views) == 1
 
 

@@ -28,8 +28,13 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from nerfstudio_prune.bench import peers
-from nerfstudio_prune.bench.peers import TORCH_PRUNING_CRITERIA, mask_neurons, torch_prune_keeps, torch_pruning
-from nerfstudio_prune.bench.traceable import TraceableField
+from nerfstudio_prune.bench.peers import (
+    TORCH_PRUNING_CRITERIA,
+    TraceableField,
+    mask_neurons,
+    torch_prune_keeps,
+    torch_pruning,
+)
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.nerf.model import PruneModel

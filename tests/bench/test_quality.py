@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,16 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 from support.bench_run import small_host
-from support.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_parameters
+from support.tiny_run import TINY_SIZE, copied_state, same_bits, tiny_model, tiny_parameters
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from nerfstudio_prune.bench import quality
 from nerfstudio_prune.bench.peers import mask_neurons
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, refresh_masks
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer
 from nerfstudio_prune.bench.suites import Run, Scale
-from nerfstudio_prune.demo import to_uint8
+from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
@@ -220,16 +222,31 @@ def test_sizes_of_a_dense_and_a_masked_network(trainer: Trainer, model: PruneMod
     assert dense.parameters == tiny_parameters(16, 8) == dense.nonzero
     assert dense.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert dense.fields_mb == dense.parameters * 4 / 1e6 and dense.checkpoint_mb >= dense.fields_mb
-    assert dense.parameters == sum(parameters for parameters, _ in dense.layers.values())
-    assert dense.macs_per_ray == sum(macs for _, macs in dense.layers.values())
+    for name in ("parameters", "macs_per_ray"):
+        assert dense.costs[name] == sum(costs[name] for costs in dense.part_costs.values())
     mask_neurons(model, {LAYER: torch.arange(6)})
     masked = measure_sizes(trainer)
-    assert (masked.parameters, masked.macs_per_ray, masked.widths) == (
+    assert (masked.parameters, masked.macs_per_ray, masked.parts) == (
         dense.parameters,
         dense.macs_per_ray,
-        dense.widths,
+        dense.parts,
     )
     assert masked.nonzero == dense.nonzero - 10 * (16 + 1)
+
+
+def test_sizes_count_all_trained_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model shrinks by as much as its file does: what pruning leaves alone counts before and after."""
+    model: Any = tiny_model(enable_temporal_distortion=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        next(model.temporal_distortion.parameters()).view(-1)[:5] = 0
+    monkeypatch.setattr(quality, "checkpoint_bytes", lambda trainer: 0)
+    found = measure_sizes(SimpleNamespace(pipeline=SimpleNamespace(model=model)))  # type: ignore[arg-type]
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters()) > 2 * tiny_parameters(16, 8)
+    assert found.nonzero == found.parameters - 5
+    for name in ("parameters", "macs_per_ray"):
+        assert found.costs[name] == sum(costs[name] for costs in found.part_costs.values())
 
 
 def test_stale_masks_do_not_hide_zeros(trainer: Trainer, model: PruneModel) -> None:

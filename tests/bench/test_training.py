@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
 from support import record_factory
 from support.bench_run import FAST, bench, names_in, record_of, speed_of
 
-from nerfstudio_prune.bench import command as bench_module
+from nerfstudio_prune.bench import runs as runs_module
 from nerfstudio_prune.bench import suites
 from nerfstudio_prune.bench import training as training_module
-from nerfstudio_prune.bench.clock import clock_of
-from nerfstudio_prune.bench.estimate import estimate_seconds, macs_per_ray
+from nerfstudio_prune.bench.machine import clock_of
 from nerfstudio_prune.bench.quality import ViewMeter
+from nerfstudio_prune.bench.runs import estimate_seconds, macs_per_ray
 from nerfstudio_prune.bench.setup import find_scene, run_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.nerf.quality import FixedRays
-from nerfstudio_prune.records.schema import RunRecord, write_record
+from nerfstudio_prune.nerf.rays import FixedRays
+from nerfstudio_prune.records.files import write_record
+from nerfstudio_prune.records.schema import RunRecord
 
 pytestmark = pytest.mark.usefixtures("bench_host")
 
@@ -55,7 +57,7 @@ def fake_speed(folder: Path, ratio: float, times_faster: float) -> None:
     record = record_factory.speed(ratio, digest=digest(SpeedRun(ratio), SMOKE, "nerf-prune", fingerprint, []))
     dense = replace(record.dense, train_step_seconds=[times_faster, 0.01, 100.0])
     pruned = replace(record.pruned, train_step_seconds=[1.0, 0.01, 100.0])
-    write_record(replace(record, dense=dense, pruned=pruned), folder / "speed" / f"{record.name}.json")
+    write_record(structs.replace(record, dense=dense, pruned=pruned), folder / "speed" / f"{record.name}.json")
 
 
 def test_every_branch_is_cut_at_the_same_network(recorded: Path) -> None:
@@ -79,9 +81,9 @@ def test_removed_and_masked_sizes(recorded: Path) -> None:
         assert before.parameters == dense.parameters
         if record.role == "pruned":
             assert record.pruning_ratio is not None
-            assert set(after.widths.values()) == {round(32 * (1 - record.pruning_ratio))}
+            assert set(after.parts.values()) == {round(32 * (1 - record.pruning_ratio))}
             assert after.parameters < before.parameters and after.macs_per_ray < before.macs_per_ray
-            assert record.end.sizes.widths == after.widths
+            assert record.end.sizes.parts == after.parts
         else:
             assert (after.parameters, after.macs_per_ray) == (before.parameters, before.macs_per_ray)
             # At the size of this scale, few weights lie below the lower threshold; none of them may come back.
@@ -93,7 +95,7 @@ def test_masked_neurons_are_as_good_as_removed_ones(recorded: Path) -> None:
     """The control that shows that surgery changes nothing but size: same neurons, same batches, same quality right
     after the cut and after training on. Rounding differs, since sums have other lengths."""
     removed, masked = (record_of(recorded, f"{name}-s1") for name in (HALF, f"masked-{HALF}"))
-    assert masked.role == "masked" and masked.notes["kept"] == removed.stages[1].sizes.widths
+    assert masked.role == "masked" and masked.notes["kept"] == removed.stages[1].sizes.parts
     for label in ("right after", "end"):
         ours, theirs = removed.stage(label), masked.stage(label)
         assert ours is not None and theirs is not None
@@ -120,7 +122,7 @@ def test_small_networks_are_as_large_as_pruned_ones(recorded: Path) -> None:
         pruned = record_of(recorded, f"uniform-{ratio}-s1").end.sizes
         for name in (f"small-{ratio}-s1", f"small-{ratio}-equal-time-s1"):
             record = record_of(recorded, name)
-            assert record.end.sizes.widths == pruned.widths and record.end.sizes.layers == pruned.layers
+            assert record.end.sizes.parts == pruned.parts and record.end.sizes.part_costs == pruned.part_costs
             assert [stage.label for stage in record.stages] == ["end"]
         assert record_of(recorded, f"small-{ratio}-s1").steps == SMOKE.steps
 
@@ -130,7 +132,7 @@ def test_small_networks_of_odd_widths(tmp_path: Path) -> None:
     for name in ("small-0.5-s1", "uniform-0.5-s1"):
         bench("frontier", tmp_path, only=name, options={"pipeline.model.base-mlp-layer-width": "33"})
     small, pruned = (record_of(tmp_path, name).end.sizes for name in ("small-0.5-s1", "uniform-0.5-s1"))
-    assert small.widths == pruned.widths and set(small.widths.values()) == {17, 16}
+    assert small.parts == pruned.parts and set(small.parts.values()) == {17, 16}
 
 
 @pytest.mark.parametrize(("times_faster", "more"), [(3.0, 8), (1.6, 2), (0.5, 1)])
@@ -151,7 +153,7 @@ def test_equal_time_is_the_time_of_the_dense_start(tmp_path: Path, times_faster:
 def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Name of a run -> its training rays and the random state right before them, in order."""
     seen: dict[str, list[Any]] = {}
-    next_train, execute = VanillaDataManager.next_train, bench_module.execute
+    next_train, execute = VanillaDataManager.next_train, runs_module.execute
 
     def watch_run(run: Run, *arguments: Any) -> RunRecord:
         seen[run.name] = []
@@ -165,7 +167,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         seen[list(seen)[-1]].append(torch.cat(states + content))
         return rays, batch
 
-    monkeypatch.setattr(bench_module, "execute", watch_run)
+    monkeypatch.setattr(runs_module, "execute", watch_run)
     monkeypatch.setattr(VanillaDataManager, "next_train", watch_batch)
     return seen
 
@@ -303,7 +305,7 @@ def test_what_a_record_says_of_its_run(recorded: Path) -> None:
     assert record.config["pipeline.prune.coreset_variant"] == "mussay"
     (event,) = record.history
     assert (event.strategy, event.step, event.error) == ("coreset", SMOKE.start_steps, "")
-    assert event.parameters_after == record.stages[1].sizes.parameters
+    assert event.after.costs["parameters"] == record.stages[1].sizes.parameters
     assert event.metrics_after["psnr"] == record.stages[1].quality.psnr
     assert 0 < event.seconds == record.seconds.prune
     assert (record.rays_per_batch, record.eval_views, record.curve_rays) == (32, 2, 32)
@@ -336,7 +338,7 @@ def test_speed_is_measured_in_turns(recorded: Path) -> None:
     for ratio in (0.5, 0.75):
         record = speed_of(recorded, f"speed-{ratio}")
         width = round(32 * (1 - ratio))
-        assert set(record.dense.sizes.widths.values()) == {32} and set(record.pruned.sizes.widths.values()) == {width}
+        assert set(record.dense.sizes.parts.values()) == {32} and set(record.pruned.sizes.parts.values()) == {width}
         for arm in (record.dense, record.pruned):
             assert len(arm.train_step_seconds) == len(arm.eval_rays_per_sec) == SMOKE.speed_blocks
             assert min(arm.train_step_seconds + arm.eval_rays_per_sec + arm.image_seconds) > 0
@@ -363,7 +365,7 @@ def test_estimate_from_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     records = []
     for seed, rays_per_sec in ((1, 3200.0), (2, 3200.0), (3, 32.0)):
         record = record_factory.dense(seed, rays_per_sec=rays_per_sec)
-        record.end.sizes.macs_per_ray = macs
+        record.end.sizes.costs["macs_per_ray"] = macs
         record.seconds.train, record.seconds.evaluate = 60.0, 30.0
         records.append(record)
     records += [record_factory.dense(seed, machine=record_factory.GPU, rays_per_sec=1e9) for seed in range(4, 9)]
@@ -387,11 +389,11 @@ def test_peers(peers: Path) -> None:
     for criterion in ("random", "magnitude-l1", "magnitude-l2", "taylor", "fpgm"):
         record = record_of(peers, f"torch-pruning-{criterion}-0.5-s1")
         assert record.notes["surgery_agrees"] is True and record.notes["criterion"] == criterion
-        assert start_of(record) == before and record.end.sizes.widths == half.widths == record.notes["kept"]
+        assert start_of(record) == before and record.end.sizes.parts == half.parts == record.notes["kept"]
         assert record.seconds.prune > 0 and record.history == []
     for criterion in ("l1", "l2"):
         record = record_of(peers, f"torch-prune-{criterion}-0.5-s1")
-        assert start_of(record) == before and record.notes["kept"] == half.widths
+        assert start_of(record) == before and record.notes["kept"] == half.parts
         assert record.end.sizes.parameters == before[1].parameters
         assert record.end.sizes.nonzero < before[1].nonzero
 
@@ -402,7 +404,7 @@ def test_peers_go_on_from_what_is_recorded(peers: Path, monkeypatch: pytest.Monk
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a run is carried out again")
 
-    monkeypatch.setattr(bench_module, "execute", refuse)
-    monkeypatch.setattr(bench_module, "measure_speed", refuse)
+    monkeypatch.setattr(runs_module, "execute", refuse)
+    monkeypatch.setattr(runs_module, "measure_speed", refuse)
     for suite in ("frontier", "paper", "peers"):
         bench(suite, peers, options=FAST)

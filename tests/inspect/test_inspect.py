@@ -3,25 +3,27 @@
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from rich.console import Console
+from support.saved_run import save_run
 from support.tiny_run import SCENE_BOX, make_config, shrink, tiny_model, tiny_parameters, tiny_widths, train
 from torch import nn
 
-from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.inspect import command as inspect_module
-from nerfstudio_prune.inspect.command import Inspect, InspectError, inspect_run
+from nerfstudio_prune.inspect.command import Inspect, inspect_run
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model, layer_weights, summarize
 from nerfstudio_prune.inspect.tables import all_tables, sizes_lines
 from nerfstudio_prune.nerf.model import FIELDS
+from nerfstudio_prune.nerf.saved_run import SavedRun
 from nerfstudio_prune.neurons.edges import apply_masks
 from nerfstudio_prune.neurons.groups import linears
 
@@ -63,20 +65,11 @@ def no_data(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
 
-def saved_run(folder: Path, model: nn.Module, config: Any, step: int = 9) -> Path:
-    """Saves a model as the host does and gives the path of its config.yml."""
-    (folder / "nerfstudio_models").mkdir(parents=True)
-    (folder / "config.yml").write_text(yaml.dump(config))
-    state = {f"_model.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"step": step, "pipeline": state}, folder / "nerfstudio_models" / f"step-{step:09d}.ckpt")
-    return folder / "config.yml"
-
-
 def inspected(model: Any, tmp_path: Path) -> Inspection:
     """Inspects a model without a detour through files."""
     file = tmp_path / "any.ckpt"
     file.write_bytes(b"0" * 2_500_000)
-    return inspect_model(model, SCORES, "nerf-prune", tmp_path / "config.yml", file, 0)
+    return inspect_model(SavedRun(all_methods["nerf-prune"], tmp_path / "config.yml", file, 0, model), SCORES)
 
 
 def printed(found: Inspection) -> str:
@@ -134,7 +127,7 @@ def test_edge_pruned_run(runs: Path) -> None:
     )
     text = printed(found)
     assert f"{tiny_parameters(16, 8):,} → {tiny_parameters(16, 8) - found.masked:,}" in text and "live" in text
-    assert f"{found.history[0].sizes_before[FIRST]:,}" in text and " edges" in text
+    assert f"{found.history[0].before.parts[FIRST]:,}" in text and " edges" in text
 
 
 def test_dense_run(runs: Path) -> None:
@@ -156,7 +149,7 @@ def test_stock_run(tmp_path: Path) -> None:
     state = {key: value for key, value in model.state_dict().items() if key != "_extra_state"}
     holder = nn.Module()
     holder.state_dict = lambda: {**state, "lpips.net.weight": torch.zeros(3)}  # type: ignore[method-assign,assignment]
-    found = inspect_run(saved_run(tmp_path, holder, config))
+    found = inspect_run(save_run(tmp_path, holder, config))
     assert (found.method, found.strategy, found.phase) == ("vanilla-nerf", None, "dense")
     assert found.total.now.parameters == found.total.initial.parameters == 1_093_128
     cost = found.costs["field_coarse.mlp_base.layers.0"].now
@@ -169,7 +162,7 @@ def test_costs_before_and_now() -> None:
     model = tiny_model()
     model.prune_state = PruneState(initial_sizes=tiny_widths(16, 8))
     shrink(model, tiny_widths(4, 2))
-    found = inspect_model(model, (), "", Path(), Path(__file__), 0)
+    found = inspect_model(SavedRun(all_methods["nerf-prune"], Path(), Path(__file__), 0, model), ())
     for field, samples in zip(FIELDS, (8, 17), strict=True):
         skip, colour = found.costs[f"{field}.mlp_base.layers.2"], found.costs[f"{field}.field_heads.0.net"]
         assert (skip.initial.parameters, skip.now.parameters) == ((63 + 16 + 1) * 16, (63 + 4 + 1) * 4)
@@ -178,6 +171,32 @@ def test_costs_before_and_now() -> None:
         assert colour.now.width is None
     macs = sum(cost.now.macs_per_ray for cost in found.costs.values())
     assert found.total.now.macs_per_ray == macs < found.total.initial.macs_per_ray
+
+
+def test_all_trained_networks_count(tmp_path: Path) -> None:
+    """A total that leaves out a network of hundreds of thousands of weights promises a model many times smaller than
+    the file that is then saved."""
+    model = tiny_model(enable_temporal_distortion=True)
+    model.prune_state = PruneState(initial_sizes=tiny_widths(16, 8))
+    shrink(model, tiny_widths(4, 2))
+    found = inspected(model, tmp_path)
+    other = sum(parameter.numel() for parameter in model.temporal_distortion.parameters())
+    assert other > tiny_parameters(16, 8)
+    assert found.total.now.parameters == tiny_parameters(4, 2) + other
+    assert found.total.initial.parameters == tiny_parameters(16, 8) + other
+    assert "│ temporal_distortion " in printed(found)
+
+
+def test_event_without_targets(tmp_path: Path) -> None:
+    """Under a budget nobody knows the widths to come, and nothing but the share of the way can be told; single weights
+    have no widths at all."""
+    model = tiny_model()
+    for options, text in (
+        ({"preset": "best"}, "Event to come at step 9: 50% of the way to target_parameters 0.28"),
+        ({"strategy": "edge", "edge_keep_fraction": 0.2}, "Event to come at step 9: 50% of the edges to prune"),
+    ):
+        model.prune_state = PruneState(options=options, plan=[ScheduledEvent(9, Fraction(1, 2))])
+        assert text in printed(inspected(model, tmp_path))
 
 
 def test_sparsity_by_hand() -> None:
@@ -261,7 +280,7 @@ def test_diverged_run(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
         linears(model.neuron_groups())[FIRST].weight[0, :2] = torch.tensor([float("nan"), float("inf")])
-    path = saved_run(tmp_path / "run", model, make_config(tmp_path, tmp_path))
+    path = save_run(tmp_path / "run", model, make_config(tmp_path, tmp_path))
     output = tmp_path / "out.json"
     Inspect(path, output=output, score=("w_in",)).main()
     assert "2 weights are not finite" in printed(inspect_run(path))
@@ -282,11 +301,11 @@ def long_history() -> Any:
     quality: dict[str, Any] = {"metrics_before": {"psnr": 31.456}, "metrics_after": {"psnr": 8.1}, "seconds": 1234.5}
     options: dict[str, Any] = {"score": "sensitivity"}
     edges = {name: 12_345_678 for name in sizes}
-    plan = [ScheduledEvent(100_000, 0.5, sizes), ScheduledEvent(123_456, 1.0, uneven)]
+    plan = [ScheduledEvent(100_000, Fraction(1, 2), sizes), ScheduledEvent(123_456, Fraction(1), uneven, 1)]
     history = [
-        PruneEvent(100_000, plan[0], "importance", "continue", options, sizes, uneven, **quality),
+        PruneEvent(100_000, plan[0], "importance", "continue", options, Sizes(sizes), Sizes(uneven), **quality),
         PruneEvent(110_000, None, "importance", "retrain", options, error="[not finite] " + "reason " * 30),
-        PruneEvent(120_000, None, "edge", "continue", {"score": None}, edges, edges),
+        PruneEvent(120_000, None, "edge", "continue", {"score": None}, Sizes(edges), Sizes(edges)),
     ]
     model.prune_state = PruneState(
         {name: 10 * size for name, size in sizes.items()}, {"strategy": "edge"}, plan, history, masks
@@ -322,20 +341,23 @@ def test_history_names_what_failed(tmp_path: Path) -> None:
 def test_sizes_of_an_event() -> None:
     """Twenty layers in a few lines: equal fields share them, unequal widths are a range, edges are summed."""
 
-    def event(before: dict[str, int], after: dict[str, int], strategy: str = "coreset") -> PruneEvent:
-        return PruneEvent(0, None, strategy, "continue", sizes_before=before, sizes_after=after)
+    places = {group.name: (group.network, group.role) for group in tiny_model().neuron_groups()}
+
+    def lines(before: dict[str, int], after: dict[str, int], unit: str = "width") -> list[str]:
+        event = PruneEvent(0, None, "any", "continue", before=Sizes(before), after=Sizes(after))
+        return sizes_lines(event, unit, places)
 
     start = tiny_widths(16, 8)
-    assert sizes_lines(event(start, tiny_widths(4, 2))) == ["trunk 16 → 4", "head 8 → 2"]
-    assert sizes_lines(event(start, {**tiny_widths(4, 8), FIRST: 5})) == [
+    assert lines(start, tiny_widths(4, 2)) == ["trunk 16 → 4", "head 8 → 2"]
+    assert lines(start, {**tiny_widths(4, 8), FIRST: 5}) == [
         "coarse trunk 16 → 4",
         "coarse head 8",
         "fine trunk 16 → 4-5",
         "fine head 8",
     ]
-    assert sizes_lines(event(start, tiny_widths(8, 4), "edge")) == ["trunk 80 → 40 edges", "head 16 → 8 edges"]
+    assert lines(start, tiny_widths(8, 4), "edges") == ["trunk 80 → 40 edges", "head 16 → 8 edges"]
     fine = tiny_widths(4, 2, ("fine",))
-    assert sizes_lines(event(start, fine)) == ["fine trunk 16 → 4", "fine head 8 → 2"]
+    assert lines(start, fine) == ["fine trunk 16 → 4", "fine head 8 → 2"]
 
 
 def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,86 +376,12 @@ def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(values["scores"]) == ["w_in", "sensitivity"]
 
 
-def test_run_that_was_moved(runs: Path, tmp_path: Path) -> None:
-    """Runs are copied from the machine that trained them; the paths in their config.yml are those of that machine."""
-    folder = tmp_path / "elsewhere"
-    (folder / "nerfstudio_models").mkdir(parents=True)
-    for name in ("config.yml", "nerfstudio_models/step-000000006.ckpt"):
-        (folder / name).write_bytes((runs / "cut" / name).read_bytes())
-    assert inspect_run(folder / "config.yml").step == 6
-    # A config alone leads to where the run was saved.
-    alone = tmp_path / "config.yml"
-    alone.write_bytes((runs / "cut" / "config.yml").read_bytes())
-    assert inspect_run(alone).step == 9
-
-
-def test_newest_checkpoint_goes_by_number(runs: Path, tmp_path: Path) -> None:
-    """The state of a run is its last one, also where it was resumed from an earlier step (`load_step`); the name of a
-    step of ten digits sorts before those of nine."""
-    config = make_config(tmp_path, tmp_path)
-    config.load_step, config.load_dir = 3, runs / "cut" / "nerfstudio_models"
-    path = saved_run(tmp_path / "run", tiny_model(), config, step=999_999_999)
-    folder = path.parent / "nerfstudio_models"
-    state = torch.load(folder / "step-999999999.ckpt")
-    torch.save({**state, "step": 1_000_000_000}, folder / "step-1000000000.ckpt")
-    (folder / "step-2000000000.ckpt.tmp").write_bytes(b"")
-    assert inspect_run(path).step == 1_000_000_000
-
-
-def fails(path: Path, *expected: str, **options: Any) -> None:
-    """Every error has to name the file and what was expected there."""
-    with pytest.raises(InspectError) as caught:
-        inspect_run(path, **options)
-    for part in expected:
-        assert part in str(caught.value)
-
-
-def test_errors_of_the_config(tmp_path: Path) -> None:
-    """Mistyped paths, the run's folder in place of its file, and files of other programs."""
-    path = tmp_path / "config.yml"
-    fails(path, f"--load-config {path}: expected the config.yml of a run")
-    fails(tmp_path, f"--load-config {tmp_path}: expected the config.yml of a run")
-    for content in (
-        b"a: [",
-        b"!!python/name:no_such_package.thing ''",
-        b"!!python/object:nerfstudio.no.Class {}",
-        b"\xff",
-    ):
-        path.write_bytes(content)
-        fails(path, f"--load-config {path}: ", "config.yml of a run")
-    path.write_text("a: 1")
-    fails(path, f"{path}: expected the config.yml of a run, got dict")
-    for method in ("mipnerf", "tensorf"):
-        path.write_text(yaml.dump(all_methods[method]))
-        fails(path, f"{path}: expected a run of nerf-prune or vanilla-nerf, got method {method}")
-
-
-def test_errors_of_the_checkpoint(runs: Path, tmp_path: Path) -> None:
-    """A run that stopped before its first checkpoint, one cut off while it was saved, and one of another network."""
-    config = make_config(tmp_path, tmp_path)
-    path = saved_run(tmp_path / "run", tiny_model(), config)
-    (checkpoint,) = (path.parent / "nerfstudio_models").iterdir()
-    whole = checkpoint.read_bytes()
-    fails(path, f"{checkpoint.parent}: holds no checkpoint of step 7; there are 9", step=7)
-    for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
-        checkpoint.write_bytes(content)
-        fails(path, f"{checkpoint}: expected a checkpoint of Nerfstudio")
-    for wrong in ({"model": 1}, [1], {"pipeline": {}, "step": "many"}):
-        torch.save(wrong, checkpoint)
-        fails(path, f"{checkpoint}: expected a checkpoint of Nerfstudio")
-    state = tiny_model(base_mlp_num_layers=4).state_dict()
-    torch.save({"step": 9, "pipeline": {f"_model.{key}": value for key, value in state.items()}}, checkpoint)
-    fails(path, f"{checkpoint}: the checkpoint is not one of this network", "base_mlp_num_layers")
-    checkpoint.unlink()
-    fails(path, f"{checkpoint.parent}: holds no checkpoint; expected step-*.ckpt", str(path))
-
-
 def test_errors_of_the_options(runs: Path, tmp_path: Path) -> None:
     """A mistyped score has to name the right ones, before anything is loaded; an output that cannot be written is named
     after the tables were shown."""
     with pytest.raises(ValueError, match=r"score must be one of activation, .*, w_in, w_in_w_out, w_out, got 'l1'"):
         inspect_run(tmp_path / "missing.yml", scores=("l1",))
-    with pytest.raises(ValueError, match=r"--scores taylor: needs .* one of sensitivity, w_in, w_in_w_out, w_out"):
+    with pytest.raises(ValueError, match=r"--score taylor: needs .* one of sensitivity, w_in, w_in_w_out, w_out"):
         inspect_run(tmp_path / "missing.yml", scores=("w_in", "taylor"))
-    with pytest.raises(InspectError, match=r"--output .*: cannot be written"):
+    with pytest.raises(ValueError, match=r"--output .*: cannot be written"):
         Inspect(runs / "dense" / "config.yml", output=tmp_path).main()

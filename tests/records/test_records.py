@@ -3,42 +3,45 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
-import msgspec
 import pytest
+from msgspec import structs
 
-from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
+from nerfstudio_prune.records.files import read_record, read_records, record_files, write_file, write_record
 from nerfstudio_prune.records.schema import (
-    KINDS,
     SCHEMA_VERSION,
     Anatomy,
     CurvePoint,
     MachineRecord,
+    ModelSize,
     Quality,
     RecordError,
     Role,
     RunRecord,
     Seconds,
-    Sizes,
     SpeedArm,
     SpeedRecord,
     Stage,
     ViewQuality,
-    read_record,
-    read_records,
-    write_record,
 )
 
+SCHEMA_1 = Path(__file__).parent / "schema_1"
+"""The records made below as the code wrote them that knew schema 1 only."""
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 DOCS = Path(__file__).parents[2] / "docs" / "records.md"
 MACHINE = MachineRecord("Some CPU", "cpu", 2, "Linux x86_64", {"python": "3.11.2", "torch": "2.5.0"}, "0123abc+")
 
 
-def some_sizes(width: int) -> Sizes:
+def some_sizes(width: int) -> ModelSize:
     layer = "field_fine.mlp_base.layers.0"
-    return Sizes({layer: width}, 64 * width, 63 * width, 630 * width, {layer: [64 * width, 630 * width]}, 0.25, 0.75)
+    costs = {"parameters": 64 * width, "nonzero": 63 * width, "macs_per_ray": 630 * width}
+    part_costs = {"parameters": 64 * width, "macs_per_ray": 630 * width}
+    return ModelSize({layer: width}, costs, {layer: part_costs}, 0.25, 0.75)
 
 
 def some_stage(label: str, step: int, width: int) -> Stage:
@@ -48,16 +51,18 @@ def some_stage(label: str, step: int, width: int) -> Stage:
 
 def some_run(name: str = "coreset-s1") -> RunRecord:
     """A record in which everything that may be there is there, with numbers that rounding would change."""
+    layer = "field_fine.mlp_base.layers.0"
     event = PruneEvent(
         step=9,
-        scheduled=ScheduledEvent(9, 1.0, {"field_fine.mlp_base.layers.0": 8}),
+        scheduled=ScheduledEvent(9, Fraction(1, 3), {layer: 8}),
         strategy="coreset",
         recovery="continue",
         options={"strategy": "coreset", "groups": ["*"], "width": None, "seed": 1},
-        sizes_before={"field_fine.mlp_base.layers.0": 16},
-        sizes_after={"field_fine.mlp_base.layers.0": 8},
+        before=Sizes({layer: 16}, {"parameters": 1024, "macs_per_ray": 10080}),
+        after=Sizes({layer: 8}, {"parameters": 512, "macs_per_ray": 5040}),
         metrics_before={"psnr": 20.0},
         metrics_after={"psnr": 11.0},
+        rays_per_sec_before=1e3,
         seconds=0.01,
     )
     return RunRecord(
@@ -157,7 +162,7 @@ def test_order_of_fields_does_not_matter(make: Callable[[], Any], path: Path) ->
     write_record(make(), path)
     values = json.loads(path.read_text("utf-8"))
     reversed_values = json.loads(json.dumps(values), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-    assert next(iter(reversed_values)) == "schema_version"
+    assert list(reversed_values) == list(reversed(values))
     path.write_text(json.dumps(reversed_values), "utf-8")
     assert read_record(path) == make()
 
@@ -169,7 +174,7 @@ def test_files_are_for_people_and_other_programs(path: Path) -> None:
     text = path.read_text("utf-8")
     assert text.endswith("}\n") and len(text.splitlines()) > 100 and "größe" in text
     assert path.stat().st_mode & 0o777 == 0o644
-    assert json.loads(text)["stages"][2]["sizes"]["widths"] == {"field_fine.mlp_base.layers.0": 8}
+    assert json.loads(text)["stages"][2]["sizes"]["parts"] == {"field_fine.mlp_base.layers.0": 8}
 
 
 def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +234,7 @@ def spoil_config(record: RunRecord, value: Any) -> str:
 
 
 def spoil_event(record: RunRecord, value: Any) -> str:
-    record.history[0].metrics_after["psnr"] = value
+    record.history[0] = replace(record.history[0], metrics_after={"psnr": value})
     return "history[0].metrics_after.psnr"
 
 
@@ -259,8 +264,8 @@ def test_what_json_cannot_hold_is_refused(path: Path) -> None:
 def test_what_the_reader_refuses_is_not_written(path: Path) -> None:
     """A wrong type has to come up where it is made, not when the report is made days later."""
     record = some_run()
-    record.stages[2].sizes.parameters = 1.5  # type: ignore[assignment]
-    with pytest.raises(RecordError, match=re.escape("$.stages[2].sizes.parameters")):
+    record.stages[2].sizes.fields_mb = "1.5"  # type: ignore[assignment]
+    with pytest.raises(RecordError, match=re.escape("$.stages[2].sizes.fields_mb")):
         write_record(record, path)
     record = some_run()
     record.stages = []
@@ -298,12 +303,12 @@ def test_foreign_json(content: str, path: Path) -> None:
     assert message(path) == "no record of nerfstudio-prune; `kind` must be one of run, speed"
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1"])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1", [1]])
 def test_other_schema_version(version: Any, path: Path) -> None:
     """A newer file may look valid and mean something else; the message has to say which of the two is too old."""
     changed(path, lambda values: values.update(schema_version=version, role="not known yet"))
     text = message(path)
-    assert f"schema version {version!r}" in text and f"reads {SCHEMA_VERSION}" in text
+    assert f"schema version {version!r}" in text and f"reads 1 and {SCHEMA_VERSION}" in text
 
 
 @pytest.mark.parametrize(
@@ -315,8 +320,10 @@ def test_other_schema_version(version: Any, path: Path) -> None:
         (lambda values: values.update(schedule=None), "$.schedule"),
         (lambda values: values.update(schedule=["late"]), "$.schedule"),
         (lambda values: values["curve"][1].update(psnr="20"), "$.curve[...].psnr"),
-        (lambda values: values["stages"][0]["sizes"].update(parameters=0.5), "$.stages[...].sizes.parameters"),
+        (lambda values: values["stages"][0]["sizes"]["costs"].update(nonzero=0.5), "$.stages[...].sizes.costs[...]"),
         (lambda values: values["history"][0].update(scheduled=3), "$.history[...].scheduled"),
+        (lambda values: values["history"][0]["scheduled"].update(share=[1, 0]), "$.history[...].scheduled.share"),
+        (lambda values: values["history"][0]["scheduled"].update(share=0.5), "numerator and denominator, got 0.5"),
         (lambda values: values["machine"]["versions"].update(torch=2), "$.machine.versions"),
         (lambda values: values.pop("seconds"), "`seconds`"),
         (lambda values: values["stages"][0]["quality"].pop("ssim"), "`ssim` - at `$.stages"),
@@ -336,6 +343,66 @@ def test_records_from_before_schedules(path: Path) -> None:
     touched."""
     record = read_record(changed(path, lambda values: values.pop("schedule")))
     assert isinstance(record, RunRecord) and record.schedule == ""
+
+
+def test_schema_1_is_read_as_schema_2(path: Path) -> None:
+    """Days of measurements are committed in schema 1. The same run written then and now must be the same objects, or
+    a table would compare two readings of one thing."""
+    record = some_run()
+    nothing = Sizes({}, {"parameters": 0, "macs_per_ray": 0})
+    error = "weights are not finite"
+    record.history.append(PruneEvent(12, None, "coreset", "continue", before=nothing, after=nothing, error=error))
+    write_record(record, path)
+    assert read_record(SCHEMA_1 / "run.json") == read_record(path) == record
+    write_record(some_speed(), path)
+    assert read_record(SCHEMA_1 / "speed.json") == read_record(path) == some_speed()
+
+
+def test_committed_records_are_read() -> None:
+    """Every one of them, with the numbers that stand in the file."""
+    runs, speeds = 0, 0
+    for path in record_files(RESULTS):
+        values, record = json.loads(path.read_text("utf-8")), read_record(path)
+        if isinstance(record, SpeedRecord):
+            speeds += 1
+            pairs = [(values["dense"], record.dense), (values["pruned"], record.pruned)]
+        else:
+            runs += 1
+            pairs = list(zip(values["stages"], record.stages, strict=True))
+        for old, new in pairs:
+            sizes = old["sizes"] if values["schema_version"] == 1 else {}
+            for name, value in sizes.items():
+                if name in ("parameters", "nonzero", "macs_per_ray"):
+                    assert new.sizes.costs[name] == getattr(new.sizes, name) == value
+                elif name == "layers":
+                    assert {layer: list(costs.values()) for layer, costs in new.sizes.part_costs.items()} == value
+                else:
+                    assert getattr(new.sizes, "parts" if name == "widths" else name) == value
+    assert runs > 100 and speeds > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda values: values["stages"][0]["sizes"].pop("widths"), "KeyError('widths')"),
+        (lambda values: values["stages"][0]["sizes"]["layers"].update(x=[1]), "ValueError"),
+        (lambda values: values["stages"][0]["sizes"].update(layers=[1]), "AttributeError"),
+        (lambda values: values.update(stages=3), "TypeError"),
+        (lambda values: values["history"][0].pop("sizes_after"), "KeyError('sizes_after')"),
+        (lambda values: values["history"][0]["scheduled"].update(progress="all"), "ValueError"),
+        (lambda values: values.pop("stages"), "KeyError('stages')"),
+        (lambda values: values.update(seed="1"), "$.seed"),
+        (lambda values: values["stages"][0]["sizes"].update(parameters="1"), ".sizes.costs"),
+    ],
+)
+def test_damaged_records_of_schema_1_are_named(change: Callable[[dict[str, Any]], Any], part: str, path: Path) -> None:
+    """What cannot be translated ends in the same kind of message as what cannot be read, with the file's name."""
+    values = json.loads((SCHEMA_1 / "run.json").read_text("utf-8"))
+    change(values)
+    path.parent.mkdir()
+    path.write_text(json.dumps(values), "utf-8")
+    text = message(path)
+    assert text.startswith("not a valid run record") and part in text
 
 
 def test_missing_file_and_directory(path: Path) -> None:
@@ -362,7 +429,7 @@ def test_folder_of_records(tmp_path: Path) -> None:
 def test_two_records_of_one_name(make: Callable[[str], Any], tmp_path: Path) -> None:
     """Of two runs of a name one would silently be left out of the mean."""
     for file in ("a", "b"):
-        write_record(make("same"), tmp_path / make("same").kind.replace("run", "runs") / f"{file}.json")
+        write_record(make("same"), tmp_path / ("runs" if make is some_run else "speed") / f"{file}.json")
     with pytest.raises(RecordError, match=r"b\.json: a second record named 'same'"):
         read_records(tmp_path)
 
@@ -388,6 +455,18 @@ def test_folder_without_records(there: bool, tmp_path: Path) -> None:
         (folder / "runs").mkdir(parents=True)
     with pytest.raises(RecordError, match=re.escape(f"{folder}: holds no records; `ns-prune bench` writes them")):
         read_records(folder)
+
+
+def test_any_file_is_written_as_a_whole(tmp_path: Path) -> None:
+    """Reports and caches are read while they are made anew. A file that its owner made private, or writable for a
+    group, stays so."""
+    path = tmp_path / "new" / "index.html"
+    write_file(path, b"<p>")
+    assert path.read_bytes() == b"<p>" and path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o660)
+    write_file(path, b"")
+    assert path.read_bytes() == b"" and path.stat().st_mode & 0o777 == 0o660
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_stages_are_found_by_label() -> None:
@@ -416,20 +495,33 @@ def test_docs_name_every_field() -> None:
         section = DOCS.read_text("utf-8").split(f"## {title}\n")[1].split("\n## ")[0]
         rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section, re.MULTILINE)
         sections[kind] = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    for kind, cls in KINDS.items():
-        assert sorted(sections[kind]) == sorted(f.name for f in fields(cls))
+    for kind, cls in (("run", RunRecord), ("speed", SpeedRecord)):
+        assert sorted(sections[kind]) == sorted(["kind", *(f.name for f in structs.fields(cls))])
     roles = DOCS.read_text("utf-8").split("Roles:\n")[1].split("\nA stage")[0]
     assert set(re.findall(r"^\* `([\w-]+)`:", roles, re.MULTILINE)) == set(get_args(Role))
 
 
-def test_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """An example that does not run is worse than none."""
+@pytest.mark.parametrize("schema", [1, 2])
+def test_example_of_the_docs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], schema: int
+) -> None:
+    """An example that does not run on the reader's files, the older ones among them, is worse than none."""
     folder = tmp_path / "results" / "cpu" / "runs"
-    for name, arm, seed in (("coreset-s1", "coreset", 1), ("coreset-s2", "coreset", 2), ("dense-s1", "dense", 1)):
-        record = some_run(name)
-        record.arm, record.seed, record.parent = arm, seed, f"start-s{seed}"
-        record.end.quality.psnr = {"coreset-s1": 20.0, "coreset-s2": 22.0, "dense-s1": 25.5}[name]
-        write_record(record, folder / f"{name}.json")
+    folder.mkdir(parents=True)
+    if schema == 1:
+        values = json.loads((SCHEMA_1 / "run.json").read_text("utf-8"))
+    else:
+        write_record(some_run(), folder / "any.json")
+        values = json.loads((folder / "any.json").read_text("utf-8"))
+        (folder / "any.json").unlink()
+    for name, arm, seed, psnr in (
+        ("coreset-s1", "coreset", 1, 20.0),
+        ("coreset-s2", "coreset", 2, 22.0),
+        ("dense-s1", "dense", 1, 25.5),
+    ):
+        values.update(name=name, arm=arm, seed=seed, parent=f"start-s{seed}")
+        values["stages"][-1]["quality"]["psnr"] = psnr
+        (folder / f"{name}.json").write_text(json.dumps(values), "utf-8")
     monkeypatch.chdir(tmp_path)
     exec(DOCS.read_text("utf-8").split("```python\n")[1].split("```")[0], {})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -443,5 +535,5 @@ def test_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_fields_are_written_under_their_own_names(path: Path) -> None:
     """Files outlive the code that wrote them."""
     write_record(some_run(), path)
-    assert list(json.loads(path.read_text("utf-8"))) == [f.name for f in fields(RunRecord)]
-    assert msgspec.json.decode(path.read_bytes())["kind"] == "run"
+    values = json.loads(path.read_text("utf-8"))
+    assert list(values) == ["kind", *(f.name for f in structs.fields(RunRecord))] and values["kind"] == "run"

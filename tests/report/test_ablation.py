@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from msgspec import structs
 from support.record_factory import CPU, GPU, dense, everything, run, save, sizes, speed
 from support.table_reader import rows, study
 
@@ -81,7 +82,7 @@ def test_several_cuts_have_no_before_and_after(tmp_path: Path) -> None:
     """The last of five cuts removes little: shown beside the one cut of another arm it would look free."""
     gradual = arm("preset-tiny", "preset tiny", 23.0)
     first, second, end = gradual.stages
-    several = replace(gradual, stages=[first, second, first, second, end])
+    several = structs.replace(gradual, stages=[first, second, first, second, end])
     found = rows(ablation_table(study(tmp_path, control(), several, arm("recipe-0.5", "recipe", 24.0))))
     assert {found["`preset-tiny`"][title] for title in ("before dB", "right after dB")} == {NOTHING}
     assert NOTHING not in {found["`recipe-0.5`"][title] for title in ("before dB", "right after dB")}
@@ -202,12 +203,12 @@ BUSY = Seconds(10.0, 30.0, 0.6 * 10.0 * CPU.threads, 0.1, 5.0)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda record: replace(record, machine=GPU),
-        lambda record: replace(record, machine=replace(CPU, threads=1)),
-        lambda record: replace(record, clock="processor"),
-        lambda record: replace(record, seconds=BUSY),
-        lambda record: replace(record, curve_rays=500),
-        lambda record: replace(record, curve=[]),
+        lambda record: structs.replace(record, machine=GPU),
+        lambda record: structs.replace(record, machine=replace(CPU, threads=1)),
+        lambda record: structs.replace(record, clock="processor"),
+        lambda record: structs.replace(record, seconds=BUSY),
+        lambda record: structs.replace(record, curve_rays=500),
+        lambda record: structs.replace(record, curve=[]),
     ],
 )
 def test_no_equal_time_where_times_or_rays_differ(change: Callable[[RunRecord], RunRecord]) -> None:
@@ -235,7 +236,7 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
     edges = run("e", 1, 10.0, role="edges", strategy="edge", pruning_ratio=None, edges={"edge_threshold": 0.05})
     save(ordinary, tmp_path / "plain/own")
     save(ordinary, tmp_path / "both/own")
-    late = [replace(record, schedule=LATE) for record in (*ablation(), peer, edges)]
+    late = [structs.replace(record, schedule=LATE) for record in (*ablation(), peer, edges)]
     save(late, tmp_path / "both/late")
     return tmp_path / "plain", tmp_path / "both"
 

@@ -96,7 +96,7 @@ def test_text_of_records_is_no_markup() -> None:
 
 def test_widths_in_short() -> None:
     """Coarse and fine are named only where they differ, and odd widths are not hidden."""
-    assert widths_text(sizes(0.5).widths) == f"8{TIMES}64 + 2{TIMES}32"
+    assert widths_text(sizes(0.5).parts) == f"8{TIMES}64 + 2{TIMES}32"
     fine = {"field_fine.mlp_base.layers.0": 64, "field_fine.mlp_base.layers.1": 32}
     coarse = {"field_coarse.mlp_base.layers.0": 64, "field_coarse.mlp_base.layers.1": 64}
     assert widths_text({**coarse, **fine}) == f"coarse 2{TIMES}64; fine 1{TIMES}64, 1{TIMES}32"
@@ -350,8 +350,8 @@ def test_records_that_contradict_themselves(tmp_path: Path) -> None:
     """Each value is of its kind, so that the format alone does not show it; the message names the file and the part."""
     slow, sizeless, layerless = speed(), run(), run()
     slow.pruned.train_step_seconds = []
-    sizeless.end.sizes.parameters = 0
-    layerless.end.sizes.layers["field_fine.mlp_base.layers.0"] = [1]
+    sizeless.end.sizes.costs["parameters"] = 0
+    del layerless.end.sizes.part_costs["field_fine.mlp_base.layers.0"]["macs_per_ray"]
     histogram, quantiles = run(anatomy=anatomy()), run(anatomy=anatomy())
     assert histogram.anatomy is not None and quantiles.anatomy is not None
     histogram.anatomy.histogram_counts.pop()

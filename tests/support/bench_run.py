@@ -10,7 +10,8 @@ import torch
 
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.engine.host import reset_host
-from nerfstudio_prune.records.schema import RunRecord, SpeedRecord, read_record
+from nerfstudio_prune.records.files import read_record
+from nerfstudio_prune.records.schema import RunRecord, SpeedRecord
 
 FAST = {"optimizers.fields.optimizer.lr": "0.05"}
 """A rate at which the few steps of a smoke run move its quality visibly."""

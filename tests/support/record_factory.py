@@ -7,24 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.records.schema import (
     Anatomy,
     CurvePoint,
     MachineRecord,
+    ModelSize,
     Quality,
     Role,
     RunRecord,
     Seconds,
-    Sizes,
     SpeedArm,
     SpeedRecord,
     Stage,
     ViewQuality,
-    write_record,
 )
 
 CPU = MachineRecord(
@@ -41,25 +42,30 @@ CUT, STEPS = 1000, 2000
 DENSE_SECONDS = 0.1
 
 
-def sizes(ratio: float = 0.0, live: float = 1.0) -> Sizes:
+def sizes(ratio: float = 0.0, live: float = 1.0) -> ModelSize:
     """Two fields of 128 and 64 wide layers of which a share is gone, and of whose weights a share is not zero."""
     trunk, head = round(128 * (1 - ratio)), round(64 * (1 - ratio))
-    widths, layers = {}, {}
+    parts, part_costs = {}, {}
     for field in ("field_coarse", "field_fine"):
         inputs = 63
         for part, count, width in (("mlp_base", TRUNK, trunk), ("mlp_head", HEAD, head)):
             for i in range(count):
                 name = f"{field}.{part}.layers.{i}"
-                widths[name] = width
-                layers[name] = [inputs * width + width, inputs * width * (32 if field == "field_coarse" else 64)]
+                parts[name] = width
+                part_costs[name] = {
+                    "parameters": inputs * width + width,
+                    "macs_per_ray": inputs * width * (32 if field == "field_coarse" else 64),
+                }
                 inputs = width
-    parameters = sum(values[0] for values in layers.values())
-    return Sizes(
-        widths=widths,
-        parameters=parameters,
-        nonzero=round(parameters * live),
-        macs_per_ray=sum(values[1] for values in layers.values()),
-        layers=layers,
+    parameters = sum(costs["parameters"] for costs in part_costs.values())
+    return ModelSize(
+        parts=parts,
+        costs={
+            "parameters": parameters,
+            "nonzero": round(parameters * live),
+            "macs_per_ray": sum(costs["macs_per_ray"] for costs in part_costs.values()),
+        },
+        part_costs=part_costs,
         fields_mb=parameters * 4 / 1e6,
         checkpoint_mb=parameters * 12 / 1e6,
     )
@@ -188,7 +194,7 @@ def speed(ratio: float = 0.5, **values: Any) -> SpeedRecord:
 
 def anatomy() -> Anatomy:
     """Half of the weights below 0.05."""
-    layers = [name for name in sizes().widths]
+    layers = [name for name in sizes().parts]
     quantiles = {
         score: {name: [0.01 * scale * (1 + i) for i in range(33)] for name in layers}
         for scale, score in ((1, "w_in"), (2, "w_out"), (0.02, "w_in_w_out"))
@@ -258,7 +264,7 @@ def save(records: Sequence[RunRecord | SpeedRecord], root: Path, images: bool = 
     for record in records:
         kind = "runs" if isinstance(record, RunRecord) else "speed"
         if images and isinstance(record, RunRecord):
-            record = replace(record, images={"0": _pictures(record, root)})  # noqa: PLW2901  a copy with pictures
+            record = msgspec.structs.replace(record, images={"0": _pictures(record, root)})  # noqa: PLW2901  a copy with pictures
         write_record(record, root / kind / f"{record.name}.json")
     return root
 

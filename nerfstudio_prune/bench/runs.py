@@ -1,0 +1,189 @@
+"""What of a suite is to be run: what was asked for, what is recorded already, and how long the rest will take."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.scene_box import SceneBox
+
+from nerfstudio_prune.bench.setup import Scene, get_option, run_options
+from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
+from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest, speed_name
+from nerfstudio_prune.bench.training import checkpoint_of, execute
+from nerfstudio_prune.records.files import read_record, write_record
+from nerfstudio_prune.records.schema import Record, RunRecord
+
+Job = Run | SpeedRun
+
+
+def choose_jobs(suite: Sequence[Job], pattern: str) -> list[Job]:
+    """The jobs of a suite that were asked for, each once, behind those that they go on from.
+
+    Args:
+        suite: All jobs; one that others go on from stands before them.
+        pattern: Pattern of the names that were asked for.
+
+    Raises:
+        ValueError: If the pattern matches none.
+    """
+    by_name: dict[str, Job] = {}
+    for job in suite:
+        by_name.setdefault(job.name, job)
+    wanted = {name for name in by_name if fnmatchcase(name, pattern)}
+    if not wanted:
+        raise ValueError(f"--only {pattern!r} matches none of {', '.join(by_name)}")
+    for name in reversed(list(by_name)):
+        job = by_name[name]
+        if name in wanted and isinstance(job, Run):
+            wanted |= {job.parent} if job.parent else set()
+            wanted |= {speed_name(job.pruning_ratio)} if job.steps is None and job.pruning_ratio else set()
+    return [job for name, job in by_name.items() if name in wanted]
+
+
+class RunFolder:
+    """The records of one output folder, and how those that are missing are made.
+
+    Args:
+        path: The folder.
+        scale: Sizes.
+        scene: Data.
+        runs: All runs by name.
+    """
+
+    def __init__(self, path: Path, scale: Scale, scene: Scene, runs: dict[str, Run]) -> None:
+        self.path, self.scale, self.scene, self.runs = path, scale, scene, runs
+
+    def file(self, job: Job) -> Path:
+        """Where the record of a job lies."""
+        return self.path / ("runs" if isinstance(job, Run) else "speed") / f"{job.name}.json"
+
+    def digest(self, job: Job) -> str:
+        """Fingerprint of a job's settings."""
+        parents, run = [], job
+        while isinstance(run, Run) and run.parent:
+            run = self.runs[run.parent]
+            parents.append(run)
+        return digest(job, self.scale, self.scene.method, self.scene.fingerprint, parents)
+
+    def record(self, job: Job) -> Any:
+        """Record of a job; None if there is none.
+
+        Raises:
+            RecordError: If it cannot be read.
+            ValueError: If it is one of other settings.
+        """
+        path = self.file(job)
+        if not path.exists():
+            return None
+        record = read_record(path)
+        if record.digest != self.digest(job):
+            raise ValueError(
+                f"{path}: recorded with other settings (scene {record.scene}, scale {record.scale}, options "
+                f"{record.config}); choose another --output, or move it away"
+            )
+        return record
+
+    def done(self, job: Job) -> bool:
+        """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""
+        if self.record(job) is None:
+            return False
+        if isinstance(job, SpeedRun):
+            return True
+        needed = any(run.parent == job.name and not self.done(run) for run in self.runs.values())
+        return not needed or self.has_checkpoint(job)
+
+    def has_checkpoint(self, run: Run) -> bool:
+        """Whether the run's last checkpoint is there."""
+        try:
+            return checkpoint_of(self.path, self.scene, run.name).exists()
+        except FileNotFoundError:
+            return False
+
+    def steps(self, run: Run) -> int:
+        """Training steps that a run takes itself.
+
+        Raises:
+            FileNotFoundError: If they follow from a measurement of speed that is not there.
+        """
+        if run.steps is not None:
+            return run.steps
+        assert run.pruning_ratio is not None
+        speed = self.record(SpeedRun(run.pruning_ratio))
+        if speed is None:
+            raise FileNotFoundError(f"{run.name} needs the record {speed_name(run.pruning_ratio)}")
+        # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
+        return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
+
+    def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
+        """Runs a job and writes its record; `advance` is told which share is done."""
+        identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
+        if isinstance(job, SpeedRun):
+            record: Record = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
+        else:
+            parent = self.record(self.runs[job.parent]) if job.parent else None
+            if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):
+                raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
+            record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
+        write_record(record, self.file(job))
+        return record
+
+
+TRAIN_MACS_PER_SECOND = {"cpu": 15e9, "cuda": 3e12}
+"""Guess for a machine without records: multiply-accumulates of the forward pass per second of training."""
+EVALUATION_SHARE = 0.25
+"""Guess: time of measuring quality as a share of training."""
+
+
+def estimate_seconds(jobs: Sequence[Job], scale: Scale, method: str, folder: Path) -> tuple[dict[str, float], str]:
+    """Wall-clock time of each job.
+
+    Args:
+        jobs: What is to be run.
+        scale: Sizes.
+        method: Nerfstudio method.
+        folder: Folder of records; those of runs on this kind of device say how fast it is.
+
+    Returns:
+        Name of the job -> seconds, and where the speed comes from.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    records: list[Any] = [read_record(path) for path in sorted(folder.glob("runs/*.json"))]
+    records = [r for r in records if isinstance(r, RunRecord) and r.machine.device_type == device and r.curve]
+    if records:
+        speed = median(r.rays_per_sec * r.end.sizes.macs_per_ray for r in records)
+        share = median(r.seconds.evaluate / r.seconds.train for r in records)
+        origin = f"speed of {len(records)} recorded runs"
+    else:
+        speed, share, origin = TRAIN_MACS_PER_SECOND[device], EVALUATION_SHARE, "a guess until a run is recorded"
+    options = run_options(Run("", 0, "dense", 1), scale, method)
+    dense = macs_per_ray(options, method)
+    batch = "pipeline.datamanager.train_num_rays_per_batch"
+    rays = options.get(batch) or get_option(all_methods[method], batch)
+    seconds = {}
+    for job in jobs:
+        ratio = job.pruning_ratio or 0.0
+        kept = 1.0 if isinstance(job, Run) and job.procedure in MASKING else (1 - ratio) ** 2
+        if isinstance(job, SpeedRun):
+            steps = (2 + scale.speed_blocks) * scale.speed_steps
+            seconds[job.name] = steps * rays * dense * (1 + kept) / speed * 1.5
+        else:
+            # For equal time: the dense steps before the cut, in time.
+            steps = job.steps if job.steps is not None else scale.start_steps * (1 / kept - 1) * 0.6
+            seconds[job.name] = steps * rays * dense * kept / speed * (1 + share)
+    return seconds, origin
+
+
+def macs_per_ray(options: dict[str, Any], method: str) -> int:
+    """Multiply-accumulates per ray of the dense network with the given options."""
+    pipeline: Any = all_methods[method].pipeline
+    prefix = "pipeline.model."
+    own = {path.removeprefix(prefix): value for path, value in options.items() if path.startswith(prefix)}
+    config = type(pipeline.model)(**{**vars(pipeline.model), **own})
+    box = SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    return sum(macs for _, macs in config.setup(scene_box=box, num_train_data=1).layer_costs().values())

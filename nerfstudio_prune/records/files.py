@@ -1,0 +1,156 @@
+"""Files of records: one JSON file each, written as a whole, checked when written and when read."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
+from nerfstudio_prune.records.schema_1 import from_schema_1
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part.
+
+    Folders are made. The file keeps its mode; a new one is readable for all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            Path(file.name).chmod(mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def to_json(value: Any) -> bytes:
+    """Plain values and dataclasses as JSON, a line per value.
+
+    Raises:
+        TypeError: If JSON has no form of something in it.
+    """
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encoded), indent=1) + b"\n"
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Writes a record as a whole.
+
+    Raises:
+        RecordError: If the record would not be readable, for example for a value that is not finite.
+    """
+    try:
+        content = to_json(record)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
+    _check_finite(msgspec.to_builtins(record, enc_hook=_encoded), path, "")
+    _decode(content, path)
+    write_file(path, content)
+
+
+def read_record(path: Path) -> Record:
+    """Reads one record.
+
+    Raises:
+        RecordError: If the file is damaged, of a newer schema, or no record at all; names the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+    return _decode(content, path)
+
+
+def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
+    """All records below a folder, by name.
+
+    Raises:
+        RecordError: If the folder holds no record, two of one name, or one that cannot be read; names the file.
+    """
+    runs: dict[str, RunRecord] = {}
+    speeds: dict[str, SpeedRecord] = {}
+    for path in record_files(folder):
+        record = read_record(path)
+        known: dict[str, Any] = runs if isinstance(record, RunRecord) else speeds
+        if record.name in known:
+            raise RecordError(f"{path}: a second record named {record.name!r} in {folder}")
+        known[record.name] = record
+    if not runs and not speeds:
+        raise RecordError(f"{folder}: holds no records; `ns-prune bench` writes them")
+    return [runs[name] for name in sorted(runs)], [speeds[name] for name in sorted(speeds)]
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Files of records below a folder, in a fixed order."""
+    for kind in ("runs", "speed"):
+        yield from sorted(folder.rglob(f"{kind}/*.json"))
+
+
+def _check_finite(value: Any, path: Path, field_name: str) -> None:
+    """JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{path}: {field_name} must be finite, got {value}")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_finite(part, path, f"{field_name}.{key}" if field_name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            _check_finite(part, path, f"{field_name}[{index}]")
+
+
+def _encoded(value: Any) -> Any:
+    """What JSON has no form of: a fraction is its numerator and denominator."""
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+def _decoded(kind: type, value: Any) -> Any:
+    if kind is Fraction:
+        try:
+            numerator, denominator = value
+            return Fraction(numerator, denominator)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"expected numerator and denominator, got {value!r}") from error
+    raise NotImplementedError(kind)
+
+
+class _Head(msgspec.Struct):
+    """What every record says of itself, whatever its version."""
+
+    kind: Literal["run", "speed"]
+    schema_version: Any = None
+
+
+def _decode(content: bytes, path: Path) -> Record:
+    try:
+        values = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"{path}: no valid JSON ({error})") from error
+    try:
+        head = msgspec.convert(values, _Head)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of run, speed") from error
+    if head.schema_version not in (1, SCHEMA_VERSION):
+        raise RecordError(
+            f"{path}: schema version {head.schema_version!r}, this version of nerfstudio-prune reads 1 and "
+            f"{SCHEMA_VERSION}"
+        )
+    try:
+        if head.schema_version == 1:
+            values = from_schema_1(values)
+        record = msgspec.convert(values, Record, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"{path}: not a valid {head.kind} record: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path}: not a valid {head.kind} record of schema 1: {error!r}") from error
+    if isinstance(record, RunRecord) and not record.stages:
+        raise RecordError(f"{path}: not a valid run record: no stages")
+    return record

@@ -34,74 +34,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 """Room -> rooms that its modules may import, lowest first. A room is a folder or a single module of the package."""
 
-ALLOWED_FOR_NOW: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("bench.quality", "demo"),
-        ("bench.training", "demo"),
-        ("engine.controller", "nerf.allocation"),
-        ("engine.controller", "nerf.calibration"),
-        ("engine.controller", "nerf.choosing"),
-        ("engine.controller", "nerf.config"),
-        ("engine.controller", "nerf.model"),
-        ("engine.controller", "nerf.sizes"),
-        ("engine.controller", "nerf.teacher.schedule"),
-        ("engine.controller", "neurons.edges"),
-        ("engine.controller", "neurons.pruner"),
-        ("engine.controller", "neurons.recovery"),
-        ("engine.controller", "neurons.samples"),
-        ("engine.controller", "neurons.shrinkage"),
-        ("engine.display", "nerf.allocation"),
-        ("engine.display", "nerf.config"),
-        ("engine.display", "neurons.budget"),
-        ("engine.display", "neurons.groups"),
-        ("engine.planning", "nerf.config"),
-        ("engine.planning", "neurons.groups"),
-        ("engine.rates", "nerf.config"),
-        ("engine.rates", "nerf.model"),
-        ("engine.rates", "neurons.pruner"),
-        ("engine.resuming", "nerf.config"),
-        ("engine.resuming", "nerf.presets"),
-        ("engine.resuming", "nerf.teacher.config"),
-        ("engine.resuming", "neurons.groups"),
-        ("engine.retarget", "nerf.allocation"),
-        ("engine.retarget", "nerf.choosing"),
-        ("engine.retarget", "nerf.config"),
-        ("engine.retarget", "nerf.cut"),
-        ("engine.retarget", "nerf.presets"),
-        ("engine.scalars", "nerf.sizes"),
-        ("engine.snapshots", "nerf.model"),
-        ("engine.snapshots", "neurons.groups"),
-        ("engine.snapshots", "neurons.pruner"),
-        ("engine.steering", "nerf.cut"),
-        ("viewer.figures", "nerf.sizes"),
-        ("viewer.mounting", "nerf.pipeline"),
-        ("viewer.panel", "nerf.cut"),
-        ("viewer.panel", "neurons.refit"),
-        ("viewer.panel", "neurons.scores"),
-        ("viewer.panel", "neurons.strategies"),
-        ("viewer.panel_mount", "nerf.pipeline"),
-        ("viewer.preview", "nerf.calibration"),
-        ("viewer.preview", "nerf.choosing"),
-        ("viewer.preview", "nerf.config"),
-        ("viewer.preview", "nerf.model"),
-        ("viewer.preview", "nerf.sizes"),
-        ("viewer.preview", "neurons.pruner"),
-        ("viewer.preview", "neurons.samples"),
-        ("viewer.scene_view", "nerf.model"),
-        ("viewer.session", "nerf.choosing"),
-        ("viewer.session", "nerf.config"),
-        ("viewer.session", "nerf.cut"),
-        ("viewer.session", "nerf.model"),
-        ("viewer.session", "nerf.pipeline"),
-        ("viewer.session", "nerf.quality"),
-        ("viewer.session", "nerf.sizes"),
-        ("viewer.session", "neurons.groups"),
-        ("viewer.texts", "nerf.allocation"),
-        ("viewer.texts", "nerf.sizes"),
-    }
-)
-"""Importing module and imported one, of imports against the table that are still there. This list only shrinks."""
-
 
 def modules_below(folder: Path, name: str) -> dict[str, Path]:
     """Name of every module in a folder -> its file.
@@ -186,8 +118,7 @@ def test_imports_follow_the_table() -> None:
     """The lower rooms are there to be used again by what is pruned next; one import upwards, be it inside a function,
     and they drag along what they were to be free of. An exception that nothing needs any more has to go."""
     found = against_the_table(IMPORTS, LAYERS)
-    assert sorted(found - ALLOWED_FOR_NOW) == [], "imports against the table"
-    assert sorted(ALLOWED_FOR_NOW - found) == [], "no longer needed in ALLOWED_FOR_NOW"
+    assert sorted(found) == [], "imports against the table"
 
 
 def test_the_package_itself_imports_nothing() -> None:
@@ -199,7 +130,7 @@ def test_rooms_have_no_circle() -> None:
     """Rooms that import one another are one room with two names: neither can be read, tested or used alone. Neither the
     table nor the imports go round; the sorter names the rooms of a circle."""
     graph: dict[str, set[str]] = {room: set() for room in LAYERS}
-    for name, imported in IMPORTS - ALLOWED_FOR_NOW:
+    for name, imported in IMPORTS:
         graph[room_of(name)].add(room_of(imported))
     for rooms in (LAYERS, graph):
         assert set(TopologicalSorter(rooms).static_order()) == set(LAYERS)

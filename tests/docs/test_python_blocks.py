@@ -50,7 +50,7 @@ def test_own_strategy_is_registered_and_selects(strategy_module: ModuleType) -> 
     spec = strategy_module.my_prune
     assert spec.config.method_name == "my-prune"
     spec.config.pipeline.prune.validate()
-    strategy = spec.config.pipeline.prune.filled().make_strategy()
+    strategy = spec.config.pipeline.prune.resolve().chooses
     assert isinstance(strategy, strategy_module.SoftImportance) and strategy.temperature == 0.1
     scores = torch.tensor([1.0, 1e-6, 2.0, 0.0, 3.0])
     selection = select(strategy, scores, 3, torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from nerfstudio.configs.method_configs import all_methods
 from support.pages import ROOT, in_code, inline_code, section, table_rows
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES
-from nerfstudio_prune.engine.resuming import FOLLOWING, RUN_OPTIONS
-from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.engine.options import RunOptions
+from nerfstudio_prune.nerf.config import REPLACED, FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.scores import SCORES, needs_of
@@ -93,7 +93,7 @@ def test_resuming_table_is_what_the_code_does() -> None:
         for name in in_code(given):
             assert name not in found
             found[name] = set(in_code(replaced)) - {name}
-    assert found == {name.replace("_", "-"): typed(following) - typed([name]) for name, following in FOLLOWING.items()}
+    assert found == {name.replace("_", "-"): typed(following) - typed([name]) for name, following in REPLACED.items()}
 
 
 def test_resuming_names_the_options_of_the_run_at_hand() -> None:
@@ -101,7 +101,7 @@ def test_resuming_names_the_options_of_the_run_at_hand() -> None:
     (sentence,) = re.findall(
         r"^Two options .*? not stored: (.*?)\.", section(DOCS / "resuming.md", "What is stored"), flags=re.MULTILINE
     )
-    assert set(in_code(sentence)) == typed(RUN_OPTIONS)
+    assert set(in_code(sentence)) == typed(f.name for f in fields(RunOptions))
 
 
 def test_suites_and_scales_are_those_there_are() -> None:
@@ -134,7 +134,7 @@ def test_options_of_the_teacher_are_all_told() -> None:
 def test_targets_of_one_field_are_options_of_the_common_target() -> None:
     """The table of resuming speaks of `coarse` and `fine` as targets, which they are only while this holds."""
     assert names_of(FieldTargetConfig) <= names_of(PruneConfig)
-    assert {"coarse", "fine"} <= FOLLOWING["width"]
+    assert {"coarse", "fine"} <= REPLACED["width"]
 
 
 def test_make_targets_are_all_told() -> None:

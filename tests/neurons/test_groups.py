@@ -127,7 +127,7 @@ def test_layer_that_reads_a_group_twice() -> None:
 
 
 def test_network_and_layer_of_a_group() -> None:
-    """Options, tables and samples go by network and role. Both are told by whoever makes the groups; a name says nothing
+    """Options, tables and samples go by network and role. Whoever makes the groups tells both; a name says nothing
     about them, since a module path may begin with anything: here the network lies two modules deep."""
     layers = [nn.Linear(2, 2) for _ in range(2)]
     deep = mlp_groups("model.fields.3.layers", layers, [], network="model.fields.3", role="trunk")

@@ -237,15 +237,20 @@ class Recipe:
 
 
 @dataclass
-class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
-    """Base of the options of a subject; adds what resuming has to know of them."""
-
-    merged: ClassVar[Set[str]] = frozenset()
-    """Groups within the options of which those that are not given again hold on their own."""
+class ChoiceOptions(Group):
+    """What a person chooses first. Fields come in the order of the bases from the last to the first."""
 
     preset: Optional[str] = None
     strategy: Optional[str] = None
     seed: Optional[int] = None
+
+
+@dataclass
+class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
+    """Base of the options of a subject; adds what resuming has to know of them."""
+
+    merged: ClassVar[Set[str]] = frozenset()
+    """Groups within the options of which those that are not given again hold on their own."""
 
     def shared(self) -> dict[str, Any]:
         """What every recipe takes over as it is from options that are filled in."""

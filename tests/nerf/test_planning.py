@@ -428,9 +428,7 @@ def test_default_can_be_given_again() -> None:
     importance run must not be taken for nothing."""
     model, state = tiny_model(), PruneState()
     updated(state, paper_config(strategy="importance", recovery="scratch", min_width=2), model, 0, 100)
-    in_force, changed = updated(
-        resumed(state), paper_config(strategy="coreset", recovery="continue"), model, 10, 100
-    )
+    in_force, changed = updated(resumed(state), paper_config(strategy="coreset", recovery="continue"), model, 10, 100)
     assert changed == ["strategy", "recovery"]
     assert (in_force.strategy, in_force.recovery) == ("coreset", "continue")
 

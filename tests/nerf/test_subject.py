@@ -146,9 +146,10 @@ def test_living_edges_are_counted(masked: list[str], keep: float) -> None:
 @pytest.mark.parametrize(("strategy", "kind"), [("obs", NeuronSubject), ("none", NeuronSubject), ("edge", EdgeSubject)])
 def test_subject_of_a_strategy(strategy: str, kind: type) -> None:
     """The engine knows the protocol and nothing else; a dense control shows the neurons that it could lose."""
-    subject = subject_of(strategy, tiny_model(), no_samples)
-    assert type(subject) is kind and isinstance(subject, Subject)
-    assert subject.parameters().keys() == named_parameters(subject.model.neuron_groups()).keys()
+    model = tiny_model()
+    subject = subject_of(strategy, model, no_samples)
+    assert type(subject) is kind and isinstance(subject, Subject) and subject.model is model
+    assert subject.parameters().keys() == named_parameters(model.neuron_groups()).keys()
 
 
 def test_detached_copy_is_its_own() -> None:

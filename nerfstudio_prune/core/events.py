@@ -242,7 +242,8 @@ def event_from_format_1(event: Mapping[str, Any], plan: Sequence[Mapping[str, An
     event = dict(event)
     for when in ("before", "after"):
         costs = {name: event.pop(f"{name}_{when}") for name in ("parameters", "macs_per_ray")}
-        event[when] = {"parts": event.pop(f"sizes_{when}"), "costs": costs}
+        sizes = {"parts": event.pop(f"sizes_{when}"), "costs": costs}
+        event[when] = {} if event["error"] else sizes
     old = event["scheduled"]
     if old is not None:
         event["scheduled"] = _scheduled_from_format_1(old, plan.index(old) if old in plan else -1)

@@ -32,12 +32,18 @@ def option(default: Any, text: Optional[str] = None) -> Any:
 
 
 def with_help(cls: C) -> C:
-    """Class decorator, above `dataclass`: lets `--help` show the defaults of the fields made by `option`."""
+    """Class decorator, above `dataclass`: lets `--help` show the defaults of the fields made by `option`.
+
+    Where a method brings a value of its own, that is shown.
+    """
+
+    def shown(text: str) -> Callable[[str], str]:
+        return lambda value: f"(default: {text if value == 'None' else value})"
+
     for f in fields(cls):
         if "text" in f.metadata and f.name in vars(cls).get("__annotations__", {}):
             hint = get_type_hints(cls, include_extras=True)[f.name]
-            shown = tyro.conf.arg(help_behavior_hint=f"(default: {f.metadata['text']})")
-            cls.__annotations__[f.name] = Annotated[hint, shown]
+            cls.__annotations__[f.name] = Annotated[hint, tyro.conf.arg(help_behavior_hint=shown(f.metadata["text"]))]
     return cls
 
 
@@ -131,7 +137,7 @@ class ScheduleOptions(Group):
     )
     """Training step at whose end the last event happens."""
     num_events: Optional[int] = option(None, "the preset's, else 1 for one-shot and 4 for the others")
-    """Number of events."""
+    """Number of events that the cut is spread over."""
     schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else one-shot")
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
     round_to: Optional[int] = option(1)
@@ -237,15 +243,20 @@ class Recipe:
 
 
 @dataclass
-class PruneOptions(ScheduleOptions, RecoveryOptions, RunOptions):
-    """Base of the options of a subject; adds what resuming has to know of them."""
-
-    merged: ClassVar[Set[str]] = frozenset()
-    """Groups within the options of which those that are not given again hold on their own."""
+class ChoiceOptions(Group):
+    """What a person chooses first. Fields come in the order of the bases from the last to the first."""
 
     preset: Optional[str] = None
     strategy: Optional[str] = None
     seed: Optional[int] = None
+
+
+@dataclass
+class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
+    """Base of the options of a subject; adds what resuming has to know of them."""
+
+    merged: ClassVar[Set[str]] = frozenset()
+    """Groups within the options of which those that are not given again hold on their own."""
 
     def shared(self) -> dict[str, Any]:
         """What every recipe takes over as it is from options that are filled in."""

@@ -6,7 +6,18 @@ from typing import Any, ClassVar, Literal, Optional
 
 from typing_extensions import Self
 
-from nerfstudio_prune.engine.options import PART, SHARE, Group, PruneOptions, Rule, above, at_least, option, with_help
+from nerfstudio_prune.engine.options import (
+    PART,
+    SHARE,
+    ChoiceOptions,
+    Group,
+    PruneOptions,
+    Rule,
+    above,
+    at_least,
+    option,
+    with_help,
+)
 from nerfstudio_prune.nerf.presets import BUDGETS, PRESETS, TARGETS, PresetName, preset_options
 from nerfstudio_prune.nerf.recipes import EDGE, Calibration, EdgeRecipe, FieldRecipe, FieldTarget, NeuronRecipe
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
@@ -255,7 +266,9 @@ REPLACED: Mapping[str, Set[str]] = {
 
 @with_help
 @dataclass
-class PruneConfig(PruneOptions, EdgeOptions, ShrinkageOptions, CalibrationOptions, SelectionOptions, TargetOptions):
+class PruneConfig(
+    EdgeOptions, PruneOptions, ShrinkageOptions, TargetOptions, CalibrationOptions, SelectionOptions, ChoiceOptions
+):
     """What to prune, when, how far, and how to go on.
 
     None means «not given», so that a resumed run can tell what is given again; `filled` puts in what the preset says,

@@ -6,9 +6,6 @@ from typing import Literal, Optional
 import torch
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.strategies import RESERVED_NAMES
-
-RESERVED_NAMES.add("edge")
 EdgeScope = Literal["layer", "global"]
 
 

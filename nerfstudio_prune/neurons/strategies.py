@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_prune.core.strategies import (
+    RESERVED_NAMES,
     STRATEGIES,
     CoresetStrategy,
     ImportanceStrategy,
@@ -32,6 +33,8 @@ __all__ = [
     "register_strategy",
     "select",
 ]
+
+RESERVED_NAMES.add("edge")
 
 
 @register_strategy("obs")

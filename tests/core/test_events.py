@@ -1,18 +1,19 @@
 """The record of what was planned and what was done."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from nerfstudio_prune.core.events import FORMAT_VERSION, Phase, PruneEvent, PruneState, ScheduledEvent
+from nerfstudio_prune.core.events import FORMAT_VERSION, Phase, PruneEvent, PruneState, ScheduledEvent, Sizes
 
 PLAN = [
-    ScheduledEvent(100, 0.5, {"trunk.0": 12}),
-    ScheduledEvent(200, 0.75, {"trunk.0": 10}),
-    ScheduledEvent(300, 1.0, {"trunk.0": 8}),
+    ScheduledEvent(100, Fraction(1, 2), {"trunk.0": 12}, index=0),
+    ScheduledEvent(200, Fraction(3, 4), {"trunk.0": 10}, index=1),
+    ScheduledEvent(300, Fraction(1), {"trunk.0": 8}, index=2),
 ]
 
 
@@ -26,12 +27,8 @@ def full_state() -> PruneState:
         scheduled=PLAN[0],
         strategy="importance",
         recovery="rewind",
-        sizes_before={"trunk.0": 16},
-        sizes_after={"trunk.0": 12},
-        parameters_before=1000,
-        parameters_after=700,
-        macs_per_ray_before=192_000,
-        macs_per_ray_after=130_000,
+        before=Sizes({"trunk.0": 16}, {"parameters": 1000, "macs_per_ray": 192_000}),
+        after=Sizes({"trunk.0": 12}, {"parameters": 700, "macs_per_ray": 130_000}),
         metrics_before={"psnr": 21.5},
         metrics_after={"psnr": 19.25},
         rays_per_sec_before=1234.5,
@@ -43,7 +40,7 @@ def full_state() -> PruneState:
         options={"strategy": "importance", "num_events": 3, "group_widths": {"trunk.*": 8}, "stop_step": None},
         plan=list(PLAN),
         history=[event, by_hand],
-        edge_masks={"trunk.0.weight": torch.tensor([[True, False], [False, True]])},
+        masks={"trunk.0.weight": torch.tensor([[True, False], [False, True]])},
         rewind_snapshot={"trunk.0.weight": torch.tensor([[0.1, -2.0]], dtype=torch.float64)},
         given={"strategy": "importance"},
     )
@@ -56,8 +53,8 @@ def test_state_survives_a_checkpoint_read_with_weights_only(tmp_path: Path) -> N
     state = full_state()
     torch.save(state.to_dict(), tmp_path / "state.pt")
     loaded = PruneState.from_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert replace(loaded, edge_masks={}, rewind_snapshot={}) == replace(state, edge_masks={}, rewind_snapshot={})
-    torch.testing.assert_close(loaded.edge_masks, state.edge_masks, rtol=0, atol=0)
+    assert replace(loaded, masks={}, rewind_snapshot={}) == replace(state, masks={}, rewind_snapshot={})
+    torch.testing.assert_close(loaded.masks, state.masks, rtol=0, atol=0)
     torch.testing.assert_close(loaded.rewind_snapshot, state.rewind_snapshot, rtol=0, atol=0)
     assert loaded.phase == "pruning" and loaded.pending == PLAN[1:]
 
@@ -69,7 +66,8 @@ def test_saved_lists_are_copies() -> None:
     values = state.to_dict()
     state.history.append(happened(PLAN[1]))
     state.plan.clear()
-    assert len(values["history"]) == 2 and len(values["plan"]) == 3
+    state.masks.clear()
+    assert len(values["masks"]) == 1 and len(values["history"]) == 2 and len(values["plan"]) == 3
 
 
 @pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION + 1])
@@ -84,12 +82,13 @@ def test_unknown_format_version_is_refused(version: int | None) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"plan": [{"step": 1, "unknown": 2}]},
+        {"plan": [{"step": 1, "share": [1, 1], "unknown": 2}]},
+        {"plan": [{"step": 1, "share": [1, 0]}]},
         {"history": [{"step": 1}]},
         {"history": [{"scheduled": None, "step": 1}]},
-        {"edge_masks": None},
+        {"masks": None},
     ],
-    ids=["unknown field", "no scheduled", "fields missing", "no masks"],
+    ids=["unknown field", "no number", "no scheduled", "fields missing", "no masks"],
 )
 def test_damaged_content_gives_one_kind_of_error(damage: dict[str, Any]) -> None:
     """The host swallows RuntimeError when it loads and goes on with half a state; everything unreadable must therefore
@@ -175,14 +174,205 @@ def test_event_by_hand_retires_nothing() -> None:
     assert state.due(250) == PLAN[1]
 
 
+def without_indices(plan: list[ScheduledEvent]) -> list[ScheduledEvent]:
+    """A plan as it is resolved from options, before the state numbers it."""
+    return [replace(event, index=0) for event in plan]
+
+
 def test_replanned_targets_become_due_again() -> None:
     """Resuming with a smaller target means that the user wants more removed: an entry whose target changed is a new
     event, due at once if its step has passed, although an event of that very step is in the history."""
     history = [happened(event) for event in PLAN]
-    replanned = [*PLAN[:2], ScheduledEvent(300, 1.0, {"trunk.0": 4})]
-    state = PruneState(plan=replanned, history=history)
+    state = PruneState(plan=list(PLAN), history=history)
+    replanned = [*PLAN[:2], ScheduledEvent(300, Fraction(1), {"trunk.0": 4})]
+    state.plan = state.numbered(without_indices(replanned))
     assert state.phase == "pruning"
     assert state.due(299) is None
-    assert state.due(301) == replanned[2]
-    state.history.append(happened(replanned[2], step=301))
+    due = state.due(301)
+    assert due is not None and due.same_cut(replanned[2])
+    state.history.append(happened(due, step=301))
     assert state.due(10_000) is None and state.phase == "recovery"
+
+
+def test_first_plan_is_numbered_from_zero() -> None:
+    """Nothing was tried: all events are to come, and steps, shares and targets are those of the plan."""
+    state = PruneState()
+    assert state.newest_index == -1
+    state.plan = state.numbered(without_indices(PLAN))
+    assert state.plan == PLAN == state.pending
+
+
+@pytest.mark.parametrize("error", ["", "not finite"], ids=["done", "failed"])
+def test_entry_that_was_tried_is_not_tried_again(error: str) -> None:
+    """A run that is resumed with another option plans anew. An entry that is the same as one of the history has been
+    carried out, or has failed, already, and what lies before it is overtaken; the same plan gets the same numbers."""
+    state = PruneState(history=[happened(PLAN[1], error=error)])
+    state.plan = state.numbered(without_indices(PLAN))
+    assert [event.index for event in state.plan] == [0, 1, 2]
+    assert state.pending == PLAN[2:] and state.due(250) is None
+
+
+def test_another_plan_goes_on_with_larger_indices() -> None:
+    """Events of two plans stand in one history. If another plan's numbers began at zero again, its first events would
+    count as done and a smaller target would never be reached."""
+    state = PruneState(plan=list(PLAN), history=[happened(PLAN[0]), happened(PLAN[1])])
+    other = [ScheduledEvent(step, Fraction(step, 400), {"trunk.0": 4}) for step in (250, 400)]
+    state.plan = state.numbered(other)
+    assert [event.index for event in state.plan] == [2, 3]
+    assert [event.step for event in state.pending] == [250, 400]
+    state.history = [*state.history, happened(state.plan[0])]
+    assert state.newest_index == 2 and [event.step for event in state.pending] == [400]
+    state.plan = state.numbered([*other[:1], ScheduledEvent(500, Fraction(1), {"trunk.0": 2})])
+    assert [(event.step, event.index) for event in state.pending] == [(500, 3)]
+    assert len({event.index for event in [*state.plan, *PLAN[:2]]}) == 4
+
+
+def test_skipped_event_stays_out_of_the_way() -> None:
+    """An event that would remove nothing leaves the plan and is not in the history. Those behind it keep their numbers:
+    none of them may count as done, and none that lies before may come back."""
+    state = PruneState(plan=list(PLAN), history=[happened(PLAN[0])])
+    state.plan = [event for event in state.plan if event.index != 1]
+    assert state.pending == PLAN[2:] and state.due(200) is None
+    loaded = PruneState.from_dict(state.to_dict())
+    assert loaded.pending == PLAN[2:]
+    loaded.history = [*loaded.history, happened(PLAN[2])]
+    assert loaded.pending == [] and loaded.phase == "recovery"
+
+
+def test_same_cut_looks_at_everything_but_the_index() -> None:
+    """Step, share and targets make an event; another one of them, and it is another cut."""
+    event = PLAN[0]
+    assert event.same_cut(replace(event, index=7))
+    others: list[dict[str, Any]] = [{"step": 101}, {"share": Fraction(1, 3)}, {"targets": {"trunk.0": 11}}]
+    assert not any(event.same_cut(replace(event, **other)) for other in others)
+
+
+def test_events_cannot_be_changed() -> None:
+    """The viewer's thread reads plan and history while the trainer goes on; what it has been given must stay."""
+    for event in (PLAN[0], happened(PLAN[0])):
+        with pytest.raises(FrozenInstanceError):
+            event.step = 5  # type: ignore[misc]
+
+
+def test_share_survives_exactly(tmp_path: Path) -> None:
+    """A third has no float. Through a checkpoint and back it must still be a third, or the last of three events would
+    leave a neuron too many, and an entry of the history would not be recognised in a plan that is made anew."""
+    third = ScheduledEvent(10, Fraction(1, 3), {"a": 5}, index=3)
+    state = PruneState(plan=[third], history=[happened(third)])
+    torch.save(state.to_dict(), tmp_path / "state.pt")
+    loaded = PruneState.from_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    (event,) = loaded.plan
+    assert event == third and event.share == Fraction(1, 3) and event.progress == 1 / 3
+    assert loaded.history[0].scheduled == third
+
+
+def in_format_1(plan: list[ScheduledEvent], history: list[tuple[ScheduledEvent | None, str]]) -> dict[str, Any]:
+    """A state as the first format wrote it, by hand."""
+
+    def scheduled(event: ScheduledEvent) -> dict[str, Any]:
+        return {"step": event.step, "progress": float(event.share), "targets": dict(event.targets)}
+
+    events = [
+        {
+            "step": 100 + i,
+            "scheduled": None if event is None else scheduled(event),
+            "strategy": "importance",
+            "recovery": "rewind",
+            "options": {"seed": i},
+            "sizes_before": {} if error else {"trunk.0": 16},
+            "sizes_after": {} if error else {"trunk.0": 12},
+            "parameters_before": 0 if error else 1000,
+            "parameters_after": 0 if error else 700,
+            "macs_per_ray_before": 0 if error else 192_000,
+            "macs_per_ray_after": 0 if error else 130_000,
+            "metrics_before": {"psnr": 21.5},
+            "metrics_after": {"psnr": 19.25},
+            "rays_per_sec_before": 1234.5,
+            "seconds": 0.25,
+            "error": error,
+        }
+        for i, (event, error) in enumerate(history)
+    ]
+    return {
+        "format_version": 1,
+        "initial_sizes": {"trunk.0": 16},
+        "options": {"strategy": "importance"},
+        "given": {"strategy": "importance"},
+        "plan": [scheduled(event) for event in plan],
+        "history": events,
+        "phase": "pruning",
+        "edge_masks": {"trunk.0.weight": torch.tensor([[True, False]])},
+        "rewind_snapshot": {"trunk.0.weight": torch.tensor([[0.1, -2.0]])},
+    }
+
+
+def test_format_1_is_read() -> None:
+    """Checkpoints of runs from before go on to be resumed and evaluated; written out by hand and compared field by
+    field, so that a renamed key cannot take both sides along."""
+    old = in_format_1(PLAN, [(PLAN[0], ""), (None, "")])
+    state = PruneState.from_dict(old)
+    before = Sizes({"trunk.0": 16}, {"parameters": 1000, "macs_per_ray": 192_000})
+    after = Sizes({"trunk.0": 12}, {"parameters": 700, "macs_per_ray": 130_000})
+    first = PruneEvent(
+        step=100,
+        scheduled=PLAN[0],
+        strategy="importance",
+        recovery="rewind",
+        options={"seed": 0},
+        before=before,
+        after=after,
+        metrics_before={"psnr": 21.5},
+        metrics_after={"psnr": 19.25},
+        rays_per_sec_before=1234.5,
+        seconds=0.25,
+    )
+    assert state.history == [first, replace(first, step=101, scheduled=None, options={"seed": 1})]
+    assert state.plan == PLAN and state.pending == PLAN[1:] and state.phase == "pruning"
+    assert (state.initial_sizes, state.options, state.given) == (
+        {"trunk.0": 16},
+        {"strategy": "importance"},
+        {"strategy": "importance"},
+    )
+    assert torch.equal(state.masks["trunk.0.weight"], torch.tensor([[True, False]]))
+    assert torch.equal(state.rewind_snapshot["trunk.0.weight"], torch.tensor([[0.1, -2.0]]))
+    assert old["format_version"] == 1 and "edge_masks" in old and "sizes_before" in old["history"][0]
+    again = PruneState.from_dict(state.to_dict())
+    assert again.plan == state.plan and again.history == state.history
+
+
+def test_format_1_with_a_plan_that_was_replaced() -> None:
+    """Format 1 told events by equality: an entry of the history that is not in the plan, because a resumed run got
+    another target, retires none of the new plan's, and is itself not planned any more."""
+    replaced = ScheduledEvent(100, Fraction(1, 2), {"trunk.0": 14})
+    state = PruneState.from_dict(in_format_1(PLAN, [(replaced, "")]))
+    assert state.pending == PLAN and state.due(150) == PLAN[0] and state.phase == "pruning"
+    old = state.history[0].scheduled
+    assert old is not None and old.same_cut(replaced) and old.index < PLAN[0].index
+    both = PruneState.from_dict(in_format_1(PLAN, [(replaced, ""), (PLAN[1], "not finite")]))
+    assert both.pending == PLAN[2:]
+    state.plan = state.numbered(without_indices(PLAN))  # the plan is made anew, and nothing in it has been tried
+    assert state.pending == state.plan and [event.step for event in state.plan] == [100, 200, 300]
+
+
+@pytest.mark.parametrize("share", [Fraction(1, 3), Fraction(19, 27), Fraction(37, 64), Fraction(1), Fraction(61, 125)])
+def test_shares_of_format_1_become_exact(share: Fraction) -> None:
+    """Format 1 kept shares as floats. What schedules give, thirds and cubes, must come back as the very fraction, for a
+    plan that is made anew is compared with it."""
+    event = ScheduledEvent(100, share, {"trunk.0": 12})
+    state = PruneState.from_dict(in_format_1([event], []))
+    assert state.plan == [event]
+
+
+def test_failed_event_of_format_1_has_no_sizes() -> None:
+    """It wrote zeros where nothing had been counted; a network of no parameters would be told of."""
+    (event,) = PruneState.from_dict(in_format_1(PLAN, [(PLAN[0], "not finite")])).history
+    assert (event.before, event.after, event.error) == (Sizes(), Sizes(), "not finite")
+
+
+@pytest.mark.parametrize("missing", ["edge_masks", "plan", "history", "rewind_snapshot"])
+def test_damaged_format_1_gives_the_same_error(missing: str) -> None:
+    """As for the present format: one kind of error, which says that it is the pruning state and names the key."""
+    values = in_format_1(PLAN, [(PLAN[0], "")])
+    del values[missing]
+    with pytest.raises(ValueError, match=f"pruning state in the checkpoint cannot be read: .*{missing}"):
+        PruneState.from_dict(values)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.tiny_run import start
 
+from nerfstudio_prune.nerf.shrinking import ShrinkageSchedule
 from nerfstudio_prune.neurons.shrinkage import Shrinkage
 
 Config = Callable[..., Any]
@@ -33,12 +34,14 @@ def test_doomed_weights_shrink_before_the_cut(tiny_config: Config) -> None:
     trainer = start(tiny_config(strategy="importance", score="w_out", start_step=6, shrink_steps=3, shrink_weight=1e3))
     pipeline: Any = trainer.pipeline
     inner, steps, doomed = pipeline.get_train_loss_dict, [], []
+    (schedule,) = [one for one in pipeline.controller.listeners if isinstance(one, ShrinkageSchedule)]
 
     def look(step: int) -> Any:
         found = inner(step)
         if "shrinkage_loss" in found[1]:
             steps.append(step)
-            shrinkage = pipeline.controller._shrinkage
+            shrinkage = schedule._shrinkage
+            assert shrinkage is not None
             doomed.append([columns.tolist() for _, columns in shrinkage.columns])
         return found
 
@@ -68,5 +71,6 @@ def test_budget_through_the_training(tiny_config: Config, tmp_path: Path) -> Non
     trainer.train()
     (event,) = pipeline.model.prune_state.history
     assert event.scheduled.targets == {} and event.options["target_parameters"] == 0.5
-    assert 0.45 * event.parameters_before < event.parameters_after <= 0.5 * event.parameters_before
-    assert len(set(event.sizes_after.values())) > 2
+    before, after = event.before.costs["parameters"], event.after.costs["parameters"]
+    assert 0.45 * before < after <= 0.5 * before
+    assert len(set(event.after.parts.values())) > 2

@@ -35,7 +35,7 @@ def chain(name: str, widths: Sequence[int], inputs: int = 3, outputs: int = 2, s
     before = [inputs, *widths[:-1]]
     layers = [nn.Linear(b + inputs * (i == skip), w) for i, (b, w) in enumerate(zip(before, widths, strict=True))]
     output = Consumer(f"{name}.out", nn.Linear(widths[-1], outputs), 0)
-    return mlp_groups(f"{name}.layers", layers, [output], [skip], inputs)
+    return mlp_groups(f"{name}.layers", layers, [output], [skip], inputs, network=name)
 
 
 def two_networks() -> list[NeuronGroup]:

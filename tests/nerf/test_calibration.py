@@ -27,15 +27,17 @@ from support.tiny_run import (
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.nerf import calibration as calibration_module
-from nerfstudio_prune.nerf import choosing as choosing_module
-from nerfstudio_prune.nerf.calibration import RAYS_AT_ONCE, Calibration, collect_samples
+from nerfstudio_prune.nerf import subject as subject_module
+from nerfstudio_prune.nerf.calibration import RAYS_AT_ONCE, collect_samples
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.rays import draw_rays
+from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.pruner import Pruning
+from nerfstudio_prune.neurons.refit import Refit
 from nerfstudio_prune.neurons.samples import Samples
-from nerfstudio_prune.neurons.selecting import Refit, select_neurons
+from nerfstudio_prune.neurons.selecting import select_neurons
 from nerfstudio_prune.neurons.strategies import UniformStrategy
 
 Config = Callable[..., Any]
@@ -495,13 +497,13 @@ def test_events_in_a_run(tiny_config: Config, options: dict[str, Any]) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events."""
     found: list[Pruning] = []
-    inner = choosing_module.plan_pruning
+    inner = subject_module.plan_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(choosing_module, "plan_pruning", spy)
+    monkeypatch.setattr(subject_module, "plan_pruning", spy)
     return found
 
 

@@ -1,13 +1,19 @@
 """Options of pruning: what is refused, in which words, and how the command line reaches them."""
 
 import math
+import re
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import tyro
 
+from nerfstudio_prune.engine.options import Group
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.nerf.presets import BUDGETS
+from nerfstudio_prune.nerf.recipes import Calibration, EdgeRecipe, FieldRecipe, NeuronRecipe
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
+from nerfstudio_prune.neurons.refit import Refit
 
 NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse, fine and budgets are targets for neurons"
 
@@ -168,9 +174,9 @@ def test_sensible_options_pass(options: dict[str, Any]) -> None:
 def test_score_that_a_strategy_uses(options: dict[str, Any], score: str | None) -> None:
     """The score is part of every record; each variant's own default comes from its paper, and the variant option has to
     reach the strategy."""
-    config = PruneConfig(**options).filled()
-    assert config.score_name == score
-    assert (config.make_score() is None) == (score is None)
+    recipe = PruneConfig(**options).resolve()
+    assert recipe.score == score
+    assert (getattr(recipe, "score_function", None) is None) == (score is None)
 
 
 def test_open_options_are_filled_in() -> None:
@@ -247,3 +253,151 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
         after = text.split(f"--{name.replace('_', '-')} ", 1)[1]
         help_text = after.split("(default", 1)[0]
         assert len(help_text.split()) > 4, f"{name}: {help_text!r}"
+
+
+GROUPS = [cls for cls in (*PruneConfig.__mro__, TeacherConfig, FieldTargetConfig) if issubclass(cls, Group)]
+WITHOUT_DEFAULT = {"width", "head_width", "pruning_ratio", "group_widths", "edge_threshold", *BUDGETS}
+"""Options that mean something only if they are given."""
+CHECKED_ELSEWHERE = {"width", "head_width", "seed"}
+"""Numbers that any value suits, or whose least value is another option's."""
+
+
+def help_of(default: PruneConfig, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Option -> its text in `--help`, in the order there."""
+    with pytest.raises(SystemExit):
+        tyro.cli(PruneConfig, default=default, args=["--help"], prog="prune")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    parts = [part.partition(" ") for part in re.split(r" --(?=[a-z])", text)[1:]]
+    return {name.replace("-", "_"): rest for name, _, rest in parts}
+
+
+def test_every_default_is_said_once() -> None:
+    """An open option is None in the class; its default stands in the field's metadata and nowhere else. Each field is
+    either such an option, or one of the few that mean something only if they are given, or has a value from the
+    start."""
+    for cls in (PruneConfig, TeacherConfig):
+        options = {f.name for f in fields(cls) if f.default is None}
+        defaults = cls.defaults()
+        assert defaults.keys() == {f.name for f in fields(cls) if "default" in f.metadata}
+        assert options - defaults.keys() == (WITHOUT_DEFAULT if cls is PruneConfig else set())
+        assert all(getattr(cls(), name) is None for name in options)
+    assert FieldTargetConfig.defaults() == {}
+
+
+def test_filled_options_are_the_defaults() -> None:
+    """The bare preset says nothing, so that each default is filled in, and nothing is left open that has one."""
+    filled = PruneConfig(preset="paper").filled()
+    assert {name: getattr(filled, name) for name in PruneConfig.defaults()} == {
+        **PruneConfig.defaults(),
+        "preset": "paper",
+    }
+    assert all(getattr(filled, name) is None for name in WITHOUT_DEFAULT)
+    teacher = TeacherConfig().filled()
+    assert vars(teacher) == TeacherConfig.defaults() and None not in vars(teacher).values()
+
+
+def test_defaults_are_those_of_the_classes_that_use_them() -> None:
+    """Who calls the calibration or a refit from Python, and who runs a training, get the same."""
+    recipe = PruneConfig(preset="best").resolve()
+    assert isinstance(recipe, NeuronRecipe)
+    assert recipe.calibration == Calibration() and recipe.refit == Refit("lstsq")
+
+
+def test_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is None in the class would be told as «default: None», which is no default at all."""
+    found = help_of(PruneConfig(), capsys)
+    texts = {f.name: f.metadata["text"] for f in fields(PruneConfig) if "text" in f.metadata}
+    texts |= {f"teacher.{f.name}": f.metadata["text"] for f in fields(TeacherConfig)}
+    assert texts.keys() <= found.keys()
+    wrong = [name for name, text in texts.items() if f"(default: {text})" not in found[name]]
+    assert wrong == []
+    assert {name for name, text in found.items() if "(default: None)" in text} == {
+        *WITHOUT_DEFAULT,
+        *(f"{f}.{name}" for f in ("coarse", "fine") for name in ("width", "head_width", "pruning_ratio")),
+    }
+    assert (
+        "(default: 15 % of max_num_iterations" in found["start_step"] and "(default: 512)" in found["calibration_rays"]
+    )
+
+
+def test_help_says_what_a_method_brings(capsys: pytest.CaptureFixture[str]) -> None:
+    """`nerf-prune-demo` has a start step of its own; its help must not name another one."""
+    found = help_of(PruneConfig(start_step=75, schedule="cubic", groups=("a", "b")), capsys)
+    assert "(default: 75)" in found["start_step"] and "(default: cubic)" in found["schedule"]
+    assert "(default: a b)" in found["groups"] and "(default: keep)" in found["refit_moments"]
+
+
+def test_help_begins_with_what_is_chosen_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Forty-five options are too many to search; preset and strategy stand in front of the details of some strategy."""
+    assert list(help_of(PruneConfig(), capsys))[1:3] == ["preset", "strategy"]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda cls: cls.__name__)
+def test_rules_of_a_group(group: type[Group]) -> None:
+    """A group of options is one class with its rules: each rule names options of its own class, no option has two, and
+    no number is without one."""
+    own = set(vars(group).get("__annotations__", {}))
+    named = [name for names, _, _ in vars(group).get("rules", ()) for name in names]
+    assert set(named) <= own and len(named) == len(set(named))
+    hints = get_type_hints(group)
+    numbers = {name for name in own if {hints[name], *get_args(hints[name])} & {int, float}}
+    checked_by_hand = CHECKED_ELSEWHERE | ({"pruning_ratio"} if group is not FieldTargetConfig else set())
+    assert numbers - checked_by_hand <= set(named)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, NeuronRecipe),
+        ({"strategy": "uniform"}, NeuronRecipe),
+        ({"strategy": "edge"}, EdgeRecipe),
+        ({"strategy": "none"}, FieldRecipe),
+    ],
+)
+def test_recipe_of_a_strategy(options: dict[str, Any], kind: type) -> None:
+    """Below the options everybody reads the recipe; a dense control has no neurons to choose and plans nothing."""
+    config = PruneConfig(shrink_steps=5, recovery_lr=1e-4, recovery_decay=10, round_to=16, **options)
+    recipe = config.resolve()
+    assert type(recipe) is kind and recipe.prunes == (options.get("strategy") != "none")
+    assert (recipe.recovery_lr, recipe.recovery_decay, recipe.round_to) == (1e-4, 10, 16)
+    assert recipe.options == config.filled().stored()
+    assert recipe.shrink_steps == (5 if kind is NeuronRecipe else 0)  # no neurons leave elsewhere
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"strategy": "importance", "score": "w_out"}, False),
+        ({"strategy": "importance", "score": "activation"}, True),
+        ({"strategy": "importance", "score": "taylor"}, True),
+        ({"strategy": "obs"}, True),
+        ({"strategy": "uniform", "refit": "merge"}, False),
+        ({"strategy": "uniform", "refit": "lstsq"}, True),
+        ({"strategy": "uniform", "target_macs": 0.5}, True),
+    ],
+)
+def test_calibration_only_where_it_is_needed(options: dict[str, Any], needed: bool) -> None:
+    """Rays that nobody looks at cost seconds at every event; a strategy without the samples that it ranks by fails."""
+    recipe = PruneConfig(preset="paper", calibration_rays=9, density_weight=2.0, **options).resolve()
+    assert isinstance(recipe, NeuronRecipe)
+    gradients = options.get("score") == "taylor"
+    expected = Calibration(num_rays=9, density_weight=2.0, loss_gradients=gradients) if needed else None
+    assert recipe.calibration == expected
+
+
+def test_stored_options_come_back() -> None:
+    """They go into checkpoints as plain values; options of the run at hand are not stored and hold as they are."""
+    config = PruneConfig(
+        strategy="uniform", groups=("a", "b"), coarse=FieldTargetConfig(width=9), on_error="continue", num_eval_rays=5
+    )
+    stored = config.stored()
+    assert stored["groups"] == ["a", "b"] and stored["coarse"]["width"] == 9 and stored["teacher"]["steps"] is None
+    assert stored.keys() == {f.name for f in fields(PruneConfig)} - {"on_error", "num_eval_rays"}
+    again = PruneConfig(num_eval_rays=7).with_stored(stored)
+    assert (
+        again
+        == PruneConfig(
+            strategy="uniform", groups=("a", "b"), coarse=FieldTargetConfig(width=9), num_eval_rays=7
+        ).filled()
+    )

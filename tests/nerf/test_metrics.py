@@ -14,8 +14,7 @@ from support.tiny_run import make_config, rays, same_bits, start, tiny_model, ti
 
 from nerfstudio_prune.nerf import metrics as metrics_module
 from nerfstudio_prune.nerf.metrics import LazyLpips, weights_file
-from nerfstudio_prune.nerf.quality import FixedRays
-from nerfstudio_prune.nerf.rays import draw_rays
+from nerfstudio_prune.nerf.rays import FixedRays, draw_rays
 
 Config = Callable[..., Any]
 
@@ -200,6 +199,16 @@ def test_fixed_rays_are_fixed_and_measured_right(tiny_config: Config) -> None:
             assert float(distance.min()) < 1e-6 and torch.equal(dataset[view]["image"][row, column], colour)
             errors.append((model(everywhere[row : row + 1, column])["rgb"].clamp(0, 1) - colour).square().mean())
     assert first["psnr"] == pytest.approx(-10 * np.log10(float(torch.stack(errors).mean())), rel=1e-5)
+
+
+def test_fewer_rays_are_those_of_a_smaller_batch(tiny_config: Config) -> None:
+    """A preview is measured on fewer rays than an event, so that it does not hold the training up; it is the same
+    measurement otherwise, and never a larger one than was asked for."""
+    trainer = start(tiny_config())
+    dataset, model = trainer.pipeline.datamanager.eval_dataset, trainer.pipeline.model
+    measure = FixedRays(dataset, 33, seed=5)
+    assert measure.fewer(8)(model) == FixedRays(dataset, 8, seed=5)(model) != measure(model)
+    assert measure.fewer(1000)(model) == measure(model) and measure.fewer(0)(model) == {}
 
 
 def test_no_rays_or_no_views_measure_nothing(tiny_config: Config) -> None:

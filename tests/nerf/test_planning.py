@@ -4,23 +4,28 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.tiny_plan import subject_under, updated
 from support.tiny_run import paper_model, shrink, tiny_model, tiny_widths, widths
 
-from nerfstudio_prune.core.events import PruneEvent, PruneState
-from nerfstudio_prune.engine.planning import (
-    resolve_plan,
-    resolve_steps,
-    resolve_targets,
-)
-from nerfstudio_prune.engine.resuming import update_plan
+from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent
+from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.recipes import NeuronRecipe
+from nerfstudio_prune.nerf.targets import resolve_targets
 from nerfstudio_prune.neurons.groups import NeuronGroup
 
 
 @pytest.fixture(scope="module")
-def groups() -> list[NeuronGroup]:
-    """Groups of the network of default size."""
-    return paper_model().neuron_groups()
+def model() -> PruneModel:
+    """The network of default size."""
+    return paper_model()
+
+
+@pytest.fixture(scope="module")
+def groups(model: PruneModel) -> list[NeuronGroup]:
+    """Its groups."""
+    return model.neuron_groups()
 
 
 def paper_config(**options: Any) -> PruneConfig:
@@ -28,10 +33,21 @@ def paper_config(**options: Any) -> PruneConfig:
     return PruneConfig(**{"preset": "paper", **options})
 
 
+def neuron_recipe(config: PruneConfig) -> NeuronRecipe:
+    recipe = config.resolve()
+    assert isinstance(recipe, NeuronRecipe)
+    return recipe
+
+
 def targets_of(network: list[NeuronGroup], **options: Any) -> dict[str, int]:
-    config = paper_config(**options).filled()
+    config = paper_config(**options)
     config.validate()
-    return resolve_targets(config, network, {group.name: group.width for group in network})
+    return resolve_targets(neuron_recipe(config), network, {group.name: group.width for group in network})
+
+
+def plan_of(config: PruneConfig, model: PruneModel) -> list[ScheduledEvent]:
+    """All events of options whose steps are resolved."""
+    return resolve_plan(config.resolve(), subject_under(config, model), widths(model))
 
 
 def by_kind(targets: dict[str, int]) -> dict[str, set[int]]:
@@ -144,13 +160,13 @@ def test_width_above_the_current_one(groups: list[NeuronGroup], options: dict[st
         ({"strategy": "edge", "groups": ("nothing",)}, "prune.groups: pattern 'nothing'"),
     ],
 )
-def test_unknown_pattern_lists_the_groups(groups: list[NeuronGroup], options: dict[str, Any], option: str) -> None:
+def test_unknown_pattern_lists_the_groups(model: PruneModel, options: dict[str, Any], option: str) -> None:
     """Nobody knows module paths by heart; the answer to a wrong pattern is the list of names, also for edges."""
     config = resolve_steps(paper_config(**options).filled(), 0, 100)
     with pytest.raises(ValueError) as caught:
-        resolve_plan(config, groups, {group.name: group.width for group in groups})
+        plan_of(config, model)
     assert f"{option} matches no group of neurons; the groups are" in str(caught.value)
-    assert all(group.name in str(caught.value) for group in groups)
+    assert all(name in str(caught.value) for name in widths(model))
 
 
 @pytest.mark.parametrize(
@@ -216,11 +232,11 @@ def test_steps_that_cannot_be(options: dict[str, Any], first_step: int, message:
         ),
     ],
 )
-def test_schedules_that_cannot_be(groups: list[NeuronGroup], options: dict[str, Any], message: str) -> None:
+def test_schedules_that_cannot_be(model: PruneModel, options: dict[str, Any], message: str) -> None:
     """Several cuts where one was asked for, or more cuts than steps, must not be quietly turned into something else."""
     config = resolve_steps(paper_config(**options).filled(), 0, 1000)
     with pytest.raises(ValueError) as caught:
-        resolve_plan(config, groups, {group.name: group.width for group in groups})
+        plan_of(config, model)
     assert message in str(caught.value)
 
 
@@ -244,24 +260,24 @@ def test_schedules_that_cannot_be(groups: list[NeuronGroup], options: dict[str, 
     ],
 )
 def test_table_of_events(
-    groups: list[NeuronGroup], options: dict[str, Any], steps: list[int], trunk: list[int], head: list[int]
+    model: PruneModel, options: dict[str, Any], steps: list[int], trunk: list[int], head: list[int]
 ) -> None:
     """The plan is printed at the start and stored in the checkpoint: steps and widths as worked out by hand, the last
     event at the target exactly."""
     config = resolve_steps(paper_config(**options).filled(), 0, 1000)
-    plan = resolve_plan(config, groups, {group.name: group.width for group in groups})
+    plan = plan_of(config, model)
     assert [event.step for event in plan] == steps
     assert [event.targets["field_fine.mlp_base.layers.4"] for event in plan] == trunk
     assert [event.targets["field_coarse.mlp_head.layers.1"] for event in plan] == head
-    assert plan[-1].progress == 1.0 and len(plan[-1].targets) == 20
+    assert plan[-1].share == plan[-1].progress == 1 and len(plan[-1].targets) == 20
 
 
 def test_ratios_refer_to_the_initial_width(groups: list[NeuronGroup]) -> None:
     """Half of an already halved network is not what `pruning_ratio 0.5` says; over a resumed run the ratio would
     compound."""
     initial = {group.name: 2 * group.width for group in groups}
-    config = paper_config(pruning_ratio=0.75).filled()
-    assert by_kind(resolve_targets(config, groups, initial))["fine base"] == {128}
+    recipe = neuron_recipe(paper_config(pruning_ratio=0.75))
+    assert by_kind(resolve_targets(recipe, groups, initial))["fine base"] == {128}
 
 
 def resumed(state: PruneState) -> PruneState:
@@ -270,27 +286,27 @@ def resumed(state: PruneState) -> PruneState:
 
 
 def changed_by(*args: Any) -> list[str]:
-    return update_plan(*args)[1]
+    return updated(*args)[1]
 
 
 def carry_out(state: PruneState, index: int) -> None:
     event = state.plan[index]
-    state.history.append(PruneEvent(event.step, event, "coreset", "continue"))
+    state.history = [*state.history, PruneEvent(event.step, event, "coreset", "continue")]
 
 
 def test_stored_plan_holds_on_resume() -> None:
     """A resumed run has another first step and often another length, from which the open steps would come out
     differently; the resolved plan has to stand, and done events have to stay done."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     config = paper_config(schedule="iterative", num_events=2, min_width=2)
-    assert changed_by(state, config, groups, 0, 100) == []
+    assert changed_by(state, config, model, 0, 100) == []
     plan = list(state.plan)
     assert [event.step for event in plan] == [15, 50]
     carry_out(state, 0)
     later = resumed(state)
-    assert changed_by(later, config, groups, 21, 1000) == []
+    assert changed_by(later, config, model, 21, 1000) == []
     assert later.plan == plan and later.pending == plan[1:]
-    assert changed_by(later, PruneConfig(), groups, 21, 1000) == []  # nothing given on the second command line
+    assert changed_by(later, PruneConfig(), model, 21, 1000) == []  # nothing given on the second command line
     assert later.plan == plan
 
 
@@ -312,15 +328,15 @@ def test_option_given_again_replaces_the_stored_one(
 ) -> None:
     """Someone who resumes with another target means it. What was not given again keeps its stored value, and a target
     of one kind takes the place of one of another kind instead of contradicting it."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     first = {"schedule": "iterative", "num_events": 2, "min_width": 2}
-    update_plan(state, paper_config(**first, width=8), groups, 0, 100)
+    updated(state, paper_config(**first, width=8), model, 0, 100)
     later = resumed(state)
-    assert changed_by(later, paper_config(**given), groups, 10, 100) == changed
+    assert changed_by(later, paper_config(**given), model, 10, 100) == changed
     assert [event.step for event in later.plan] == steps
     assert [event.targets["field_fine.mlp_base.layers.2"] for event in later.plan] == trunk
     again = resumed(later)
-    assert changed_by(again, paper_config(**given), groups, 12, 100) == []
+    assert changed_by(again, paper_config(**given), model, 12, 100) == []
     assert again.plan == later.plan
 
 
@@ -329,23 +345,23 @@ def test_option_given_again_replaces_the_stored_one(
 )
 def test_bad_option_given_again_leaves_the_state_alone(options: dict[str, Any], message: str) -> None:
     """The state goes into the next checkpoint; a refused option must not have changed half of it."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, paper_config(min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, paper_config(min_width=2), model, 0, 100)
     before = state.to_dict()
     with pytest.raises(ValueError, match=message):
-        update_plan(state, paper_config(**options), groups, 10, 100)
+        updated(state, paper_config(**options), model, 10, 100)
     assert state.to_dict() == before
 
 
 def test_dense_control_resumed_with_a_strategy_plans_anew() -> None:
     """The fair comparison branches several strategies from one checkpoint of a `strategy none` run; each branch has to
     plan from the options it is given, as if it had started with them. Without a strategy the control stays dense."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    assert changed_by(state, paper_config(strategy="none", min_width=2), groups, 0, 100) == []
+    model, state = tiny_model(), PruneState()
+    assert changed_by(state, paper_config(strategy="none", min_width=2), model, 0, 100) == []
     assert state.plan == [] and state.initial_sizes == tiny_widths(16, 8)
     branch, control = resumed(state), resumed(state)
-    assert changed_by(control, PruneConfig(), groups, 51, 100) == [] and control.plan == []
-    in_force, changed = update_plan(branch, paper_config(strategy="uniform", start_step=60), groups, 51, 100)
+    assert changed_by(control, PruneConfig(), model, 51, 100) == [] and control.plan == []
+    in_force, changed = updated(branch, paper_config(strategy="uniform", start_step=60), model, 51, 100)
     assert (in_force.strategy, changed) == ("uniform", ["strategy", "start_step"])
     assert [(event.step, event.targets) for event in branch.plan] == [(60, tiny_widths(8, 4))]
 
@@ -353,14 +369,14 @@ def test_dense_control_resumed_with_a_strategy_plans_anew() -> None:
 def test_pruning_switched_off_on_resume() -> None:
     """`strategy none` on a half-pruned run means «no further cuts», which is said, and later resumes do not remember
     the cuts that were called off."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, paper_config(schedule="iterative", num_events=2, min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, paper_config(schedule="iterative", num_events=2, min_width=2), model, 0, 100)
     carry_out(state, 0)
     later = resumed(state)
-    assert changed_by(later, paper_config(strategy="none"), groups, 21, 100) == ["strategy"]
+    assert changed_by(later, paper_config(strategy="none"), model, 21, 100) == ["strategy"]
     assert later.pending == [] and later.phase == "recovery"
     again = resumed(later)
-    assert changed_by(again, paper_config(strategy="none"), groups, 31, 100) == [] and again.pending == []
+    assert changed_by(again, paper_config(strategy="none"), model, 31, 100) == [] and again.pending == []
 
 
 def test_further_pruning_of_a_pruned_network_counts_from_its_first_width() -> None:
@@ -368,53 +384,51 @@ def test_further_pruning_of_a_pruned_network_counts_from_its_first_width() -> No
     does not have any more is an error."""
     model = shrink(tiny_model(), tiny_widths(8, 4))
     state = PruneState(initial_sizes=tiny_widths(16, 8))
-    update_plan(state, paper_config(pruning_ratio=0.75, min_width=2, start_step=5), model.neuron_groups(), 0, 100)
+    updated(state, paper_config(pruning_ratio=0.75, min_width=2, start_step=5), model, 0, 100)
     assert state.plan[0].targets == tiny_widths(4, 2)
     with pytest.raises(ValueError, match="width 9 is above the current width 8 of"):
-        update_plan(PruneState(initial_sizes=tiny_widths(16, 8)), paper_config(width=9), model.neuron_groups(), 0, 100)
+        updated(PruneState(initial_sizes=tiny_widths(16, 8)), paper_config(width=9), model, 0, 100)
     assert widths(model) == tiny_widths(8, 4)
 
 
 def test_method_defaults_are_not_options_given_again() -> None:
     """Methods bring their own defaults (`nerf-prune-demo` its start step); a default that nobody typed must not replace
     what was typed at the first start, or every resume moves the pruning."""
-    groups, state, default = tiny_model().neuron_groups(), PruneState(), paper_config(start_step=75, min_width=2)
-    update_plan(state, replace(default, start_step=20), groups, 0, 100, default)
+    model, state, default = tiny_model(), PruneState(), paper_config(start_step=75, min_width=2)
+    updated(state, replace(default, start_step=20), model, 0, 100, default)
     later = resumed(state)
-    assert changed_by(later, default, groups, 10, 50, default) == []
+    assert changed_by(later, default, model, 10, 50, default) == []
     assert [event.step for event in later.plan] == [20]
-    assert changed_by(later, replace(default, start_step=30), groups, 10, 50, default) == ["start_step"]
+    assert changed_by(later, replace(default, start_step=30), model, 10, 50, default) == ["start_step"]
 
 
 def test_stored_strategy_and_recovery_hold_too() -> None:
     """A plan is only half of what was asked for: resumed without options, an importance run that went on as a coreset
     run would be filed under the wrong name. A strategy given again brings its own score and variant."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     options = {"strategy": "importance", "score": "w_out", "recovery": "retrain", "recovery_lr": 1e-4, "seed": 3}
     first = paper_config(**options, min_width=2)
-    started, _ = update_plan(state, first, groups, 0, 100)
+    started, _ = updated(state, first, model, 0, 100)
     later = resumed(state)
-    in_force, changed = update_plan(later, paper_config(on_error="continue"), groups, 10, 100)
+    in_force, changed = updated(later, paper_config(on_error="continue"), model, 10, 100)
     assert changed == [] and in_force == replace(started, on_error="continue")
-    assert (in_force.strategy, in_force.score_name, in_force.recovery, in_force.seed) == (
+    assert (in_force.strategy, in_force.resolve().score, in_force.recovery, in_force.seed) == (
         "importance",
         "w_out",
         "retrain",
         3,
     )
-    in_force, changed = update_plan(later, paper_config(strategy="uniform"), groups, 10, 100)
+    in_force, changed = updated(later, paper_config(strategy="uniform"), model, 10, 100)
     assert changed == ["strategy"]
-    assert (in_force.strategy, in_force.score_name, in_force.recovery) == ("uniform", None, "retrain")
+    assert (in_force.strategy, in_force.resolve().score, in_force.recovery) == ("uniform", None, "retrain")
 
 
 def test_default_can_be_given_again() -> None:
     """Going back to a default is a choice as well: `--pipeline.prune.strategy coreset` typed on the resume of an
     importance run must not be taken for nothing."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, paper_config(strategy="importance", recovery="scratch", min_width=2), groups, 0, 100)
-    in_force, changed = update_plan(
-        resumed(state), paper_config(strategy="coreset", recovery="continue"), groups, 10, 100
-    )
+    model, state = tiny_model(), PruneState()
+    updated(state, paper_config(strategy="importance", recovery="scratch", min_width=2), model, 0, 100)
+    in_force, changed = updated(resumed(state), paper_config(strategy="coreset", recovery="continue"), model, 10, 100)
     assert changed == ["strategy", "recovery"]
     assert (in_force.strategy, in_force.recovery) == ("coreset", "continue")
 
@@ -422,9 +436,9 @@ def test_default_can_be_given_again() -> None:
 def test_plan_of_an_earlier_version_is_taken_up() -> None:
     """Checkpoints outlive versions: an option that an older one did not know has its default, one that a newer one gave
     up is no reason to refuse the run."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, paper_config(strategy="importance", min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, paper_config(strategy="importance", min_width=2), model, 0, 100)
     del state.options["edge_scope"]
     state.options["given_up"] = 1
-    in_force, changed = update_plan(state, PruneConfig(), groups, 10, 100)
+    in_force, changed = updated(state, PruneConfig(), model, 10, 100)
     assert changed == [] and (in_force.strategy, in_force.edge_scope) == ("importance", "layer")

@@ -6,18 +6,18 @@ from typing import Any, get_args
 
 import pytest
 import tyro
+from support.tiny_plan import updated
 from support.tiny_run import make_config, tiny_model, tiny_parameters, tiny_widths, train
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState
 from nerfstudio_prune.engine.planning import resolve_steps
-from nerfstudio_prune.engine.resuming import update_plan
-from nerfstudio_prune.nerf.config import FieldTargetConfig, FilledPruneConfig, PruneConfig
+from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
 
 NAMES: tuple[PresetName, ...] = get_args(PresetName)
 
 
-def filled(**options: Any) -> FilledPruneConfig:
+def filled(**options: Any) -> PruneConfig:
     config = PruneConfig(**options)
     config.validate()
     return config.filled()
@@ -37,9 +37,9 @@ def test_paper_is_algorithm_1() -> None:
     """`paper` is what others are compared with: Ding et al. 2025 sample a coreset once, keep half of the neurons and
     go on with their weights as they are. The other presets differ from it."""
     paper = filled(preset="paper")
-    assert (paper.strategy, paper.coreset_variant, paper.score_name) == ("coreset", "paper", "w_in_w_out")
+    assert (paper.strategy, paper.coreset_variant, paper.resolve().score) == ("coreset", "paper", "w_in_w_out")
     assert (paper.schedule, paper.refit, paper.recovery) == ("one-shot", "none", "continue")
-    assert not paper.has_budget and not paper.has_neuron_target
+    assert not paper.budgets and not paper.widths and not paper.own
     assert len({repr(replace(filled(preset=name), preset="paper")) for name in NAMES}) == len(NAMES)
 
 
@@ -88,7 +88,7 @@ def test_presets_say_nothing_about_edges_and_the_dense_control(name: PresetName,
 def test_options_that_the_presets_strategy_does_not_take_choose_another() -> None:
     """`--score w_out` alone means the neurons with the highest score; refused because of a strategy that nobody typed,
     or ignored, it would be a riddle."""
-    assert (filled(score="w_out").strategy, filled(score="w_out").score_name) == ("importance", "w_out")
+    assert (filled(score="w_out").strategy, filled(score="w_out").resolve().score) == ("importance", "w_out")
     assert filled(coreset_variant="mussay").strategy == "coreset"
     assert filled(preset="paper", score="w_out").strategy == "coreset"
     with pytest.raises(ValueError, match=r"prune\.strategy obs ranks the neurons itself and takes no prune\.score"):
@@ -147,12 +147,12 @@ def resumed(state: PruneState) -> PruneState:
 
 def test_stored_preset_holds_on_resume() -> None:
     """Resumed without options, a run goes on by its stored plan, whatever the default preset is."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    started, _ = update_plan(state, PruneConfig(preset="tiny", min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    started, _ = updated(state, PruneConfig(preset="tiny", min_width=2), model, 0, 100)
     later = resumed(state)
-    in_force, changed = update_plan(later, PruneConfig(), groups, 10, 100)
+    in_force, changed = updated(later, PruneConfig(), model, 10, 100)
     assert (changed, in_force, later.plan) == ([], started, state.plan)
-    in_force, changed = update_plan(later, PruneConfig(target_parameters=0.5), groups, 10, 100)
+    in_force, changed = updated(later, PruneConfig(target_parameters=0.5), model, 10, 100)
     assert changed == ["target_parameters"]
     # The rate that the preset had for its own size goes with it.
     assert in_force == replace(started, target_parameters=0.5, recovery_lr_factor=1.0)
@@ -160,21 +160,21 @@ def test_stored_preset_holds_on_resume() -> None:
 
 def test_preset_given_again_replaces_what_the_old_one_said() -> None:
     """Half of the old recipe and half of the new one would be neither; options that are given with it hold."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(preset="paper", pruning_ratio=0.25), groups, 0, 100)
-    in_force, changed = update_plan(state, PruneConfig(preset="tiny", min_width=2, start_step=20), groups, 10, 100)
-    assert changed == ["preset", "start_step", "min_width"]
+    model, state = tiny_model(), PruneState()
+    updated(state, PruneConfig(preset="paper", pruning_ratio=0.25), model, 0, 100)
+    in_force, changed = updated(state, PruneConfig(preset="tiny", min_width=2, start_step=20), model, 10, 100)
+    assert changed == ["preset", "min_width", "start_step"]
     fresh = resolve_steps(filled(preset="tiny", min_width=2, start_step=20), 10, 100)
     assert in_force == fresh and in_force.pruning_ratio is None
 
 
 def test_checkpoint_from_before_the_presets_keeps_its_plan() -> None:
     """Then every plan followed from the bare defaults; read under `best` it would change in mid-training."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(preset="paper", min_width=2, start_step=20), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, PruneConfig(preset="paper", min_width=2, start_step=20), model, 0, 100)
     old = resumed(state)
     del old.options["preset"]
-    in_force, changed = update_plan(old, PruneConfig(), groups, 10, 100)
+    in_force, changed = updated(old, PruneConfig(), model, 10, 100)
     assert (changed, in_force.preset, in_force.strategy) == ([], "paper", "coreset")
     assert [event.targets for event in old.plan] == [tiny_widths(8, 4)]
 
@@ -184,17 +184,17 @@ def test_checkpoint_from_before_the_presets_keeps_its_plan() -> None:
 def test_dense_control_branches_into_any_preset(name: PresetName, stored: PresetName | None) -> None:
     """Comparisons branch several presets from one `strategy none` run; what its checkpoint holds is not somebody's
     choice, also if it is the preset of that name, and must not keep the recipe out."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(preset=stored, strategy="none", min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, PruneConfig(preset=stored, strategy="none", min_width=2), model, 0, 100)
     branch = resumed(state)
-    in_force, _ = update_plan(branch, PruneConfig(preset=name), groups, 50, 100)
+    in_force, _ = updated(branch, PruneConfig(preset=name), model, 50, 100)
     assert in_force == resolve_steps(filled(preset=name, min_width=2), 50, 100) and branch.plan
     branch = resumed(state)
-    in_force, _ = update_plan(branch, PruneConfig(strategy="obs"), groups, 50, 100)
+    in_force, _ = updated(branch, PruneConfig(strategy="obs"), model, 50, 100)
     assert in_force == resolve_steps(filled(preset=stored, strategy="obs", min_width=2), 50, 100)
     for options in (PruneConfig(), PruneConfig(preset=name, strategy="none")):
         control = resumed(state)
-        assert update_plan(control, options, groups, 50, 100)[0].strategy == "none" and control.plan == []
+        assert updated(control, options, model, 50, 100)[0].strategy == "none" and control.plan == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -216,52 +216,52 @@ def test_dense_control_branches_into_any_preset(name: PresetName, stored: Preset
 def test_option_given_on_resume_means_what_it_means_at_the_start(name: PresetName, options: dict[str, Any]) -> None:
     """What the preset filled in is not somebody's choice: on resume it gives way to an option as it does in a fresh
     run, instead of contradicting it with a message about something that nobody typed."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(preset=name, min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, PruneConfig(preset=name, min_width=2), model, 0, 100)
     later = resumed(state)
-    in_force, changed = update_plan(later, PruneConfig(**options), groups, 10, 100)
+    in_force, changed = updated(later, PruneConfig(**options), model, 10, 100)
     fresh = resolve_steps(filled(preset=name, min_width=2, **options), 0, 100)
     assert in_force == fresh and later.plan
     assert changed == [key for key in options if getattr(fresh, key) != state.options[key]]
     again = resumed(later)
-    assert update_plan(again, PruneConfig(**options), groups, 12, 100) == (in_force, []) and again.plan == later.plan
+    assert updated(again, PruneConfig(**options), model, 12, 100) == (in_force, []) and again.plan == later.plan
 
 
 def test_what_was_given_at_first_outlives_other_options() -> None:
     """An own budget, seed or choice of layers is not the preset's to replace because something else is given again: a
     cut that goes further than asked for cannot be taken back."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     first: dict[str, Any] = {"target_parameters": 0.5, "seed": 7, "min_width": 2}
-    update_plan(state, PruneConfig(**first), groups, 0, 100)
+    updated(state, PruneConfig(**first), model, 0, 100)
     others: list[dict[str, Any]] = [
         {"strategy": "pivoted-qr"},
         {"groups": ("*.mlp_base.*",)},
         {"calibration_rays": 9},
     ]
     for options in others:
-        in_force, _ = update_plan(resumed(state), PruneConfig(**options), groups, 10, 100)
+        in_force, _ = updated(resumed(state), PruneConfig(**options), model, 10, 100)
         assert in_force == resolve_steps(filled(**first, **options), 0, 100)
-    in_force, _ = update_plan(resumed(state), PruneConfig(preset="tiny"), groups, 10, 100)
+    in_force, _ = updated(resumed(state), PruneConfig(preset="tiny"), model, 10, 100)
     assert (in_force.target_parameters, in_force.seed, in_force.min_width) == (0.1, 7, 2)
 
 
 def test_methods_own_defaults_come_back_where_a_stored_value_does_not_hold() -> None:
     """`nerf-prune-demo` says when its cut is; a preset chosen on resume must not move it to where another method has
     it."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     defaults = PruneConfig(start_step=60, schedule="one-shot")
-    update_plan(state, replace(defaults, strategy="none"), groups, 0, 100, defaults)
-    in_force, _ = update_plan(resumed(state), replace(defaults, preset="tiny", min_width=2), groups, 10, 100, defaults)
+    updated(state, replace(defaults, strategy="none"), model, 0, 100, defaults)
+    in_force, _ = updated(resumed(state), replace(defaults, preset="tiny", min_width=2), model, 10, 100, defaults)
     assert (in_force.start_step, in_force.schedule, in_force.num_events) == (60, "one-shot", 1)
 
 
 def test_done_events_stay_done_under_a_new_preset() -> None:
     """The network cannot grow back; what comes is planned from the widths at the start."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
-    update_plan(state, PruneConfig(min_width=2), groups, 0, 100)
+    model, state = tiny_model(), PruneState()
+    updated(state, PruneConfig(min_width=2), model, 0, 100)
     event = state.plan[0]
-    state.history.append(PruneEvent(event.step, event, "obs", "continue"))
-    update_plan(state, PruneConfig(preset="paper", width=4, min_width=2, start_step=60), groups, 30, 100)
+    state.history = [PruneEvent(event.step, event, "obs", "continue")]
+    updated(state, PruneConfig(preset="paper", width=4, min_width=2, start_step=60), model, 30, 100)
     assert [(event.step, event.targets["field_fine.mlp_base.layers.1"]) for event in state.pending] == [(60, 4)]
     assert len(state.history) == 1
 
@@ -271,12 +271,12 @@ def test_preset_in_training(name: PresetName, tmp_path: Path, scene_cache: Path)
     """The whole recipe in the host's loop: every event happens, and the budget holds at the end."""
     trainer = train(make_config(tmp_path, scene_cache, preset=name, calibration_rays=32))
     state = trainer.pipeline.model.prune_state
-    config = trainer.pipeline.controller.config
+    recipe = trainer.pipeline.controller.run.recipe
     assert state.phase == "recovery" and not any(event.error for event in state.history)
-    assert state.history[-1].scheduled.progress == 1.0
-    dense, (option, share) = tiny_parameters(16, 8), config.budget_option
-    last = state.history[-1]
+    assert state.history[-1].scheduled.share == 1
+    dense, (option, share) = tiny_parameters(16, 8), recipe.budget
+    first, last = state.history[0].before.costs, state.history[-1].after.costs
     if option == "target_parameters":
-        assert share * dense * 0.9 < last.parameters_after <= share * dense
+        assert share * dense * 0.9 < last["parameters"] <= share * dense
     else:
-        assert share * 0.9 < last.macs_per_ray_after / state.history[0].macs_per_ray_before <= share
+        assert share * 0.9 < last["macs_per_ray"] / first["macs_per_ray"] <= share

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import tyro
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 from nerfstudio.utils import writer
+from support.tiny_plan import updated
 from support.tiny_run import (
     after_each_step,
     before_each_step,
@@ -27,13 +29,12 @@ from support.tiny_run import (
 )
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.engine.resuming import plan_options, update_plan
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
-from nerfstudio_prune.nerf.teacher.config import FilledTeacherConfig, TeacherConfig
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig, TeacherRecipe
 from nerfstudio_prune.nerf.teacher.distillation import POINT_FLOOR, FieldValues, alpha_of, point_loss, spread
 from nerfstudio_prune.nerf.teacher.extra_rays import HardRays, jittered
-from nerfstudio_prune.nerf.teacher.field_pass import listening
+from nerfstudio_prune.nerf.teacher.field_pass import observed_passes
 from nerfstudio_prune.nerf.teacher.teacher import Teacher
 
 Config = Callable[..., Any]
@@ -51,7 +52,7 @@ def values(density: Any, rgb: Any, deltas: Any) -> FieldValues:
 
 
 def teacher_of(model: PruneModel, steps: int = 10, seed: int = 0, **options: Any) -> Teacher:
-    return Teacher(FilledTeacherConfig(steps=steps, **options), model, seed)
+    return Teacher(TeacherConfig(steps=steps, **options).resolve(), model, seed)
 
 
 def test_alpha_by_hand() -> None:
@@ -71,9 +72,9 @@ def test_light_along_a_ray_by_hand() -> None:
 def test_weights_of_the_field_are_the_hosts() -> None:
     """The teacher's colours are rendered from these weights; they have to be those of the student's own rendering."""
     model = tiny_model()
-    with listening(model) as heard:
+    with observed_passes(model) as passes:
         model(rays(6))
-    fine = heard["field_fine"]
+    fine = passes["field_fine"]
     assert torch.allclose(fine.student.weights, fine.samples.get_weights(fine.student.density), atol=1e-6)
 
 
@@ -95,25 +96,25 @@ def test_spread_of_nothing_is_even() -> None:
     assert float(spread(torch.tensor([3.0, 1.0, 0.0])).sum()) == pytest.approx(1)
 
 
-def test_listening_hears_each_field_once_and_leaves_no_trace() -> None:
+def test_each_field_is_observed_once_and_without_a_trace() -> None:
     """The losses take the values of the pass that trains; the fields must not be evaluated for them again, and the
     model must be as it was afterwards, or a copy of it would hold on to the notes."""
     model, bundle = tiny_model(), rays(6)
     torch.manual_seed(0)
     expected = model(bundle)
     torch.manual_seed(0)
-    with listening(model) as heard:
+    with observed_passes(model) as passes:
         outputs = model(bundle)
     assert same_bits({k: v.detach() for k, v in outputs.items()}, {k: v.detach() for k, v in expected.items()})
-    assert list(heard) == list(FIELDS)
-    assert heard["field_coarse"].student.density.shape == (6, 8, 1) and heard["field_fine"].student.rgb.shape == (
+    assert list(passes) == list(FIELDS)
+    assert passes["field_coarse"].student.density.shape == (6, 8, 1) and passes["field_fine"].student.rgb.shape == (
         6,
         17,
         3,
     )
-    assert heard["field_fine"].student.density.requires_grad
+    assert passes["field_fine"].student.density.requires_grad
     assert all("forward" not in vars(getattr(model, name)) for name in FIELDS)
-    with pytest.raises(RuntimeError, match="in the pass"), listening(model):
+    with pytest.raises(RuntimeError, match="in the pass"), observed_passes(model):
         raise RuntimeError("in the pass")
     assert all("forward" not in vars(getattr(model, name)) for name in FIELDS)
 
@@ -274,10 +275,10 @@ def _trained_model() -> PruneModel:
     optimizer = torch.optim.Adam(model.get_param_groups()["fields"], lr=5e-3)
     for step in range(150):
         optimizer.zero_grad()
-        with listening(model) as heard:
+        with observed_passes(model) as passes:
             model(rays(64, seed=step))
         loss = torch.zeros(())
-        for one in heard.values():
+        for one in passes.values():
             where = one.samples.frustums.get_positions()
             inside = (where.norm(dim=-1, keepdim=True) < 0.7).float()
             truth = FieldValues(8 * inside, (0.5 + 0.5 * where).clamp(0, 1), one.student.deltas)
@@ -296,10 +297,10 @@ def test_points_pull_a_pruned_student_towards_its_teacher() -> None:
     shrink(model, {name: width // 2 for name, width in widths(model).items()})
 
     def distance() -> float:
-        with torch.no_grad(), torch.random.fork_rng(), listening(model) as heard:
+        with torch.no_grad(), torch.random.fork_rng(), observed_passes(model) as passes:
             torch.manual_seed(5)
             model(rays(64, seed=1000))
-            return sum(float(point_loss(heard[f].student, teacher.values(f, heard[f]))) for f in FIELDS)
+            return sum(float(point_loss(passes[f].student, teacher.values(f, passes[f]))) for f in FIELDS)
 
     before = distance()
     optimizer = torch.optim.Adam(model.get_param_groups()["fields"], lr=2e-3)
@@ -339,7 +340,7 @@ def test_off_is_as_before(tiny_config: Config) -> None:
             trainer.pipeline.get_train_loss_dict = host.__get__(trainer.pipeline)
         names = record_losses(trainer)
         trainer.train()
-        assert trainer.pipeline.controller.lessons.teacher is None
+        assert trainer.pipeline.distillation.teacher is None
         assert list(names.values()) == [PHOTO] * 10
         state = copied_state(trainer.pipeline)
         del state["_model._extra_state"]
@@ -386,11 +387,11 @@ def test_run_with_a_teacher(
     def look(step: int) -> None:
         if step == 3:
             dense.update({name: copied_state(getattr(trainer.pipeline.model, name)) for name in FIELDS})
-        lesson = trainer.pipeline.controller.lessons.teacher
-        if lesson is not None:
-            teachers.append(lesson)
-            assert all(same_bits(copied_state(lesson.fields[name]), dense[name]) for name in FIELDS)
-            frozen = {id(p) for f in lesson.fields.values() for p in f.parameters()}
+        taught_by = trainer.pipeline.distillation.teacher
+        if taught_by is not None:
+            teachers.append(taught_by)
+            assert all(same_bits(copied_state(taught_by.fields[name]), dense[name]) for name in FIELDS)
+            frozen = {id(p) for f in taught_by.fields.values() for p in f.parameters()}
             held = [p for group in trainer.optimizers.optimizers["fields"].param_groups for p in group["params"]]
             held += [*trainer.optimizers.parameters["fields"], *trainer.pipeline.parameters()]
             assert frozen.isdisjoint(map(id, held))
@@ -408,7 +409,7 @@ def test_run_with_a_teacher(
         PHOTO,
     ]
     assert len(teachers) == 4 and len(set(map(id, teachers))) == 1 and teachers[0].steps == 4
-    assert trainer.pipeline.controller.lessons.teacher is None
+    assert trainer.pipeline.distillation.teacher is None
     assert scalars["Prune/teacher_seconds"] == (teachers[0].seconds, 7) and teachers[0].seconds > 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Teacher: the network of step 3 for 4 steps after each event, 2 of them point by point, 2 with" in text
@@ -427,13 +428,13 @@ def test_several_events_have_one_teacher(tiny_config: Config) -> None:
     kept: list[int] = []
     config = tiny_config(schedule="iterative", num_events=2, start_step=1, stop_step=5, teacher=TeacherConfig(steps=2))
     trainer = start(config)
-    lessons = trainer.pipeline.controller.lessons
+    distillation = trainer.pipeline.distillation
 
     def look(step: int) -> None:
-        used.extend([step] if lessons.at(step) is not None else [])
-        if lessons.teacher is not None:
+        used.extend([step] if distillation.at(step) is not None else [])
+        if distillation.teacher is not None:
             kept.append(step)
-            assert lessons.teacher.fields["field_fine"].mlp_base.layers[1].out_features == 16
+            assert distillation.teacher.fields["field_fine"].mlp_base.layers[1].out_features == 16
 
     before_each_step(trainer, look)
     trainer.train()
@@ -443,7 +444,7 @@ def test_several_events_have_one_teacher(tiny_config: Config) -> None:
 def test_end_of_the_run_lets_the_teacher_go(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """More steps than the run has left: what the teacher cost must be said all the same."""
     trainer = train(tiny_config(start_step=6, teacher=TeacherConfig(steps=1000)))
-    assert trainer.pipeline.controller.lessons.teacher is None
+    assert trainer.pipeline.distillation.teacher is None
     assert "Teacher switched off at step 9: 3 steps with it" in " ".join(capsys.readouterr().out.split())
 
 
@@ -494,9 +495,10 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 def test_every_option_is_checked_and_has_a_default() -> None:
     """A new option is easily forgotten in one of the three places."""
-    assert set(vars(TeacherConfig())) == set(vars(FilledTeacherConfig()))
     assert all(value is None for value in vars(TeacherConfig()).values())
-    assert all(value is not None for value in vars(FilledTeacherConfig()).values())
+    filled, recipe = TeacherConfig().filled(), TeacherConfig().resolve()
+    assert set(vars(TeacherConfig())) == set(TeacherConfig.defaults()) == {f.name for f in fields(TeacherRecipe)}
+    assert all(value is not None for value in vars(filled).values()) and vars(filled) == vars(recipe)
     for name in vars(TeacherConfig()):
         with pytest.raises(ValueError, match=f"prune.teacher.{name} must be"):
             PruneConfig(teacher=TeacherConfig(**{"steps": 10, name: -1})).validate()
@@ -516,21 +518,21 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_options_of_a_checkpoint_hold() -> None:
     """Stored with the plan; what is given again replaces its own part, and a checkpoint of before knows no teacher."""
-    groups, state = tiny_model().neuron_groups(), PruneState()
+    model, state = tiny_model(), PruneState()
     first = PruneConfig(min_width=2, teacher=TeacherConfig(steps=20, point_weight=2.0))
-    update_plan(state, first, groups, 0, 100)
+    updated(state, first, model, 0, 100)
     plan = list(state.plan)
     stored = PruneState.from_dict(deepcopy(state.to_dict()))
-    in_force, changed = update_plan(stored, PruneConfig(), groups, 5, 100)
+    in_force, changed = updated(stored, PruneConfig(), model, 5, 100)
     assert changed == [] and in_force.teacher == first.teacher
-    in_force, changed = update_plan(stored, PruneConfig(teacher=TeacherConfig(steps=0)), groups, 5, 100)
+    in_force, changed = updated(stored, PruneConfig(teacher=TeacherConfig(steps=0)), model, 5, 100)
     assert changed == ["teacher"] and in_force.teacher == TeacherConfig(steps=0, point_weight=2.0)
     assert stored.plan == plan and stored.options["teacher"]["steps"] == 0
     old = PruneState.from_dict(deepcopy(state.to_dict()))
     del old.options["teacher"]
-    in_force, changed = update_plan(old, PruneConfig(), groups, 5, 100)
+    in_force, changed = updated(old, PruneConfig(), model, 5, 100)
     assert changed == [] and in_force.teacher == TeacherConfig()
     newer = PruneState.from_dict(deepcopy(state.to_dict()))
     newer.options["teacher"]["given_up"] = 1
-    assert update_plan(newer, PruneConfig(), groups, 5, 100)[0].teacher == first.teacher
-    assert plan_options(first)["teacher"]["steps"] == 20
+    assert updated(newer, PruneConfig(), model, 5, 100)[0].teacher == first.teacher
+    assert first.stored()["teacher"]["steps"] == 20

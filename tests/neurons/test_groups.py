@@ -1,11 +1,22 @@
-"""Which tensors share a neuron axis."""
+"""Which tensors share a neuron axis, and what they cost."""
 
 import pytest
 import torch
-from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, TinyField
+from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, PREFIX, TinyField, draw_selections
 from torch import nn
 
-from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, expected_shapes, linears, match_groups, mlp_groups
+from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.groups import (
+    Consumer,
+    NeuronGroup,
+    count_parameters,
+    expected_shapes,
+    linears,
+    macs_per_sample,
+    match_groups,
+    mlp_groups,
+    networks,
+)
 
 
 def test_groups_of_a_field() -> None:
@@ -113,3 +124,54 @@ def test_layer_that_reads_a_group_twice() -> None:
     producer, reader = nn.Linear(2, 4, bias=False), nn.Linear(8, 1, bias=False)
     group = NeuronGroup("p", producer, (Consumer("r", reader, 0), Consumer("r", reader, 4)))
     assert expected_shapes([group], {"p": 3}) == {"p.weight": (3, 2), "r.weight": (1, 6)}
+
+
+def test_network_and_layer_of_a_group() -> None:
+    """Options, tables and samples go by network and role. Whoever makes the groups tells both; a name says nothing
+    about them, since a module path may begin with anything: here the network lies two modules deep."""
+    layers = [nn.Linear(2, 2) for _ in range(2)]
+    deep = mlp_groups("model.fields.3.layers", layers, [], network="model.fields.3", role="trunk")
+    assert [(g.network, g.role, g.layer) for g in deep] == [
+        ("model.fields.3", "trunk", "layers.0"),
+        ("model.fields.3", "trunk", "layers.1"),
+    ]
+    assert [(g.network, g.role) for g in TinyField().groups()] == [(PREFIX, "trunk")] * 4 + [(PREFIX, "head")] * 2
+    bare = mlp_groups("m", layers, [])
+    assert [(g.network, g.role, g.layer) for g in bare] == [("", "", "m.0"), ("", "", "m.1")]
+
+
+def test_groups_by_network() -> None:
+    """Networks are walked one by one, front to back: groups of one network come together and in order, also where two
+    networks have names that begin alike."""
+    one = mlp_groups("field.layers", [nn.Linear(2, 2) for _ in range(2)], [], network="field")
+    two = mlp_groups("field.other.layers", [nn.Linear(2, 2) for _ in range(3)], [], network="field.other")
+    found = {name: [group.name for group in members] for name, members in networks([*one, *two])}
+    assert found == {"field": [g.name for g in one], "field.other": [g.name for g in two]}
+    assert list(networks([])) == []
+
+
+def nerf(width: int, head: int) -> list[nn.Linear]:
+    """The layers of the original NeRF (trunk of 8 with a skip into the sixth, bottleneck, density, one head layer)."""
+    sizes = [(63, width), *[(width, width)] * 4, (width + 63, width), *[(width, width)] * 2]
+    sizes += [(width, width), (width, 1), (width + 27, head), (head, 3)]
+    with torch.device("meta"):
+        return [nn.Linear(i, o) for i, o in sizes]
+
+
+@pytest.mark.parametrize(("width", "head", "parameters", "macs"), [(256, 128, 595_844, 593_408)])
+def test_published_size_of_nerf(width: int, head: int, parameters: int, macs: int) -> None:
+    """The original NeRF has 595,844 parameters, the paper's 595 K; a counter that misses biases or counts them as
+    multiply-accumulates could not be compared with any published table."""
+    assert count_parameters(nerf(width, head)) == parameters
+    assert macs_per_sample(nerf(width, head)) == macs
+
+
+def test_costs_follow_the_tensors() -> None:
+    """Sizes before and after an event stand in every record; they are read off the tensors, so that the ones after must
+    be those of a network built that small."""
+    field = TinyField()
+    apply_compaction(plan_compaction(field.groups(), draw_selections(field.groups(), GROUP_NAMES)))
+    built = TinyField(trunk=(5,) * 4, head=(3,) * 2)
+    assert count_parameters(field.layers().values()) == sum(p.numel() for p in built.parameters())
+    macs = 5 * 3 + 5 * 5 + 5 * (3 + 5) + 5 * 5 + 1 * 5 + 3 * (2 + 5) + 3 * 3 + 3 * 3
+    assert macs_per_sample(field.layers().values()) == macs

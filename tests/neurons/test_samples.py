@@ -40,7 +40,7 @@ def test_records_are_what_the_forward_pass_computes(shape: tuple[int, ...]) -> N
     assert set(records) == set(LAYERS) == set(expected)
     assert torch.equal(output, torch.cat([expected["field.rgb"], expected["field.density"]], -1))
     own = {"field.trunk.0": position, f"field.trunk.{SKIP_LAYER}": position, "field.head.0": direction}
-    for name, record in records.items():
+    for name, (record,) in records.items():
         assert torch.equal(record.output, expected[name])
         extra = own.get(name, position[..., :0]).reshape(12, -1)
         assert record.extra.shape == extra.shape and torch.equal(record.extra, extra)
@@ -67,7 +67,7 @@ def test_columns_on_both_sides_of_the_neurons() -> None:
     x = torch.arange(12.0).view(2, 6)
     with recorded_layers([group]) as records:
         reader(x)
-    assert records["b"].extra.tolist() == [[0, 4, 5], [6, 10, 11]]
+    assert records["b"][0].extra.tolist() == [[0, 4, 5], [6, 10, 11]]
 
 
 def test_gradients_flow_through_recorded_outputs() -> None:
@@ -76,13 +76,13 @@ def test_gradients_flow_through_recorded_outputs() -> None:
     field = TinyField()
     with recorded_layers(field.groups()) as records:
         output = field(*points())
-    last, before = records["field.rgb"].output, records["field.head.1"].output
+    last, before = records["field.rgb"][0].output, records["field.head.1"][0].output
     through_last, through_before = torch.autograd.grad(output[:, :3].sum(), [last, before])
     assert torch.equal(through_last, torch.ones_like(last))
     expected = field.rgb.weight.sum(dim=0) * torch.sigmoid(before)
     torch.testing.assert_close(through_before, expected, rtol=1e-12, atol=1e-14)
     assert all(p.grad is None for p in field.parameters())
-    assert not any(record.extra.requires_grad for record in records.values())
+    assert not any(record.extra.requires_grad for (record,) in records.values())
 
 
 def test_recorded_inputs_keep_no_graph() -> None:
@@ -91,7 +91,7 @@ def test_recorded_inputs_keep_no_graph() -> None:
     position, direction = (x.requires_grad_() for x in points())
     with recorded_layers(field.groups()) as records:
         field(position, direction)
-    assert all(record.extra.grad_fn is None and not record.extra.requires_grad for record in records.values())
+    assert all(record.extra.grad_fn is None and not record.extra.requires_grad for (record,) in records.values())
 
 
 def hooks(field: TinyField) -> int:
@@ -116,11 +116,13 @@ def test_hooks_are_gone_after_an_exception() -> None:
     assert hooks(field) == 0
 
 
-def test_last_call_counts() -> None:
-    """Records of two passes must not mix."""
-    field = TinyField()
+def test_calls_are_recorded_one_by_one() -> None:
+    """A network may be evaluated more than once for a ray. Every call counts, and records of two calls must not mix."""
+    field, passes = TinyField(), (points(seed=1), points(seed=2, rows=7))
+    expected = [preactivations(field, *each) for each in passes]
     with recorded_layers(field.groups()) as records:
-        field(*points(seed=1))
-        field(*points(seed=2, rows=7))
-    assert torch.equal(records["field.trunk.0"].extra, points(seed=2, rows=7)[0])
-    assert {len(record.output) for record in records.values()} == {7}
+        for each in passes:
+            field(*each)
+    assert all(torch.equal(r.extra, p) for r, (p, _) in zip(records["field.trunk.0"], passes, strict=True))
+    for name, calls in records.items():
+        assert all(torch.equal(r.output, e[name]) for r, e in zip(calls, expected, strict=True))

@@ -31,7 +31,7 @@ def activations(field: TinyField, gates: dict[str, Tensor] | None = None) -> dic
     """Name of the group -> activations, from the network itself."""
     with recorded_layers(field.groups()) as records:
         field(*points(), gates)
-    return {name: torch.relu(records[name].output.detach()) for name in GROUP_NAMES}
+    return {name: torch.relu(records[name][0].output.detach()) for name in GROUP_NAMES}
 
 
 @every_group
@@ -117,7 +117,7 @@ def test_activation_times_gradient_is_the_slope_of_the_gate(index: int) -> None:
     width = field.groups()[index].width
     with recorded_layers(field.groups()) as records:
         output = field(*points())
-    z = records[name].output
+    z = records[name][0].output
     gradient = torch.autograd.grad((output - 0.3).square().sum(), z)[0]
     products = (z * gradient).detach()
     for j in range(width):

@@ -106,7 +106,7 @@ def test_cut_network_is_the_one_that_was_planned_with(
         keep = torch.arange(group.width)
         selection = selections.get(group.name, Selection(keep))
         present = walk.statistics(group).mean[selection.keep]
-        neurons = torch.relu(records[group.name].output.detach()).mean(dim=0)
+        neurons = torch.relu(records[group.name][0].output.detach()).mean(dim=0)
         torch.testing.assert_close(neurons, present, rtol=1e-11, atol=1e-12)
         walk.commit(group, selection)
 
@@ -198,7 +198,8 @@ def two_networks() -> tuple[TinyField, TinyField, list[NeuronGroup]]:
             readers = tuple(
                 Consumer(c.name.replace(PREFIX, network, 1), c.linear, c.column_offset) for c in group.consumers
             )
-            groups.append(NeuronGroup(group.name.replace(PREFIX, network, 1), group.producer, readers))
+            name = group.name.replace(PREFIX, network, 1)
+            groups.append(NeuronGroup(name, group.producer, readers, network=network))
     return *fields, groups
 
 
@@ -419,7 +420,7 @@ def test_a_score_sees_the_network_that_is_already_pruned() -> None:
         large, gates = with_selections(field, earlier)
         with recorded_layers(large.groups()) as records:
             large(*points(), gates=gates)
-        expected = torch.relu(records[name].output.detach()).mean(dim=0)
+        expected = torch.relu(records[name][0].output.detach()).mean(dim=0)
         torch.testing.assert_close(seen[name].mean, expected, rtol=1e-11, atol=1e-12)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.neurons import strategies
+from nerfstudio_prune.core import strategies
 from nerfstudio_prune.neurons.strategies import (
     STRATEGIES,
     CoresetStrategy,
@@ -351,9 +351,10 @@ def test_broken_strategy_is_caught(keep: tuple[int, ...]) -> None:
 def test_register_a_strategy_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A strategy of one's own is one decorated dataclass in one's own file; the decorator must give the class back
     unchanged, so that it can still be used and subclassed."""
-    monkeypatch.setattr(strategies, "STRATEGIES", dict(STRATEGIES))
+    registry = dict(STRATEGIES)
+    monkeypatch.setattr(strategies, "STRATEGIES", registry)
     assert register_strategy("fixed")(Fixed) is Fixed
-    assert strategies.STRATEGIES["fixed"] is Fixed and "fixed" not in STRATEGIES
+    assert registry["fixed"] is Fixed and "fixed" not in STRATEGIES
 
 
 @pytest.mark.parametrize("name", ["uniform", "importance", "coreset", "none", "edge"])

@@ -23,7 +23,7 @@ def outputs_of(field: TinyField, position: Tensor, direction: Tensor, **options:
     """Pre-activations of every layer, detached."""
     with recorded_layers(field.groups()) as records:
         field(position, direction, **options)
-    return {name: record.output.detach() for name, record in records.items()}
+    return {name: record.output.detach() for name, (record,) in records.items()}
 
 
 def samples_of(field: TinyField, points: tuple[Tensor, Tensor], even: bool = False, seed: int = 5) -> Samples:
@@ -39,12 +39,12 @@ def samples_of(field: TinyField, points: tuple[Tensor, Tensor], even: bool = Fal
     with recorded_layers(field.groups()) as records:
         field(*points)
     weights, rows = {}, {}
-    for name, record in records.items():
+    for name, (record,) in records.items():
         drawn = torch.rand(len(record.extra), generator=generator, dtype=torch.float64) ** 2 + 0.05
         weights[name] = (torch.ones_like(drawn) if even else drawn / drawn.mean()).to(record.extra)
         importance = torch.rand(record.output.shape[-1], generator=generator, dtype=torch.float64) + 0.1
         rows[name] = torch.ones_like(importance) if even else importance
-    return Samples({name: record.extra for name, record in records.items()}, weights, rows)
+    return Samples({name: record.extra for name, (record,) in records.items()}, weights, rows)
 
 
 def points(seed: int = 1, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -83,8 +83,16 @@ class TinyField(nn.Module):
         trunk = [layer for name, layer in layers.items() if ".trunk." in name]
         head = [layer for name, layer in layers.items() if ".head." in name]
         return [
-            *mlp_groups(f"{PREFIX}.trunk", trunk, [density, color], skip_layers=(SKIP_LAYER,), skip_width=POSITION),
-            *mlp_groups(f"{PREFIX}.head", head, [rgb]),
+            *mlp_groups(
+                f"{PREFIX}.trunk",
+                trunk,
+                [density, color],
+                skip_layers=(SKIP_LAYER,),
+                skip_width=POSITION,
+                network=PREFIX,
+                role="trunk",
+            ),
+            *mlp_groups(f"{PREFIX}.head", head, [rgb], network=PREFIX, role="head"),
         ]
 
     def named(self) -> dict[str, nn.Parameter]:

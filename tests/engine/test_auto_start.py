@@ -2,7 +2,7 @@
 
 import pytest
 
-from nerfstudio_prune.core.plateau import Plateau, slope
+from nerfstudio_prune.engine.auto_start import Plateau, slope
 
 
 def test_slope_by_hand() -> None:

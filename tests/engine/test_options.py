@@ -1,0 +1,179 @@
+"""Groups of options: defaults that are said once, rules of each group, and the way through a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Optional
+
+import pytest
+import tyro
+
+from nerfstudio_prune.engine.options import (
+    PART,
+    SHARE,
+    Group,
+    PruneOptions,
+    RecoveryOptions,
+    Rule,
+    RunOptions,
+    ScheduleOptions,
+    above,
+    at_least,
+    option,
+    with_help,
+)
+
+
+@with_help
+@dataclass
+class Size(Group):
+    """How large."""
+
+    width: Optional[int] = None
+    """Width, if it is wanted."""
+    depth: Optional[int] = option(3)
+    """Depth in layers of neurons."""
+
+    rules: ClassVar[Sequence[Rule]] = ((("width", "depth"), *at_least(1)),)
+
+
+@with_help
+@dataclass
+class Colour(Group):
+    """Which colour."""
+
+    names: Optional[tuple[str, ...]] = option(("red",), "the red one")
+    """Names of colours that are wanted."""
+
+    rules: ClassVar[Sequence[Rule]] = ((("names",), lambda names: len(names) > 0, "at least one name"),)
+
+
+@with_help
+@dataclass
+class Thing(Colour, Size):
+    """Both, and a group within."""
+
+    share: Optional[float] = option(0.5)
+    """Share of the whole in this."""
+    always: int = 7
+    """A value from the start."""
+    part: Size = field(default_factory=Size)
+    """A group of its own."""
+
+    rules: ClassVar[Sequence[Rule]] = ((("share",), *SHARE),)
+
+
+def test_filled_puts_defaults_where_nothing_is_given() -> None:
+    """What was given stays, zero and empty included; what has no default stays open; the original stays open too, for a
+    resumed run asks it what was given."""
+    given = Thing(depth=0, names=())
+    assert Thing.defaults() == {"depth": 3, "names": ("red",), "share": 0.5}
+    assert given.given() == {"depth": 0, "names": (), "always": 7, "part": Size()}
+    assert given.filled() == Thing(depth=0, names=(), share=0.5)
+    assert given == Thing(depth=0, names=()) and given.share is None
+    assert given.filled().filled() == given.filled()
+
+
+def test_plain_values_come_back() -> None:
+    """Options go into a checkpoint that is read with `weights_only=True`: no dataclass, no tuple. Of an earlier version
+    some are missing, of a later one some are unknown; both are no reason to refuse a run."""
+    thing = Thing(width=4, names=("a", "b"), part=Size(depth=9))
+    plain = thing.plain()
+    assert plain == {
+        "width": 4,
+        "depth": None,
+        "names": ["a", "b"],
+        "share": None,
+        "always": 7,
+        "part": {"width": None, "depth": 9},
+    }
+    assert Thing.from_plain(plain) == thing
+    assert Thing.from_plain({"width": 4, "unknown": 1}) == Thing(width=4)
+    assert Thing.from_plain({"part": None}) == Thing()
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (Thing(width=0), "x.width must be at least 1, got 0"),
+        (Thing(depth=-2), "x.depth must be at least 1, got -2"),
+        (Thing(names=()), "x.names must be at least one name, got ()"),
+        (Thing(share=1.5), "x.share must be in [0, 1], got 1.5"),
+    ],
+)
+def test_rules_of_all_groups_are_checked(thing: Thing, message: str) -> None:
+    """Each group brings its rules; if the class that puts groups together hid those of its bases, the numbers of the
+    others would be checked by nobody."""
+    with pytest.raises(ValueError) as caught:
+        thing.check_rules("x.")
+    assert str(caught.value) == message
+
+
+def test_what_is_not_given_breaks_no_rule() -> None:
+    """None is no number; and a value on the bound is within."""
+    Thing().check_rules("x.")
+    Thing(width=1, depth=1, share=0.0).check_rules("x.")
+    Thing(share=1.0).check_rules("x.")
+
+
+def test_bounds_by_hand() -> None:
+    """A bound that belongs to the range, or does not; NaN, which compares false with everything, is never within."""
+    nan = float("nan")
+    assert [at_least(2)[0](x) for x in (1.9, 2, nan)] == [False, True, False]
+    assert [above(2)[0](x) for x in (2, 2.1, nan)] == [False, True, False]
+    assert [SHARE[0](x) for x in (-0.1, 0, 1, 1.1, nan)] == [False, True, True, False, False]
+    assert [PART[0](x) for x in (0, 0.1, 1, 1.1, nan)] == [False, True, True, False, False]
+    assert (at_least(2.5)[1], above(0)[1]) == ("at least 2.5", "above 0")
+
+
+@pytest.mark.parametrize("group", [ScheduleOptions, RecoveryOptions, RunOptions])
+def test_groups_of_the_engine_stand_alone(group: type[Group]) -> None:
+    """A subject of another kind puts them together with its own; each brings its rules, and breaking any of them is
+    refused."""
+    filled = group().filled()
+    filled.check_rules("prune.")
+    for names, _, _ in vars(group)["rules"]:
+        for name in names:
+            assert name in {f.name for f in fields(group)}
+            with pytest.raises(ValueError, match=rf"^prune\.{name} must be .*, got -1$"):
+                group(**{name: -1}).check_rules("prune.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (RecoveryOptions(recovery_decay=5), "prune.recovery_decay 5 has no effect without prune.recovery_lr"),
+        (RecoveryOptions(recovery_lr=0.1, recovery_lr_factor=2.0), "both say what the rate is from an event on"),
+    ],
+)
+def test_rates_that_contradict_each_other(options: RecoveryOptions, message: str) -> None:
+    """One of the two would win without a word."""
+    with pytest.raises(ValueError, match=message):
+        options.check_recovery()
+    RecoveryOptions(recovery_lr=0.1, recovery_decay=5, recovery_lr_factor=2.0).check_recovery()
+
+
+def test_options_of_the_run_are_not_stored() -> None:
+    """What happens when an event fails, and how large the measurement is, belong to the run at hand: a resumed one may
+    want it otherwise without making another plan."""
+    options = PruneOptions(preset="a", num_events=2, on_error="continue", num_eval_rays=9)
+    stored = options.stored()
+    assert stored["num_events"] == 2 and not {"on_error", "num_eval_rays"} & set(stored)
+    again = PruneOptions(num_eval_rays=5, num_events=3).with_stored(stored)
+    assert (again.num_events, again.on_error, again.num_eval_rays) == (2, "stop", 5)
+
+
+def test_help_shows_the_default_that_stands_in_the_metadata(capsys: pytest.CaptureFixture[str]) -> None:
+    """The field is None until it is given; the help says what holds then, in the words of the option where it has some,
+    and the value that a method brings where it does. A decorated base keeps its own when it is inherited."""
+
+    def help_of(default: Thing) -> str:
+        with pytest.raises(SystemExit):
+            tyro.cli(Thing, default=default, args=["--help"], prog="thing")
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    text = help_of(Thing())
+    for shown in ("Depth in layers of neurons. (default: 3)", "(default: the red one)", "(default: 0.5)"):
+        assert shown in text
+    text = help_of(Thing(depth=5, names=("blue",)))
+    assert "Depth in layers of neurons. (default: 5)" in text and "(default: blue)" in text and "0.5)" in text
+    assert tyro.cli(Thing, args=["--depth", "4", "--names", "a", "b"]) == Thing(depth=4, names=("a", "b"))

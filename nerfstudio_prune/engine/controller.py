@@ -178,7 +178,9 @@ class PruneController:
         Raises:
             ValueError: If the event is impossible, or would remove nothing. Nothing is changed then.
         """
-        recipe = options.resolve()
+        recipe, form = options.resolve(), self.run.subject.form
+        if form.closed:
+            raise ValueError(form.closed)
         self.run.subject.check()
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
         prepared = self._prepare(recipe, event, step)

@@ -101,9 +101,14 @@ class PrunePipeline(VanillaPipeline):
         """What is pruned under these options."""
         if self.controller is not None:
             return self.controller.run.subject
-        return self._subject_of(self.options)
+        return self.subject_of(self.options)
 
-    def _subject_of(self, options: PruneConfig) -> Subject[Any]:
+    def subject_of(self, options: PruneConfig) -> Subject[Any]:
+        """What is pruned under other options.
+
+        Args:
+            options: Options, filled in.
+        """
         return subject_of(options.strategy, self.model, self.calibrate)
 
     @property
@@ -153,7 +158,7 @@ class PrunePipeline(VanillaPipeline):
         run = take_up(
             self.model.prune_state,
             self.config.prune,
-            self._subject_of,
+            self.subject_of,
             optimizers,
             trainer.config.machine.seed,
             trainer._start_step,

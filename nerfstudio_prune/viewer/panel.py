@@ -296,8 +296,9 @@ class PrunePanel:
             self._show_preview(None, "")
         if status.busy:
             return
-        # Its step tells an event; what is known of it grows until it is measured.
-        event = (status.phase, None if status.last_event is None else status.last_event.step)
+        # Step and plan tell an event; what is known of it grows until it is measured.
+        last = status.last_event
+        event = (status.phase, None if last is None else (last.step, last.scheduled))
         if event != self._event:
             if self._event is not None:
                 self._plot_wanted = self._plot_wanted or self._plot is not None

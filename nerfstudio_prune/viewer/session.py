@@ -60,6 +60,10 @@ class PrunedPipeline(Protocol):
         """Quality of the model."""
         ...
 
+    def subject_of(self, options: Any) -> Subject[Any]:
+        """What is pruned under other options."""
+        ...
+
 
 @dataclass(frozen=True)
 class Status:
@@ -180,7 +184,7 @@ class Session:
         """Sizes now and at first, read off the tensors again only after an event or an undo."""
         state = subject.state
         done = state.succeeded
-        key = (id(state), len(state.history), done[-1].step if done else None)
+        key = (id(state), len(state.history), (done[-1].step, done[-1].scheduled) if done else None)
         if self._sizes is None or self._sizes[0] != key:
             self._sizes = (key, subject.sizes(), subject.initial_sizes())
         return self._sizes[1:]
@@ -225,9 +229,10 @@ class Session:
             ValueError: If it is impossible.
         """
         with self.lock:
-            controller, step, subject = self.pipeline.controller, self.step, self.pipeline.subject
+            controller, step = self.pipeline.controller, self.step
             seed = event_seed(self.pipeline.seed, step) if controller is None else controller.run.event_seed(step)
-            draft = take_draft(subject.form.options(cut, self.options).resolve(), subject, step, seed)
+            options = self.form.options(cut, self.options)
+            draft = take_draft(options.resolve(), self.pipeline.subject_of(options), step, seed)
         return cut_draft(draft)
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:

@@ -7,13 +7,14 @@ from typing import Any, Optional
 
 import torch
 
-from nerfstudio_prune.engine.steering import Message
-from nerfstudio_prune.nerf.config import PruneConfig
-from nerfstudio_prune.nerf.cut import Cut
-from nerfstudio_prune.nerf.sizes import Sizes
+from nerfstudio_prune.core.events import PruneEvent, Sizes
+from nerfstudio_prune.core.form import Form
+from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.controller import ActionName
+from nerfstudio_prune.engine.options import PruneOptions
+from nerfstudio_prune.engine.steering import Message, RequestName
 from nerfstudio_prune.viewer.preview import Preview
-from nerfstudio_prune.viewer.session import Status
-from support.tiny_run import tiny_model
+from nerfstudio_prune.viewer.session import Cut, Status
 
 
 class FakeElement:
@@ -109,29 +110,43 @@ class FakeGui:
         return element
 
 
+class FakeScreen:
+    """Stands in for the viewer's control panel: one output is shown."""
+
+    output_render, split_output_render, split = "rgb", "rgb", False
+
+
+def uncalibrated(calibration: Any, seed: int) -> Any:
+    """Stands in for the collection of samples where there are no rays."""
+    raise AssertionError("this test has no rays to calibrate on")
+
+
 class FakeSession:
     """Stands in for `Session`: notes what the panel asks for, and says what a test wants it to say."""
 
-    def __init__(self) -> None:
-        self.model = tiny_model()
-        self.config = PruneConfig().filled()
+    def __init__(self, options: PruneOptions, subject: Subject[Any]) -> None:
+        self.subject = subject
+        self.options = options
         self.paused = False
         self.step = 7
         self.obstacles: dict[str, str] = {}
         self.requests: list[tuple[str, Optional[Cut]]] = []
         self.previews: list[Cut] = []
         self.failure: Optional[Exception] = None
-        sizes = Sizes({group.name: group.width for group in self.model.neuron_groups()}, 1000, 2_000_000)
+        sizes = Sizes(subject.sizes().parts, {"parameters": 1000, "macs_per_ray": 2_000_000})
         self.state = Status(
             phase="dense",
             step=7,
             training="training",
             paused=False,
             next_event=None,
-            strategy="obs",
             target="target_parameters 0.28",
             sizes=sizes,
             initial=sizes,
+            unit=subject.unit,
+            labels=subject.labels,
+            places={part: subject.place(part) for part in sizes.parts},
+            summary=self._summary(sizes, sizes),
             rays_per_sec=0.0,
             last_event=None,
             waiting=(),
@@ -139,18 +154,23 @@ class FakeSession:
             message=Message(),
         )
 
+    @property
+    def form(self) -> Form:
+        return self.subject.form
+
     def status(self) -> Status:
         return self.state
 
     def change(self, **values: Any) -> None:
         """The run goes on."""
-        self.state = replace(self.state, **values)
-        self.step = self.state.step
+        state = replace(self.state, **values)
+        self.state = replace(state, summary=self._summary(state.initial, state.sizes))
+        self.step = state.step
 
-    def obstacle(self, name: str) -> str:
+    def obstacle(self, name: ActionName) -> str:
         return self.obstacles.get(name, "")
 
-    def request(self, name: str, cut: Optional[Cut] = None) -> None:
+    def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
         if self.failure is not None:
             raise self.failure
         if self.obstacle(name):
@@ -162,18 +182,24 @@ class FakeSession:
             raise self.failure
         self.previews.append(cut)
         sizes = self.state.sizes
-        after = Sizes({name: width // 2 for name, width in sizes.groups.items()}, 400, 500_000)
-        scores = {name: torch.arange(width, dtype=torch.float64) for name, width in sizes.groups.items()}
-        return Preview(self.state.step, tiny_model(), sizes, after, "w_out", scores, 0.5)
+        halves = {name: size // 2 for name, size in sizes.parts.items()}
+        after = Sizes(halves, {"parameters": 400, "macs_per_ray": 500_000})
+        scores = {name: torch.arange(size, dtype=torch.float64) for name, size in sizes.parts.items()}
+        summary = self._summary(sizes, after)
+        return Preview(self.state.step, self.subject.detached().model, sizes, after, summary, "w_out", scores, 0.5)
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
         return 20.0, 19.5
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in self.model.named_parameters() if name.endswith("weight")}
+        return self.subject.weights()
 
     def course(self) -> list[tuple[int, float]]:
         return [(0, 10.0), (1, 11.0)]
 
-    def history(self) -> list[Any]:
+    def history(self) -> list[PruneEvent]:
         return []
+
+    def _summary(self, before: Sizes, after: Sizes) -> list[tuple[str, str, str]]:
+        rows = zip(self.subject.summary(before), self.subject.summary(after), strict=True)
+        return [(label, first, then) for (label, first), (_, then) in rows]

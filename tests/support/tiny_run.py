@@ -1,10 +1,9 @@
 """Tiny networks and runs: Nerfstudio's own Trainer, in this process, on a few views of 16x16 pixels."""
 
-import random
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
-from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
 from nerfstudio_prune.neurons.selecting import select_neurons
@@ -99,6 +98,20 @@ def same_bits(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def form_values(
+    strategy: str, score: Optional[str], refit: str, target: str, value: float, lr_factor: float = 1.0
+) -> dict[str, Any]:
+    """What a person chooses on the panel's form; a score of None is the strategy's own."""
+    return {
+        "strategy": strategy,
+        "score": score,
+        "refit": refit,
+        "target": target,
+        "value": value,
+        "lr_factor": lr_factor,
+    }
+
+
 def make_config(folder: Path, cache: Path, name: str = "run", method: str = "nerf-prune", **prune: Any) -> Any:
     """A run of 10 steps; `prune` sets options of pruning.
 
@@ -138,13 +151,13 @@ def start(config: TrainerConfig, test_mode: Any = "val", same_noise: bool = Fals
             same step see the same batch whatever happened before.
     """
     reset_host()
-    _seed(config.machine.seed)
+    seed_host(config.machine.seed)
     config.save_config()
     trainer: Trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup(test_mode=test_mode)
     if same_noise:
         before = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-        trainer.callbacks.append(TrainingCallback(before, lambda step: _seed(1000 + step)))
+        trainer.callbacks.append(TrainingCallback(before, lambda step: seed_host(1000 + step)))
     return trainer
 
 
@@ -174,9 +187,3 @@ def resume(config: Any, trainer: Any, step: int, max_num_iterations: int) -> Any
     """Points a configuration at a checkpoint of an earlier run."""
     config.load_dir, config.load_step, config.max_num_iterations = trainer.checkpoint_dir, step, max_num_iterations
     return config
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  the global state, as the host does
-    torch.manual_seed(seed)

@@ -173,9 +173,9 @@ def test_plots(open_page: Callable[[], PanelPage], tmp_path: Path) -> None:
     page = open_page()
     page.fold("Plots")
     page.click("Draw")
-    for name in ("scores", "weights", "widths", "PSNR"):
+    for name in ("scores", "weights", "sizes", "PSNR"):
         page.choose("plot", name)
-        wanted = {"scores": "layer's neurons", "weights": "weight", "widths": "neurons", "PSNR": "training step"}[name]
+        wanted = {"scores": "layer's neurons", "weights": "weight", "sizes": "width", "PSNR": "training step"}[name]
         page.wait_until(lambda wanted=wanted: wanted in page.page.evaluate(TITLES), f"plot {name}")
         page.screenshot(tmp_path / f"{name}.png")
         widths = page.page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(e => e.clientWidth)")

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,22 +22,24 @@ from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
 from support.browser import free_port
 from support.live import caught_panel, with_panel
-from support.tiny_run import copied_state, same_bits, start, tiny_widths, widths
+from support.tiny_run import copied_state, form_values, same_bits, start, tiny_widths, widths
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine import controller as controller_module
-from nerfstudio_prune.nerf.choosing import event_seed
-from nerfstudio_prune.nerf.cut import Cut
+from nerfstudio_prune.engine import display as display_module
+from nerfstudio_prune.engine.run import event_seed
+from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.viewer import mounting
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
+from nerfstudio_prune.viewer.session import Cut
 
 Config = Callable[..., Any]
-HALF = Cut("importance", "w_out", "none", "pruning_ratio", 0.5)
+HALF = form_values("importance", "w_out", "none", "pruning_ratio", 0.5)
 CUTS = {
     "half": HALF,
-    "random": Cut("uniform", None, "none", "pruning_ratio", 0.5),
-    "refit": Cut("importance", "activation", "lstsq", "pruning_ratio", 0.5),
-    "budget": Cut("obs", None, "lstsq", "target_parameters", 0.4),
+    "random": form_values("uniform", None, "none", "pruning_ratio", 0.5),
+    "refit": form_values("importance", "activation", "lstsq", "pruning_ratio", 0.5),
+    "budget": form_values("obs", None, "lstsq", "target_parameters", 0.4),
 }
 
 
@@ -78,7 +81,7 @@ def test_preview_is_what_pruning_then_gives(tiny_config: Config, cut: Cut) -> No
         trainer.callbacks.append(SimpleNamespace(run_callback_at_location=after_train(look)))
         trainer.train()
         preview, pruned = found
-        assert preview.after.parameters < preview.before.parameters
+        assert preview.after.costs["parameters"] < preview.before.costs["parameters"]
         shown = fields_of(preview.model)
         assert shown.keys() == pruned.keys()
         assert [name for name in shown if not torch.equal(shown[name], pruned[name])] == []
@@ -204,7 +207,7 @@ def test_preview_knows_its_step(tiny_config: Config) -> None:
         inner = trainer.pipeline.calibrate
 
         def calibrate(calibration: Any, seed: int) -> Any:
-            taken.append((trainer.pipeline.controller.step, seed))
+            taken.append((trainer.pipeline.controller.run.step, seed))
             return inner(calibration, seed)
 
         trainer.pipeline.calibrate = calibrate
@@ -277,7 +280,7 @@ def test_compare_shows_the_network_from_before(tiny_config: Config) -> None:
                 measure = controller.measure
 
                 def and_look(found: Any) -> dict[str, float]:
-                    if not controller.model.prune_state.history:
+                    if not controller.run.state.history:
                         model.eval()
                         pictures["dense"] = model.get_outputs_for_camera(camera())
                         model.train()
@@ -321,7 +324,7 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
         panel.stop()
         status = panel.session.status()
         assert (status.phase, status.step, status.training) == ("recovery", 9, "none")
-        assert dict(status.sizes.groups) == tiny_widths(8, 4) and dict(status.initial.groups) == tiny_widths(16, 8)
+        assert dict(status.sizes.parts) == tiny_widths(8, 4) and dict(status.initial.parts) == tiny_widths(16, 8)
         panel.tick()
         assert panel.prune.disabled and panel.undo.disabled and panel.retarget.disabled and panel.pause.disabled
         assert panel.requests.content == "*Prune now, Undo: nothing is trained here*"
@@ -329,12 +332,28 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
         with pytest.raises(ValueError, match="nothing is trained here"):
             panel.session.request("prune", HALF)
         before = copied_state(pipeline.model)
-        preview = panel.session.preview(Cut("obs", None, "lstsq", "pruning_ratio", 0.75))
-        assert dict(preview.after.groups) == tiny_widths(4, 2)
+        preview = panel.session.preview(form_values("obs", None, "lstsq", "pruning_ratio", 0.75))
+        assert dict(preview.after.parts) == tiny_widths(4, 2)
         assert panel.session.quality(preview) is not None and same_bits(before, copied_state(pipeline.model))
     finally:
         panel.stop()
         viewer.viser_server.stop()
+
+
+def test_neurons_can_be_tried_where_edges_are_masked(tiny_config: Config) -> None:
+    """The form offers cuts of neurons in every run. One that masks single weights cannot make them, but a person may
+    see what they would bring, on top of the masks."""
+    with with_panel(tiny_config(strategy="edge", start_step=3)) as (trainer, panel):
+        trainer.train()
+        panel.stop()
+        trainer.training_state = "training"
+        before = copied_state(trainer.pipeline.model)
+        preview = panel.session.preview(HALF)
+        assert dict(preview.before.parts) == tiny_widths(16, 8) and dict(preview.after.parts) == tiny_widths(8, 4)
+        assert bool((preview.model.field_fine.mlp_base.layers[1].weight == 0).any())
+        assert panel.session.quality(preview) is not None and same_bits(before, copied_state(trainer.pipeline.model))
+        with pytest.raises(ValueError, match="strategy edge masks single weights; the panel removes neurons"):
+            panel.session.request("prune", HALF)
 
 
 def test_obstacles_of_a_training(tiny_config: Config) -> None:
@@ -343,20 +362,21 @@ def test_obstacles_of_a_training(tiny_config: Config) -> None:
         obstacle, controller = panel.session.obstacle, trainer.pipeline.controller
         assert (obstacle("prune"), obstacle("retarget")) == ("", "")
         assert obstacle("undo") == "no pruning in this process to undo"
-        controller.config.min_width = 16
+        run = controller.run
+        recipe = run.recipe
+        run.recipe = replace(run.options, min_width=16).resolve()
         assert obstacle("prune") == "nothing to prune: all layers are at min_width 16"
-        controller.config.min_width = 2
-        controller.config.recovery = "rewind"
+        run.recipe = replace(run.options, recovery="rewind").resolve()
         assert obstacle("prune").startswith("recovery rewind has no snapshot: kept from rewind_step 0")
-        controller.config.recovery = "continue"
+        run.recipe = recipe
         trainer.train()
         names = ("prune", "undo", "retarget", "pause")
         assert [obstacle(name) for name in names] == ["the training has ended"] * 4
         trainer.training_state = "training"
         assert [obstacle(name) for name in names[1:]] == ["", "no event is planned", "no event is planned"]
-        controller.paused = True
+        run.paused = True
         assert obstacle("pause") == ""
-        controller.config.strategy = "edge"
+        run.subject = subject_of("edge", trainer.pipeline.model, trainer.pipeline.calibrate)
         assert obstacle("prune").startswith("strategy edge masks single weights")
 
 
@@ -417,7 +437,8 @@ def test_stress(
     hold its very tensors, and losses that are numbers."""
     config = tiny_config(f"stress-{seed}", schedule="iterative", num_events=3, start_step=20, stop_step=80)
     config.max_num_iterations = 100
-    monkeypatch.setattr(controller_module, "CONSOLE", SimpleNamespace(print=lambda *args: None))  # tables take time
+    for module in (controller_module, display_module):
+        monkeypatch.setattr(module, "CONSOLE", SimpleNamespace(print=lambda *args: None))  # tables take time
     with with_panel(config) as (trainer, panel):
         losses, errors, done = [], [], Counter()
         for owner, name in (
@@ -516,19 +537,19 @@ def click(panel: Any, choose: random.Random) -> None:
     """Something that a person may do; buttons that cannot be pressed are not."""
     what = choose.randrange(9)
     if what == 0:
-        panel.strategy.value = choose.choice(["importance", "uniform", "obs", "coreset"])
+        panel.elements["strategy"].value = choose.choice(["importance", "uniform", "obs", "coreset"])
     elif what == 1:
-        panel.value.value = choose.choice([0.0, 0.2, 0.5, 0.9, 1.0])
+        panel.elements["value"].value = choose.choice([0.0, 0.2, 0.5, 0.9, 1.0])
     elif what == 2:
-        panel.target.value = choose.choice(["pruning_ratio", "target_parameters", "target_macs"])
+        panel.elements["target"].value = choose.choice(["pruning_ratio", "target_parameters", "target_macs"])
     elif what == 3:
-        panel.refit.value = choose.choice(["none", "lstsq", "merge"])
+        panel.elements["refit"].value = choose.choice(["none", "lstsq", "merge"])
     elif what == 4:
         panel.preview.value = not panel.preview.value
     elif what == 5:
         panel.pause.value = not panel.pause.value
     elif what == 6:
-        panel.plot.value = choose.choice(["scores", "weights", "widths", "PSNR"])
+        panel.plot.value = choose.choice(["scores", "weights", "sizes", "PSNR"])
         panel._on_plot()
     else:
         name = choose.choice(["prune", "undo", "retarget"])

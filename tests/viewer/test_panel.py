@@ -3,30 +3,35 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
+from fractions import Fraction
 from typing import Any
 
 import pytest
-from support.fakes import FakeElement, FakeGui, FakeSession
+from support.fakes import FakeElement, FakeGui, FakeScreen, FakeSession, uncalibrated
+from support.tiny_run import form_values, tiny_model, tiny_widths
 
-from nerfstudio_prune.core.events import ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.steering import Message
 from nerfstudio_prune.nerf.config import PruneConfig
-from nerfstudio_prune.nerf.cut import Cut
+from nerfstudio_prune.nerf.form import OWN_SCORE
+from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.viewer import panel as panel_module
 from nerfstudio_prune.viewer.panel import PrunePanel
+from nerfstudio_prune.viewer.scene_view import SceneView
+from nerfstudio_prune.viewer.session import Cut
 
 
 class Bench:
     """A panel on fakes, whose thread does not run: `panel.tick()` is one look of it."""
 
     def __init__(self, config: PruneConfig | None = None) -> None:
-        self.gui, self.session = FakeGui(), FakeSession()
-        if config is not None:
-            self.session.config = config.filled()
-        self.scene = SimpleNamespace(preview=None, failure="")
+        options = (config or PruneConfig()).filled()
+        model = tiny_model()
+        self.gui = FakeGui()
+        self.session = FakeSession(options, subject_of(options.strategy, model, uncalibrated))
+        self.scene = SceneView(model, FakeScreen(), lambda: None)
         self.renders = 0
-        self.panel = PrunePanel(self.gui, self.session, self.scene, self._render)  # type: ignore[arg-type]
+        self.panel = PrunePanel(self.gui, self.session, self.scene, self._render)
         self.panel.tick()
 
     def _render(self) -> None:
@@ -54,17 +59,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CUTS = {
-    "best": (PruneConfig(), Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-    "paper": (PruneConfig(preset="paper"), Cut("coreset", None, "none", "pruning_ratio", 0.5, 1.0)),
+    "best": (PruneConfig(), form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+    "paper": (PruneConfig(preset="paper"), form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.5, 1.0)),
     "off the slider": (
         PruneConfig(preset="paper", pruning_ratio=0.999),
-        Cut("coreset", None, "none", "pruning_ratio", 0.99),
+        form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.99),
     ),
-    "macs": (PruneConfig(target_macs=0.2), Cut("obs", None, "lstsq", "target_macs", 0.2, 1.0)),
-    "dense": (PruneConfig(strategy="none"), Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+    "macs": (PruneConfig(target_macs=0.2), form_values("obs", None, "lstsq", "target_macs", 0.2, 1.0)),
+    "dense": (PruneConfig(strategy="none"), form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
     "scored": (
         PruneConfig(preset="paper", strategy="importance", score="w_out", pruning_ratio=0.7),
-        Cut("importance", "w_out", "none", "pruning_ratio", 0.7, 1.0),
+        form_values("importance", "w_out", "none", "pruning_ratio", 0.7, 1.0),
     ),
 }
 
@@ -84,11 +89,11 @@ def test_every_control_has_a_hint(bench: Bench) -> None:
 
 
 CHANGES = [
-    ("strategy", "uniform", {"strategy": "uniform"}),
+    ("strategy", "uniform", {"strategy": "uniform", "score": OWN_SCORE}),
     ("refit", "merge", {"refit": "merge"}),
     ("target", "pruning_ratio", {"target": "pruning_ratio"}),
     ("value", 0.4, {"value": 0.4}),
-    ("lr_factor", 1.5, {"recovery_lr_factor": 1.5}),
+    ("lr_factor", 1.5, {"lr_factor": 1.5}),
 ]
 
 
@@ -98,7 +103,7 @@ def test_prune_asks_for_what_the_elements_say(bench: Bench, label: str, value: A
     before = bench.panel.cut()
     bench[label].act(value)
     bench["Prune now"].act()
-    assert bench.session.requests == [("prune", replace(before, **expected))]
+    assert bench.session.requests == [("prune", {**before, **expected})]
 
 
 def test_score_is_off_where_the_strategy_takes_none(bench: Bench) -> None:
@@ -107,11 +112,11 @@ def test_score_is_off_where_the_strategy_takes_none(bench: Bench) -> None:
     bench["strategy"].act("importance")
     assert not bench["score"].disabled
     bench["score"].act("fisher")
-    assert bench.panel.cut().score == "fisher"
+    assert bench.panel.cut()["score"] == "fisher"
     bench["strategy"].act("pivoted-qr")
-    assert bench["score"].disabled and bench.panel.cut().score is None
+    assert bench["score"].disabled and bench.panel.cut()["score"] is None
     bench["strategy"].act("importance")
-    assert bench.panel.cut().score == "fisher"
+    assert bench.panel.cut()["score"] == "fisher"
 
 
 @pytest.mark.parametrize(("label", "name"), [("Undo", "undo"), ("Use cut for the plan", "retarget")])
@@ -159,14 +164,14 @@ def test_comparison_that_failed_is_told(bench: Bench) -> None:
 def test_elements_follow_the_options_of_a_checkpoint(bench: Bench) -> None:
     """The panel is built before the host loads a checkpoint; what that says replaces what was typed, but not what a
     person has chosen meanwhile."""
-    bench.session.config = PruneConfig(preset="paper", pruning_ratio=0.3).filled()
+    bench.session.options = PruneConfig(preset="paper", pruning_ratio=0.3).filled()
     bench.panel.tick()
-    assert bench.panel.cut() == Cut("coreset", None, "none", "pruning_ratio", 0.3)
+    assert bench.panel.cut() == form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.3)
     assert not bench["score"].disabled
     bench["value"].act(0.7)
-    bench.session.config = PruneConfig().filled()
+    bench.session.options = PruneConfig().filled()
     bench.panel.tick()
-    assert bench.panel.cut() == Cut("coreset", None, "none", "pruning_ratio", 0.7)
+    assert bench.panel.cut() == form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.7)
 
 
 def test_request_that_came_too_late_is_told(bench: Bench) -> None:
@@ -223,8 +228,8 @@ def test_nothing_is_sent_when_nothing_changes(bench: Bench) -> None:
 def test_state_follows_the_run(bench: Bench) -> None:
     """What the person came for: the table of sizes, in hand-made numbers."""
     initial = bench.session.state.initial
-    sizes = replace(initial, parameters=250, groups={name: 4 for name in initial.groups})
-    event = ScheduledEvent(900, 0.25)
+    sizes = Sizes({name: 4 for name in initial.parts}, {**initial.costs, "parameters": 250})
+    event = ScheduledEvent(900, Fraction(1, 4))
     bench.session.change(phase="pruning", step=12_345, sizes=sizes, next_event=event, paused=True, rays_per_sec=1234.5)
     bench.panel.tick()
     lines = bench.panel.state.content.split("\n")
@@ -277,7 +282,7 @@ class TestPreview:
             bench.panel.tick()
         assert len(bench.session.previews) == 1
         bench.settle()
-        assert [cut.value for cut in bench.session.previews] == [0.28, 0.5]
+        assert [cut["value"] for cut in bench.session.previews] == [0.28, 0.5]
 
     def test_follows_the_training_but_not_at_any_price(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """The picture would grow old in a training that goes on; anew in every look it would stop the training."""
@@ -347,7 +352,7 @@ class TestPreview:
         def told_meanwhile(cut: Cut) -> Any:
             told.append(bench.panel.forecast.content)
             made = inner(cut)
-            bench["value"].act(cut.value + 0.1)
+            bench["value"].act(cut["value"] + 0.1)
             return made
 
         bench.session.preview = told_meanwhile  # type: ignore[method-assign]
@@ -373,6 +378,26 @@ class TestPreview:
         bench.settle()
         assert len(bench.session.previews) == 2
 
+    def test_is_made_anew_after_another_event_at_the_same_step(self, bench: Bench) -> None:
+        """A planned event may be undone, and another cut made by hand, at the end of the very step that it happened
+        at. An event that is only measured in the meantime is the same one."""
+        sizes = bench.session.state.sizes
+        due = ScheduledEvent(7, Fraction(1))
+        planned = PruneEvent(7, due, "coreset", "continue", before=sizes, after=sizes)
+        bench.session.change(phase="recovery", last_event=planned)
+        bench.panel.tick()
+        bench["preview"].act(True)
+        bench.panel.tick()
+        assert len(bench.session.previews) == 1
+        bench.session.change(last_event=replace(planned, metrics_after={"psnr": 20.0}, metrics_before={"psnr": 21.0}))
+        bench.panel.tick()
+        bench.settle()
+        assert len(bench.session.previews) == 1
+        bench.session.change(last_event=replace(planned, scheduled=None))
+        bench.panel.tick()
+        bench.settle()
+        assert len(bench.session.previews) == 2
+
 
 class TestPlots:
     """Nothing until the first one is asked for; then on demand, and after events."""
@@ -382,7 +407,7 @@ class TestPlots:
 
     def test_on_demand_only(self, bench: Bench) -> None:
         """The first one sends a program of 4 MB to every tab."""
-        bench["plot"].act("widths")
+        bench["plot"].act("sizes")
         bench.panel.tick()
         assert self.plots(bench) == []
         bench["Draw"].act()
@@ -399,6 +424,23 @@ class TestPlots:
         bench.panel.tick()
         (plot,) = self.plots(bench)
         assert len(plot.figure.data) > 0 and plot.figure.layout.autosize
+
+    @pytest.mark.parametrize(
+        ("choice", "layers"),
+        [
+            ("all of fine", list(tiny_widths(0, 0, ("fine",)))),
+            ("all of coarse", list(tiny_widths(0, 0, ("coarse",)))),
+            ("field_coarse.mlp_head.layers.1", ["field_coarse.mlp_head.layers.1"]),
+        ],
+    )
+    def test_scores_of_the_chosen_layers(self, bench: Bench, choice: str, layers: list[str]) -> None:
+        """The fields have layers of the same names; curves of both in one plot could not be told apart."""
+        assert list(bench["layer"].options["choices"])[:2] == ["all of fine", "all of coarse"]
+        bench["Draw"].act()
+        bench["layer"].act(choice)
+        bench.panel.tick()
+        (plot,) = self.plots(bench)
+        assert [curve.name for curve in plot.figure.data if curve.mode == "lines"] == layers
 
     def test_again_after_an_event(self, bench: Bench) -> None:
         """A plot of the network of before would be taken for that of now."""

@@ -16,6 +16,7 @@ from support.tiny_run import (
     before_each_step,
     checkpoint,
     copied_state,
+    form_values,
     resume,
     same_bits,
     start,
@@ -27,19 +28,23 @@ from support.tiny_run import (
 )
 
 from nerfstudio_prune.core.curve import TrainingCurve
+from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine import controller as controller_module
+from nerfstudio_prune.engine.listeners import Listener
+from nerfstudio_prune.engine.rates import Rates
 from nerfstudio_prune.engine.steering import Message, RequestName, Steering
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
-from nerfstudio_prune.nerf.cut import Cut
+from nerfstudio_prune.nerf.form import OWN_SCORE, NeuronForm
 from nerfstudio_prune.nerf.presets import PRESETS
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 
 Config = Callable[..., Any]
+Cut = dict[str, Any]
 Requests = dict[int, list[tuple[RequestName, Cut | None]]]
-HALF = Cut("coreset", None, "none", "pruning_ratio", 0.5)
-QUARTER = replace(HALF, value=0.25)
-THREE_QUARTERS = replace(HALF, value=0.75)
+HALF = form_values("coreset", None, "none", "pruning_ratio", 0.5)
+QUARTER = {**HALF, "value": 0.25}
+THREE_QUARTERS = {**HALF, "value": 0.75}
 FEW = {"calibration_rays": 64}
 DENSE = {"strategy": "none", **FEW}
 TWICE = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
@@ -104,7 +109,7 @@ def rate_of(trainer: Any) -> float:
 
 
 def events(trainer: Any) -> list[tuple[int, dict[str, int]]]:
-    return [(event.step, event.sizes_after) for event in state_of(trainer).history]
+    return [(event.step, event.after.parts) for event in state_of(trainer).history]
 
 
 def plan(trainer: Any) -> list[tuple[int, dict[str, int]]]:
@@ -148,9 +153,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
     ("cut", "target"),
     [
         (HALF, tiny_widths(8, 4)),
-        (Cut("importance", "w_out", "merge", "pruning_ratio", 0.25), tiny_widths(12, 6)),
-        (Cut("uniform", None, "none", "pruning_ratio", 0.75, recovery_lr_factor=2.0), tiny_widths(4, 2)),
-        (Cut("pivoted-qr", None, "lstsq", "pruning_ratio", 0.5), tiny_widths(8, 4)),
+        (form_values("importance", "w_out", "merge", "pruning_ratio", 0.25), tiny_widths(12, 6)),
+        (form_values("uniform", None, "none", "pruning_ratio", 0.75, lr_factor=2.0), tiny_widths(4, 2)),
+        (form_values("pivoted-qr", None, "lstsq", "pruning_ratio", 0.5), tiny_widths(8, 4)),
     ],
 )
 def test_prune_by_hand(
@@ -164,17 +169,17 @@ def test_prune_by_hand(
     check(trainer)
     assert (seen[4], seen[5], widths(trainer.pipeline.model)) == (tiny_widths(16, 8), target, target)
     (event,) = state_of(trainer).history
-    assert (event.step, event.scheduled, event.strategy, event.error) == (4, None, cut.strategy, "")
-    assert event.options["pruning_ratio"] == cut.value and event.options["refit"] == cut.refit
-    assert event.options["recovery_lr_factor"] == cut.recovery_lr_factor and event.options["seed"] == 42
+    assert (event.step, event.scheduled, event.strategy, event.error) == (4, None, cut["strategy"], "")
+    assert event.options["pruning_ratio"] == cut["value"] and event.options["refit"] == cut["refit"]
+    assert event.options["recovery_lr_factor"] == cut["lr_factor"] and event.options["seed"] == 42
     own = {"importance": "w_out", "coreset": "w_in_w_out"}
-    assert event.options["score"] == own.get(cut.strategy)
+    assert event.options["score"] == own.get(cut["strategy"])
     assert {event.options[name] for name in ("width", "head_width", "target_parameters", "target_macs")} == {None}
-    assert (event.sizes_before, event.sizes_after) == (tiny_widths(16, 8), target)
-    assert event.parameters_before == tiny_parameters(16, 8)
+    assert (event.before.parts, event.after.parts) == (tiny_widths(16, 8), target)
+    assert event.before.costs["parameters"] == tiny_parameters(16, 8)
     assert event.metrics_before["psnr"] > 0 and event.metrics_after["psnr"] > 0
     assert state_of(trainer).plan == [] and state_of(trainer).phase == "recovery"
-    before, after = f"{tiny_parameters(16, 8):,}", f"{event.parameters_after:,}"
+    before, after = (f"{sizes.costs['parameters']:,}" for sizes in (event.before, event.after))
     message = message_of(trainer)
     assert not message.error and f"Step 4: {before} → {after} parameters, PSNR " in message.text
     assert f"By hand at step 4: {before} → {after} parameters" in printed(capsys)
@@ -185,12 +190,12 @@ def test_prune_by_hand(
 def test_prune_by_hand_to_a_budget(tiny_config: Config, target: Any) -> None:
     """The default form asks for a share of the parameters; it counts from the network before the first event, whatever
     has left since, or two presses on the same button would cut twice."""
-    cut = Cut("obs", None, "lstsq", target, 0.4)
+    cut = form_values("obs", None, "lstsq", target, 0.4)
     trainer = steered(tiny_config(**DENSE), {3: [("prune", QUARTER)], 5: [("prune", cut)], 7: [("prune", cut)]})
     quarter, budget = state_of(trainer).history
     size = "macs_per_ray" if target == "target_macs" else "parameters"
-    initial = getattr(quarter, f"{size}_before")
-    assert 0.3 * initial < getattr(budget, f"{size}_after") <= 0.4 * initial
+    initial = quarter.before.costs[size]
+    assert 0.3 * initial < budget.after.costs[size] <= 0.4 * initial
     assert (budget.step, budget.options[target]) == (5, 0.4)
     assert message_of(trainer).error and "nothing is left to remove" in message_of(trainer).text
 
@@ -200,15 +205,15 @@ def test_prune_by_hand_to_a_budget(tiny_config: Config, target: Any) -> None:
     [
         (HALF, {"strategy": "coreset", "pruning_ratio": 0.5}),
         (
-            Cut("obs", None, "lstsq", "target_parameters", 0.4, 2.0),
+            form_values("obs", None, "lstsq", "target_parameters", 0.4, 2.0),
             {"strategy": "obs", "refit": "lstsq", "target_parameters": 0.4, "recovery_lr_factor": 2.0},
         ),
         (
-            Cut("importance", "activation", "lstsq", "target_macs", 0.4),
+            form_values("importance", "activation", "lstsq", "target_macs", 0.4),
             {"strategy": "importance", "score": "activation", "refit": "lstsq", "target_macs": 0.4},
         ),
         (
-            Cut("uniform", None, "none", "pruning_ratio", 0.3, 3.0),
+            form_values("uniform", None, "none", "pruning_ratio", 0.3, 3.0),
             {
                 "strategy": "uniform",
                 "pruning_ratio": 0.3,
@@ -228,7 +233,7 @@ def test_by_hand_is_as_planned(tiny_config: Config, cut: Cut, options: dict[str,
     by_hand = steered(config, {4: [("prune", cut)]})
     assert same_bits(saved_bits(planned), saved_bits(by_hand))
     (one,), (other,) = state_of(planned).history, state_of(by_hand).history
-    assert one.sizes_after == other.sizes_after and one.metrics_after == other.metrics_after
+    assert one.after.parts == other.after.parts and one.metrics_after == other.metrics_after
     assert one.scheduled is not None and other.scheduled is None
 
 
@@ -263,18 +268,18 @@ def test_planned_event_is_skipped_when_the_hand_went_further(
 
 
 WRONG: dict[str, tuple[Cut, str]] = {
-    "unknown strategy": (replace(HALF, strategy="typo"), "prune.strategy must be one of coreset, importance"),
-    "strategy edge": (replace(HALF, strategy="edge"), "prune.strategy edge removes no neurons"),
-    "strategy none": (replace(HALF, strategy="none"), "prune.strategy none removes no neurons"),
-    "unknown score": (replace(HALF, score="typo"), "typo"),
-    "score of a rule without": (replace(HALF, strategy="obs", score="w_in"), "takes no prune.score"),
-    "ratio 1": (replace(HALF, value=1.0), "prune.pruning_ratio must be in [0, 1), got 1.0"),
-    "ratio no number": (replace(HALF, value=math.nan), "prune.pruning_ratio must be in [0, 1), got nan"),
-    "budget too small": (replace(HALF, target="target_macs", value=1e-6), "the smallest widths already take"),
-    "factor 0": (replace(HALF, recovery_lr_factor=0.0), "recovery_lr_factor must be above 0, got 0.0"),
-    "factor no number": (replace(HALF, recovery_lr_factor=math.nan), "recovery_lr_factor must be above 0, got nan"),
-    "nothing to remove": (replace(HALF, value=0.0), "nothing is left to remove for this target"),
-    "budget that is met": (replace(HALF, target="target_parameters", value=1.0), "nothing is left to remove"),
+    "unknown strategy": ({**HALF, "strategy": "typo"}, "prune.strategy must be one of coreset, importance"),
+    "strategy edge": ({**HALF, "strategy": "edge"}, "prune.strategy edge removes no neurons"),
+    "strategy none": ({**HALF, "strategy": "none"}, "prune.strategy none removes no neurons"),
+    "unknown score": ({**HALF, "score": "typo"}, "typo"),
+    "score of a rule without": ({**HALF, "strategy": "obs", "score": "w_in"}, "takes no prune.score"),
+    "ratio 1": ({**HALF, "value": 1.0}, "prune.pruning_ratio must be in [0, 1), got 1.0"),
+    "ratio no number": ({**HALF, "value": math.nan}, "prune.pruning_ratio must be in [0, 1), got nan"),
+    "budget too small": ({**HALF, "target": "target_macs", "value": 1e-6}, "the smallest widths already take"),
+    "factor 0": ({**HALF, "lr_factor": 0.0}, "recovery_lr_factor must be above 0, got 0.0"),
+    "factor no number": ({**HALF, "lr_factor": math.nan}, "recovery_lr_factor must be above 0, got nan"),
+    "nothing to remove": ({**HALF, "value": 0.0}, "nothing is left to remove for this target"),
+    "budget that is met": ({**HALF, "target": "target_parameters", "value": 1.0}, "nothing is left to remove"),
 }
 
 
@@ -306,7 +311,7 @@ def test_wrong_request_changes_nothing(tiny_config: Config, wrong: str, capsys: 
 def test_refit_does_not_go_with_new_weights(tiny_config: Config, name: RequestName) -> None:
     """Options of the run that the form does not show can contradict it; that too is found before anything changes."""
     config = tiny_config(start_step=7, recovery="scratch")
-    trainer = steered(config, {4: [(name, replace(HALF, refit="merge"))]})
+    trainer = steered(config, {4: [(name, {**HALF, "refit": "merge"})]})
     assert message_of(trainer).error and "prune.recovery scratch replaces the weights" in message_of(trainer).text
     (event,) = state_of(trainer).history
     assert (event.step, event.options["refit"]) == (7, "none")
@@ -390,14 +395,14 @@ def test_undo_of_a_cut_by_hand_leaves_the_plan(tiny_config: Config) -> None:
     check(trainer)
     assert events(trainer) == [(7, tiny_widths(8, 4))]
     assert all(plans[step] == [(7, tiny_widths(8, 4))] for step in range(10))
-    assert state_of(trainer).history[0].sizes_before == tiny_widths(16, 8)
+    assert state_of(trainer).history[0].before.parts == tiny_widths(16, 8)
 
 
 def test_undo_of_a_cut_by_hand_leaves_an_event_that_waits(tiny_config: Config) -> None:
     """A planned event that a pause holds back was not undone: it is still to come when the plan goes on."""
     trainer = watched(tiny_config(start_step=3), {4: [("prune", QUARTER)], 5: [UNDO]})
     controller = trainer.pipeline.controller
-    before_each_step(trainer, lambda step: setattr(controller, "paused", 2 <= step < 7))
+    before_each_step(trainer, lambda step: setattr(controller.run, "paused", 2 <= step < 7))
     trainer.train()
     assert events(trainer) == [(7, tiny_widths(8, 4))]
 
@@ -430,7 +435,7 @@ def test_cut_and_undo_in_one_step_leave_no_trace(tiny_config: Config, kind: str)
     """Requests of one step happen in the order in which they were made. The rest of the run is that of one in which
     nobody touched anything: network, moments, schedule, random numbers."""
     dense = train(with_scheduler(tiny_config("dense", **DENSE), kind))
-    cut = Cut("obs", None, "lstsq", "target_parameters", 0.4, 2.0)
+    cut = form_values("obs", None, "lstsq", "target_parameters", 0.4, 2.0)
     touched = steered(with_scheduler(tiny_config("touched", **DENSE), kind), {4: [("prune", cut), UNDO]})
     assert "is undone" in message_of(touched).text
     assert same_bits(saved_bits(dense), saved_bits(touched))
@@ -441,7 +446,7 @@ def test_undo_before_a_cut_in_one_step(tiny_config: Config) -> None:
     """The other order: from the network before the first cut to a milder one."""
     trainer = steered(tiny_config(**DENSE), {2: [("prune", THREE_QUARTERS)], 5: [UNDO, ("prune", QUARTER)]})
     (event,) = state_of(trainer).history
-    assert (event.step, event.sizes_before, event.sizes_after) == (5, tiny_widths(16, 8), tiny_widths(12, 6))
+    assert (event.step, event.before.parts, event.after.parts) == (5, tiny_widths(16, 8), tiny_widths(12, 6))
 
 
 def test_last_request_of_a_name_counts(tiny_config: Config) -> None:
@@ -515,7 +520,7 @@ def test_eight_threads_at_once() -> None:
             for turn in range(50):
                 gate.wait(10)
                 for again in range(3):
-                    steering.request(names[tab % 2], replace(HALF, value=turn + tab / 10 + again / 100))
+                    steering.request(names[tab % 2], {**HALF, "value": turn + tab / 10 + again / 100})
                 steering.request("undo")
                 gate.wait(10)
         except Exception as error:
@@ -536,9 +541,9 @@ def test_eight_threads_at_once() -> None:
         thread.join(10)
     assert failures == [] and steering.waiting == ()
     assert [set(found) for found in rounds] == [{"prune", "retarget", "undo"}] * 50
-    assert [{int(found[name].value) for name in names} for found in rounds] == [{turn} for turn in range(50)]
+    assert [{int(found[name]["value"]) for name in names} for found in rounds] == [{turn} for turn in range(50)]
     # The last of a tab's three presses replaced the others.
-    assert {round(found[name].value * 100) % 10 for found in rounds for name in names} == {2}
+    assert {round(found[name]["value"] * 100) % 10 for found in rounds for name in names} == {2}
 
 
 def test_requests_while_steps_go_on() -> None:
@@ -550,7 +555,7 @@ def test_requests_while_steps_go_on() -> None:
     def press(tab: int) -> None:
         try:
             for turn in range(200):
-                steering.request("prune", replace(HALF, value=1000 * tab + turn))
+                steering.request("prune", {**HALF, "value": 1000 * tab + turn})
         except Exception as error:
             failures.append(error)
 
@@ -562,7 +567,7 @@ def test_requests_while_steps_go_on() -> None:
         steering.on_step(step)
         step += 1
     steering.on_step(step)
-    values = [int(cut.value) for _, cut in done]
+    values = [int(cut["value"]) for _, cut in done]
     assert failures == [] and len(set(values)) == len(values) > 0
     per_tab = [[value for value in values if value // 1000 == tab] for tab in range(8)]
     assert per_tab == [sorted(found) for found in per_tab]
@@ -586,7 +591,7 @@ def test_pause(
     """A person who looks at something wants no event under their hands. What was due meanwhile happens at the first
     step after the pause, several of them as one; nothing is forgotten and nothing moves forward."""
     trainer = watched(tiny_config(**options))
-    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller, "paused", 1 <= step < until))
+    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller.run, "paused", 1 <= step < until))
     trainer.train()
     check(trainer)
     assert events(trainer) == expected
@@ -596,7 +601,7 @@ def test_plan_does_not_move_forward_in_a_pause(tiny_config: Config) -> None:
     """With `auto_start` a slow training brings the event forward. The pause stops that clock as well; else the event
     would be long overdue, and jump at the person, when the pause ends."""
     trainer = watched(tiny_config(start_step=8, auto_start=1000.0))
-    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller, "paused", step < 4))
+    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller.run, "paused", step < 4))
     trainer.train()
     assert events(trainer) == [(5, tiny_widths(8, 4))]  # two steps are a look here: 4 and 5
 
@@ -606,7 +611,7 @@ def test_nothing_shrinks_in_a_pause(tiny_config: Config) -> None:
     until the pause ends the training is that of a run without a plan."""
     dense = train(tiny_config("dense", **DENSE))
     trainer = watched(tiny_config("paused", start_step=5, shrink_steps=3))
-    trainer.pipeline.controller.paused = True
+    trainer.pipeline.controller.run.paused = True
     trainer.train()
     assert same_bits(saved_bits(trainer), saved_bits(dense))
 
@@ -614,7 +619,7 @@ def test_nothing_shrinks_in_a_pause(tiny_config: Config) -> None:
 def test_hand_works_during_a_pause(tiny_config: Config) -> None:
     """The pause holds the plan back, not the person."""
     trainer = watched(tiny_config(start_step=3), {4: [("prune", QUARTER)]})
-    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller, "paused", step < 6))
+    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller.run, "paused", step < 6))
     trainer.train()
     assert events(trainer) == [(4, tiny_widths(12, 6)), (6, tiny_widths(8, 4))]
 
@@ -630,7 +635,7 @@ def test_undo_sends_the_teacher_away(tiny_config: Config, by_hand: bool) -> None
     requests: Requests = {3: [("prune", QUARTER)], 7: [("prune", HALF)]} if by_hand else {}
     requests[5] = [UNDO]
     trainer = watched(tiny_config(teacher=TEACHER, **options), requests)
-    lessons = trainer.pipeline.controller.lessons
+    lessons = trainer.pipeline.distillation
     teachers = in_each_step(trainer, lambda: lessons.teacher)
     used = in_each_step(trainer, lambda: lessons.at(trainer.step) is not None)
     trainer.train()
@@ -644,7 +649,7 @@ def test_undo_sends_the_teacher_away(tiny_config: Config, by_hand: bool) -> None
 def test_undo_to_a_pruned_network_keeps_its_teacher(tiny_config: Config) -> None:
     """After an undo of the second event the first one's recovery goes on, with its own age."""
     trainer = watched(tiny_config(teacher=TeacherConfig(steps=5), **TWICE), {6: [UNDO]})
-    lessons = trainer.pipeline.controller.lessons
+    lessons = trainer.pipeline.distillation
     ages = in_each_step(trainer, lambda: (lessons.at(trainer.step) or (None, None))[1])
     trainer.train()
     check(trainer)
@@ -656,7 +661,7 @@ def test_rate_of_a_cut_by_hand(tiny_config: Config, kind: str) -> None:
     """The factor on the form holds in the steps after its event, is gone with an undo, and never gets into the
     schedule: the rates without it, and what a checkpoint saves, are those of a run that nobody touched."""
     rates, trainers = {}, {}
-    touch: Requests = {3: [("prune", replace(HALF, recovery_lr_factor=3.0))], 6: [UNDO]}
+    touch: Requests = {3: [("prune", {**HALF, "lr_factor": 3.0})], 6: [UNDO]}
     for name in ("dense", "touched"):
         trainer = watched(with_scheduler(tiny_config(name, **DENSE), kind), touch if name == "touched" else {})
         rates[name] = in_each_step(trainer, lambda trainer=trainer: rate_of(trainer))
@@ -674,7 +679,7 @@ def test_rate_of_a_cut_by_hand(tiny_config: Config, kind: str) -> None:
 
 def test_newest_event_says_the_rate(tiny_config: Config) -> None:
     """A cut by hand brings its own factor, whole at once; a planned one the run's, by the share that is done."""
-    requests: Requests = {4: [("prune", replace(HALF, value=0.4, recovery_lr_factor=1.0))], 8: [UNDO]}
+    requests: Requests = {4: [("prune", {**HALF, "value": 0.4, "lr_factor": 1.0})], 8: [UNDO]}
     trainer = watched(tiny_config(**TWICE, recovery_lr_factor=4.0), requests)
     rates = in_each_step(trainer, lambda: rate_of(trainer))
     trainer.train()
@@ -684,7 +689,7 @@ def test_newest_event_says_the_rate(tiny_config: Config) -> None:
 
 def test_rate_of_a_cut_by_hand_is_resumed(tiny_config: Config) -> None:
     """The factor is in the history, so that a resumed run has it without anybody typing it."""
-    requests: Requests = {3: [("prune", replace(HALF, recovery_lr_factor=3.0))]}
+    requests: Requests = {3: [("prune", {**HALF, "lr_factor": 3.0})]}
     first = steered(tiny_config("first", **DENSE), requests)
     trainer = start(resume(tiny_config("second", preset=None), first, 9, 3))
     rates = in_each_step(trainer, lambda: rate_of(trainer))
@@ -706,7 +711,7 @@ def test_new_target_for_the_events_to_come(
 ) -> None:
     """Half-way through a plan somebody sees that there is room for more. The events to come go their shares of the new
     way, from the first network, at their own steps; what is done stays recorded as it was planned and done."""
-    trainer = steered(tiny_config(**THRICE), {at: [("retarget", replace(THREE_QUARTERS, strategy="uniform"))]})
+    trainer = steered(tiny_config(**THRICE), {at: [("retarget", {**THREE_QUARTERS, "strategy": "uniform"})]})
     assert events(trainer) == plan(trainer) == expected
     own = ["coreset" if step < at else "uniform" for step, _ in expected]
     assert [event.strategy for event in state_of(trainer).history] == own
@@ -726,7 +731,7 @@ def test_new_target_respects_rounding(tiny_config: Config) -> None:
 
 def test_from_widths_to_a_budget_and_back(tiny_config: Config) -> None:
     """The two kinds of targets take each other's place without a rest of the old one."""
-    budget = Cut("obs", None, "lstsq", "target_parameters", 0.3)
+    budget = form_values("obs", None, "lstsq", "target_parameters", 0.3)
     trainer = watched(tiny_config(**THRICE, **FEW), {1: [("retarget", budget)], 5: [("retarget", HALF)]})
     plans = in_each_step(trainer, lambda: plan(trainer))
     trainer.train()
@@ -735,7 +740,7 @@ def test_from_widths_to_a_budget_and_back(tiny_config: Config) -> None:
     assert plan(trainer) == [(2, {}), (4, {}), (6, tiny_widths(8, 4))]
     first, second = state_of(trainer).history[:2]
     initial = tiny_parameters(16, 8)
-    shares = [(initial - event.parameters_after) / initial for event in (first, second)]
+    shares = [(initial - event.after.costs["parameters"]) / initial for event in (first, second)]
     assert shares == pytest.approx([0.7 / 3, 1.4 / 3], abs=0.03)
     assert [event.options["target_parameters"] for event in state_of(trainer).history][:2] == [0.3, 0.3]
 
@@ -748,8 +753,8 @@ def saving(config: Any, every: int) -> Any:
 @pytest.mark.parametrize(
     ("options", "cut"),
     [
-        (TWICE, replace(THREE_QUARTERS, recovery_lr_factor=2.0)),
-        (TWICE, Cut("obs", None, "lstsq", "target_parameters", 0.3, 2.0)),
+        (TWICE, {**THREE_QUARTERS, "lr_factor": 2.0}),
+        (TWICE, form_values("obs", None, "lstsq", "target_parameters", 0.3, 2.0)),
         ({**TWICE, "preset": "best"}, HALF),
         ({**TWICE, "coarse": FieldTargetConfig(width=8), "fine": FieldTargetConfig(width=12)}, HALF),
         ({**TWICE, "group_widths": {"*.layers.1": 4}}, HALF),
@@ -775,11 +780,11 @@ def test_new_target_outlives_another_option(tiny_config: Config, preset: str) ->
     """On a resume one option is typed: the plan is made anew from all that was ever asked for, and what was asked for
     on the screen is part of that. Without it the preset would fill in its own rule and target again."""
     config = saving(tiny_config("first", **{**TWICE, "stop_step": 8, "preset": preset, **FEW}), 5)
-    cut = Cut("importance", "w_in", "none", "pruning_ratio", 0.75, 1.5)
+    cut = form_values("importance", "w_in", "none", "pruning_ratio", 0.75, 1.5)
     first = steered(config, {4: [("retarget", cut)]})
     trainer = start(resume(tiny_config("second", preset=None, stop_step=7), first, 5, 4))
     assert plan(trainer)[-1] == (7, tiny_widths(4, 2))
-    own = trainer.pipeline.controller.config
+    own = trainer.pipeline.controller.run.options
     assert (own.strategy, own.score, own.refit, own.recovery_lr_factor) == ("importance", "w_in", "none", 1.5)
     assert (own.target_parameters, own.target_macs) == (None, None)
 
@@ -789,15 +794,15 @@ def test_new_target_outlives_another_option(tiny_config: Config, preset: str) ->
     [
         (DENSE, HALF, "no event is planned any more"),
         ({"start_step": 2}, QUARTER, "no event is planned any more"),
-        ({"strategy": "edge", "start_step": 8}, HALF, "cannot go on with neurons"),
-        ({"start_step": 8}, replace(HALF, value=1.0), "must be in [0, 1)"),
-        ({"start_step": 8}, replace(HALF, target="target_macs", value=1e-6), "the smallest widths already take"),
+        ({"strategy": "edge", "start_step": 8}, HALF, "strategy edge masks single weights"),
+        ({"start_step": 8}, {**HALF, "value": 1.0}, "must be in [0, 1)"),
+        ({"start_step": 8}, {**HALF, "target": "target_macs", "value": 1e-6}, "the smallest widths already take"),
     ],
 )
 def test_plan_that_cannot_be_changed(tiny_config: Config, options: dict[str, Any], cut: Cut, why: str) -> None:
     """A change that is refused leaves plan and options as they were, also those that a resumed run reads."""
     trainer = watched(tiny_config(**options), {4: [("retarget", cut)]})
-    configs = in_each_step(trainer, lambda: trainer.pipeline.controller.config)
+    configs = in_each_step(trainer, lambda: trainer.pipeline.controller.run.options)
     states = in_each_step(trainer, lambda: deepcopy(state_of(trainer).to_dict()))
     trainer.train()
     check(trainer)
@@ -806,10 +811,20 @@ def test_plan_that_cannot_be_changed(tiny_config: Config, options: dict[str, Any
     assert len(events(trainer)) == ("start_step" in options)
 
 
+def test_edges_cannot_be_cut_by_hand(tiny_config: Config) -> None:
+    """Whoever asks past the panel gets its answer, and no network that is cut in two ways at once."""
+    trainer = steered(tiny_config(strategy="edge", start_step=8), {4: [("prune", HALF)]})
+    assert message_of(trainer) == Message(
+        "Step 4, prune: strategy edge masks single weights; the panel removes neurons", error=True
+    )
+    assert widths(trainer.pipeline.model) == tiny_widths(16, 8)
+    assert [event.step for event in state_of(trainer).history] == [8]
+
+
 def test_strategy_none_is_no_plan_for_neurons(tiny_config: Config) -> None:
     """`none` leaves no neurons out; as a plan it would fail at its event, hours after the person has gone to bed. It is
     refused when it is asked for."""
-    trainer = steered(tiny_config(start_step=8), {4: [("retarget", replace(HALF, strategy="none"))]})
+    trainer = steered(tiny_config(start_step=8), {4: [("retarget", {**HALF, "strategy": "none"})]})
     assert message_of(trainer).error
     assert events(trainer) == [(8, tiny_widths(8, 4))]
 
@@ -817,65 +832,73 @@ def test_strategy_none_is_no_plan_for_neurons(tiny_config: Config) -> None:
 HALF_SHARE = tiny_parameters(8, 4) / tiny_parameters(16, 8)
 
 
+def offered(form: NeuronForm, options: PruneConfig) -> Cut:
+    """What the form shows at first."""
+    return {field.name: field.value for field in form.fields(options)}
+
+
 @pytest.mark.parametrize(
     ("prune", "expected"),
     [
-        ({"preset": "best"}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({"preset": "fast"}, Cut("obs", None, "lstsq", "target_macs", 0.15, 2.0)),
-        ({"preset": "tiny"}, Cut("obs", None, "lstsq", "target_parameters", 0.1, 2.0)),
-        ({"preset": "paper"}, Cut("coreset", None, "none", "pruning_ratio", 0.5)),
-        ({"preset": "paper", "pruning_ratio": 0.3}, Cut("coreset", None, "none", "pruning_ratio", 0.3)),
+        ({"preset": "best"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({"preset": "fast"}, form_values("obs", None, "lstsq", "target_macs", 0.15, 2.0)),
+        ({"preset": "tiny"}, form_values("obs", None, "lstsq", "target_parameters", 0.1, 2.0)),
+        ({"preset": "paper"}, form_values("coreset", None, "none", "pruning_ratio", 0.5)),
+        ({"preset": "paper", "pruning_ratio": 0.3}, form_values("coreset", None, "none", "pruning_ratio", 0.3)),
         (
             {"preset": "paper", "strategy": "importance", "score": "w_in"},
-            replace(HALF, strategy="importance", score="w_in"),
+            {**HALF, "strategy": "importance", "score": "w_in"},
         ),
-        ({"strategy": "none"}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({"strategy": "edge"}, Cut("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({"width": 8, "min_width": 2}, Cut("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
+        ({"strategy": "none"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({"strategy": "edge"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({"width": 8, "min_width": 2}, form_values("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
         (
             {"fine": FieldTargetConfig(width=8), "coarse": FieldTargetConfig(pruning_ratio=0.0), "min_width": 2},
-            Cut("obs", None, "lstsq", "target_parameters", (1 + HALF_SHARE) / 2),
+            form_values("obs", None, "lstsq", "target_parameters", (1 + HALF_SHARE) / 2),
         ),
-        ({"target_mb": 4e-6 * tiny_parameters(8, 4)}, Cut("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
+        (
+            {"target_mb": 4e-6 * tiny_parameters(8, 4)},
+            form_values("obs", None, "lstsq", "target_parameters", HALF_SHARE),
+        ),
     ],
 )
 def test_form_starts_with_the_options_of_the_run(prune: dict[str, Any], expected: Cut) -> None:
     """The form is filled in with what the run would do, so that pressing the button without a change does that; where
     the run prunes no neurons, with what the README recommends."""
-    config = PruneConfig(**prune).filled()
-    cut = Cut.of(config, tiny_model())
-    assert replace(cut, value=expected.value) == expected and cut.value == pytest.approx(expected.value)
-    assert Cut.of(cut.options(config), tiny_model()) == cut
+    options, form = PruneConfig(**prune).filled(), NeuronForm(tiny_model())
+    cut = offered(form, options)
+    assert cut == {**expected, "score": expected["score"] or OWN_SCORE, "value": pytest.approx(expected["value"])}
+    assert offered(form, form.options(cut, options)) == cut
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_form_of_a_preset_is_that_preset(preset: Any) -> None:
     """What the form asks for without a change differs from the run in nothing but steps and schedule."""
-    config = PruneConfig(preset=preset).filled()
-    options = Cut.of(config, tiny_model()).options(config)
+    config, form = PruneConfig(preset=preset).filled(), NeuronForm(tiny_model())
+    options = form.options(offered(form, config), config)
     assert replace(options, pruning_ratio=config.pruning_ratio) == config
 
 
 def test_cut_takes_the_place_of_all_other_targets() -> None:
     """A rest of the run's own target beside that of the form would contradict it, or win."""
     base = PruneConfig(preset="paper", width=64, head_width=32, coarse=FieldTargetConfig(width=16), round_to=8).filled()
-    options = replace(HALF, target="target_macs", value=0.2).options(base)
+    options = NeuronForm(tiny_model()).options({**HALF, "target": "target_macs", "value": 0.2}, base)
     assert (options.target_macs, options.width, options.head_width, options.pruning_ratio) == (0.2, None, None, None)
-    assert not options.coarse.given and options.round_to == 8 and base.width == 64
+    assert options.coarse.given() == {} and options.round_to == 8 and base.width == 64
 
 
 class Refusing:
-    """Fails from the n-th call on, like a GPU that runs out of memory."""
+    """Fails at some of its calls, like a GPU that runs out of memory."""
 
     description = "nothing"
 
-    def __init__(self, inner: Any, good_calls: int) -> None:
-        self.inner, self.good_calls = inner, good_calls
+    def __init__(self, inner: Any, *bad_calls: int) -> None:
+        self.inner, self.bad_calls, self.calls = inner, bad_calls, 0
 
     def __call__(self, *args: Any) -> Any:
-        self.good_calls -= 1
-        if self.good_calls < 0:
+        self.calls += 1
+        if self.calls in self.bad_calls:
             raise RuntimeError("out of [memory]")
         return self.inner(*args)
 
@@ -887,9 +910,11 @@ def test_any_error_ends_the_request_and_not_the_run(
     """Out of memory is no ValueError. The request is lost, with a traceback on the console for the report of it, and
     the night's training is not: the network is as before."""
     dense = train(tiny_config("dense", **DENSE))
-    trainer = watched(tiny_config(**DENSE), {4: [("prune", Cut("obs", None, "lstsq", "target_parameters", 0.4))]})
+    cut = form_values("obs", None, "lstsq", "target_parameters", 0.4)
+    trainer = watched(tiny_config(**DENSE), {4: [("prune", cut)]})
     controller = trainer.pipeline.controller
-    setattr(controller, what, Refusing(getattr(controller, what), 0))
+    owner = controller if what == "measure" else controller.run.subject
+    setattr(owner, what, Refusing(getattr(owner, what), 1))
     trainer.train()
     check(trainer)
     assert message_of(trainer) == Message("Step 4, prune: out of [memory]", error=True)
@@ -899,17 +924,97 @@ def test_any_error_ends_the_request_and_not_the_run(
     assert same_bits(saved_bits(trainer), saved_bits(dense))
 
 
-def test_error_after_the_cut_leaves_a_run_that_fits_its_history(tiny_config: Config) -> None:
-    """The second measurement comes when the network is pruned already. Then the event did happen: it is recorded, the
-    optimizer fits, and it can be undone."""
+def test_cut_that_cannot_be_measured_is_a_cut(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second measurement comes when the network is pruned already. Told as a failure the person would ask again,
+    and prune twice. The event did happen: it is recorded without the numbers that are missing, the optimizer fits, the
+    training goes on, and it can be undone."""
     trainer = watched(tiny_config(**DENSE), {4: [("prune", HALF)], 7: [UNDO]})
     controller = trainer.pipeline.controller
-    controller.measure = Refusing(controller.measure, 1)
-    seen = in_each_step(trainer, lambda: (widths(trainer.pipeline.model), len(state_of(trainer).history)))
+    controller.measure = Refusing(controller.measure, 2)
+    seen = in_each_step(
+        trainer, lambda: (widths(trainer.pipeline.model), list(state_of(trainer).history), message_of(trainer))
+    )
     trainer.train()
     check(trainer)
-    assert seen[5] == (tiny_widths(8, 4), 1)
-    assert seen[8] == (tiny_widths(16, 8), 0) and not message_of(trainer).error
+    cut, (event,), message = seen[5]
+    assert cut == tiny_widths(8, 4)
+    assert (event.step, event.error, event.after.parts) == (4, "", tiny_widths(8, 4)) and event.seconds > 0
+    assert event.metrics_before["psnr"] > 0 and event.metrics_after == {}
+    before, after = tiny_parameters(16, 8), tiny_parameters(8, 4)
+    assert not message.error and message.text.startswith(f"Step 4: {before:,} → {after:,} parameters, PSNR ")
+    assert "dB" not in message.text and " → not measured, " in message.text
+    text = printed(capsys)
+    assert "Pruning at step 4 is done, but its quality could not be measured: out of [memory]" in text
+    assert "Traceback (most recent call last)" in text and "failed" not in text
+    assert trainer.step == 9 and seen[8][:2] == (tiny_widths(16, 8), []) and not message_of(trainer).error
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_planned_event_that_cannot_be_measured_does_not_end_the_run(
+    tiny_config: Config, on_error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`on_error` is about events that did not happen. This one did, a night's training hangs on it, and the next event
+    comes as planned and is measured as ever."""
+    trainer = start(tiny_config(**TWICE, on_error=on_error))
+    controller = trainer.pipeline.controller
+    controller.measure = Refusing(controller.measure, 2)
+    trainer.train()
+    check(trainer)
+    assert trainer.step == 9 and events(trainer) == [(3, tiny_widths(12, 6)), (6, tiny_widths(8, 4))]
+    first, second = state_of(trainer).history
+    assert (first.error, set(first.metrics_before), first.metrics_after) == ("", {"psnr"}, {})
+    assert (second.error, set(second.metrics_before), set(second.metrics_after)) == ("", {"psnr"}, {"psnr"})
+    text = printed(capsys)
+    assert "Pruning at step 3 is done, but its quality could not be measured: out of [memory]" in text
+    assert f"PSNR {first.metrics_before['psnr']:.2f} → not measured, " in text
+    saved = checkpoint(trainer, 9)["pipeline"]["_model._extra_state"]["history"]
+    assert [set(event["metrics_after"]) for event in saved] == [set(), {"psnr"}]
+
+
+class Deaf(Listener):
+    """Fails at one of its hooks."""
+
+    def __init__(self, hook: str) -> None:
+        def fail(event: PruneEvent) -> None:
+            raise RuntimeError("not [now]")
+
+        setattr(self, hook, fail)
+
+
+class Hearing(Listener):
+    """Notes the hooks after a cut."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int]] = []
+
+    def after_cut(self, event: PruneEvent) -> None:
+        self.heard.append(("after_cut", event.step))
+
+    def measured(self, event: PruneEvent) -> None:
+        self.heard.append(("measured", event.step))
+
+    def after_undo(self, event: PruneEvent) -> None:
+        self.heard.append(("after_undo", event.step))
+
+
+@pytest.mark.parametrize("hook", ["after_cut", "measured", "after_undo"])
+def test_listener_that_fails_after_the_fact_is_told(
+    tiny_config: Config, hook: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What hangs on an event cannot unmake it. One that fails must neither end the training nor keep the event from
+    those behind it, the learning rates say, and the person has to know that it failed."""
+    trainer = watched(tiny_config(start_step=3), {6: [UNDO]})
+    controller, hearing = trainer.pipeline.controller, Hearing()
+    controller.listeners = [Deaf(hook), *controller.listeners, hearing]
+    seen = in_each_step(trainer, lambda: widths(trainer.pipeline.model))
+    trainer.train()
+    check(trainer)
+    assert hearing.heard == [("after_cut", 3), ("measured", 3), ("after_undo", 3)]
+    assert trainer.step == 9 and seen[4] == tiny_widths(8, 4) and seen[7] == tiny_widths(16, 8)
+    assert not message_of(trainer).error and events(trainer) == []
+    text = printed(capsys)
+    assert f"Step 3, Deaf.{hook} failed: not [now]" in text and "Traceback (most recent call last)" in text
+    assert "Pruning at step 3 (coreset, continue)" in text  # the display heard of it too
 
 
 def test_no_memory_to_keep_the_network(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -919,7 +1024,7 @@ def test_no_memory_to_keep_the_network(tiny_config: Config, monkeypatch: pytest.
     def refuse(*args: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(controller_module, "KeptNetwork", refuse)
+    monkeypatch.setattr(controller_module, "NetworkSnapshot", refuse)
     trainer = steered(tiny_config(teacher=TEACHER, **DENSE), {4: [("prune", HALF)]})
     assert message_of(trainer).error and events(trainer) == []
 
@@ -927,7 +1032,7 @@ def test_no_memory_to_keep_the_network(tiny_config: Config, monkeypatch: pytest.
 def test_course_of_the_training(tiny_config: Config) -> None:
     """The plot has a point for every step, before an event, after it and while the plan waits."""
     trainer = watched(tiny_config(start_step=3, auto_start=0.0001), {5: [UNDO]})
-    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller, "paused", step == 7))
+    before_each_step(trainer, lambda step: setattr(trainer.pipeline.controller.run, "paused", step == 7))
     trainer.train()
     points = trainer.pipeline.controller.curve.points()
     assert [step for step, _ in points] == list(range(10))
@@ -964,10 +1069,10 @@ def test_failure_after_the_cut_leaves_a_record(tiny_config: Config, monkeypatch:
     been carried out already."""
     trainer = watched(tiny_config(start_step=8), {3: [("prune", HALF)], 5: [UNDO]})
 
-    def fail() -> None:
+    def fail(rates: Rates, event: PruneEvent) -> None:
         raise RuntimeError("scheduler")
 
-    monkeypatch.setattr(trainer.pipeline.controller.rates, "after_event", fail)
+    monkeypatch.setattr(Rates, "after_cut", fail)
     seen: list[tuple[int, bool]] = []
     before_each_step(
         trainer,

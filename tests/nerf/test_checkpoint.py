@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -31,9 +32,9 @@ def pruned_state() -> dict[str, Any]:
     """Checkpoint of a tiny model of uneven widths that went through an event."""
     torch.manual_seed(1)
     model = shrink(tiny_model(), CUT)
-    scheduled = ScheduledEvent(3, 1.0, dict(CUT))
+    scheduled = ScheduledEvent(3, Fraction(1), dict(CUT))
     model.prune_state.initial_sizes = tiny_widths(16, 8)
-    model.prune_state.plan = [scheduled, ScheduledEvent(7, 1.0, tiny_widths(3, 2))]
+    model.prune_state.plan = [scheduled, ScheduledEvent(7, Fraction(1), tiny_widths(3, 2), 1)]
     model.prune_state.history = [PruneEvent(3, scheduled, "coreset", "continue", metrics_after={"psnr": 20.0})]
     return copied_state(model)
 
@@ -166,21 +167,25 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
         put("field_fine.field_heads.0.net.weight", torch.zeros(4, 5)),
         ["field_fine.field_heads.0.net.weight has shape (4, 5), expected (3, 5)"],
     ),
-    "newer pruning state": (edit(format_version=99), ["format version 99", "reads up to 1"]),
-    "no pruning state": (put("_extra_state", {}), ["format version None", "reads up to 1"]),
+    "newer pruning state": (edit(format_version=99), ["format version 99", "reads up to 2"]),
+    "no pruning state": (put("_extra_state", {}), ["format version None", "reads up to 2"]),
     "damaged pruning state": (lambda state: state["_extra_state"].pop("history"), ["cannot be read", "history"]),
-    "damaged history": (edit(history=[{"scheduled": None, "stop": 3}]), ["cannot be read", "TypeError"]),
+    "damaged history": (
+        edit(history=[{"scheduled": None, "before": {}, "after": {}, "stop": 3}]),
+        ["cannot be read", "TypeError", "stop"],
+    ),
+    "history without sizes": (edit(history=[{"scheduled": None, "step": 3}]), ["cannot be read", "before"]),
     "groups of another network": (
         edit(initial_sizes={"field_fine.mlp_base.layers.0": 16}),
         ["names 1 groups of neurons, among them field_fine.mlp_base.layers.0", "expected the network's 14"],
     ),
     "mask of another shape": (
-        edit(edge_masks={WEIGHT: torch.ones(9, 16, dtype=torch.bool)}),
-        [f"edge mask of {WEIGHT} has shape (9, 16), expected (9, 9)"],
+        edit(masks={WEIGHT: torch.ones(9, 16, dtype=torch.bool)}),
+        [f"mask of {WEIGHT} has shape (9, 16), expected (9, 9)"],
     ),
     "mask of nothing": (
-        edit(edge_masks={"elsewhere": torch.ones(2, dtype=torch.bool)}),
-        ["edge mask of elsewhere has shape (2,), expected None"],
+        edit(masks={"elsewhere": torch.ones(2, dtype=torch.bool)}),
+        ["mask of elsewhere has shape (2,), expected None"],
     ),
     "snapshot of another shape": (
         edit(rewind_snapshot={BIAS: torch.zeros(16)}),

@@ -25,7 +25,7 @@ from support.tiny_run import (
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.nerf import choosing as choosing_module
+from nerfstudio_prune.nerf import subject as subject_module
 from nerfstudio_prune.nerf.config import FieldTargetConfig
 from nerfstudio_prune.neurons.pruner import NonFiniteWeightsError, Pruning
 
@@ -59,13 +59,13 @@ def check(trainer: Any) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events, with their edits of parameters."""
     found: list[Pruning] = []
-    inner = choosing_module.plan_pruning
+    inner = subject_module.plan_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(choosing_module, "plan_pruning", spy)
+    monkeypatch.setattr(subject_module, "plan_pruning", spy)
     return found
 
 
@@ -89,9 +89,16 @@ def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monke
     assert state.phase == "recovery" and state.pending == [] and state.initial_sizes == tiny_widths(16, 8)
     assert (event.step, event.strategy, event.recovery) == (5, "coreset", "continue")
     assert (event.options["score"], event.options["seed"], event.options["start_step"]) == ("w_in_w_out", 42, 5)
-    assert (event.sizes_before, event.sizes_after) == (tiny_widths(16, 8), tiny_widths(8, 4))
-    assert (event.parameters_before, event.parameters_after) == (tiny_parameters(16, 8), tiny_parameters(8, 4))
-    assert event.macs_per_ray_after < event.macs_per_ray_before and event.rays_per_sec_before > 0 and event.seconds > 0
+    assert (event.before.parts, event.after.parts) == (tiny_widths(16, 8), tiny_widths(8, 4))
+    assert (event.before.costs["parameters"], event.after.costs["parameters"]) == (
+        tiny_parameters(16, 8),
+        tiny_parameters(8, 4),
+    )
+    assert (
+        event.after.costs["macs_per_ray"] < event.before.costs["macs_per_ray"]
+        and event.rays_per_sec_before > 0
+        and event.seconds > 0
+    )
     assert 0 < event.metrics_before["psnr"] != event.metrics_after["psnr"] > 0 and event.error == ""
 
     written = {(name, step): value for name, value, step in scalars if name.startswith("Prune/")}
@@ -101,8 +108,8 @@ def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monke
         assert written["Prune/phase", step] == phase
         for name, width in tiny_widths(trunk, head).items():
             assert written[f"Prune/width/{name}", step] == width
-    assert written["Prune/macs_per_ray", 0] == event.macs_per_ray_before
-    assert written["Prune/macs_per_ray", 5] == event.macs_per_ray_after
+    assert written["Prune/macs_per_ray", 0] == event.before.costs["macs_per_ray"]
+    assert written["Prune/macs_per_ray", 5] == event.after.costs["macs_per_ray"]
     assert written["Prune/psnr_before", 5] == event.metrics_before["psnr"]
     assert written["Prune/psnr_after", 5] == event.metrics_after["psnr"]
 
@@ -149,7 +156,7 @@ def test_iterative_twice_keeps_learning(tiny_config: Config) -> None:
         (tiny_widths(12, 6), "pruning"),
         (tiny_widths(8, 4), "recovery"),
     ]
-    assert [(event.step, event.sizes_after) for event in state_of(trainer).history] == [
+    assert [(event.step, event.after.parts) for event in state_of(trainer).history] == [
         (3, tiny_widths(12, 6)),
         (6, tiny_widths(8, 4)),
     ]
@@ -400,7 +407,7 @@ def test_events_that_remove_nothing_are_skipped(tiny_config: Config, capsys: pyt
     """With coarse rounding a schedule has events without effect; a recorded event would pretend a cut, silence would
     look like a cut that failed."""
     trainer = train(tiny_config(**{**TWICE, "num_events": 4, "width": 14, "round_to": 8}))
-    assert [(event.step, event.sizes_after) for event in state_of(trainer).history] == [(6, tiny_widths(14, 8))]
+    assert [(event.step, event.after.parts) for event in state_of(trainer).history] == [(6, tiny_widths(14, 8))]
     text = capsys.readouterr().out
     assert text.count("(coreset, continue)") == 1
     assert [step for step in range(10) if f"Pruning at step {step} skipped" in text] == [3, 4, 5]
@@ -427,8 +434,8 @@ def test_edges_stay_cut(tiny_config: Config, options: dict[str, Any], living: di
 
     def look(step: int) -> None:
         if step == last + 1:
-            masks.update({name: mask.clone() for name, mask in state_of(trainer).edge_masks.items()})
-            alive.append(state_of(trainer).history[-1].parameters_after)
+            masks.update({name: mask.clone() for name, mask in state_of(trainer).masks.items()})
+            alive.append(state_of(trainer).history[-1].after.costs["parameters"])
         for name, mask in masks.items():
             assert bool((_named(trainer)[name][~mask] == 0).all()), (step, name)
 
@@ -440,7 +447,7 @@ def test_edges_stay_cut(tiny_config: Config, options: dict[str, Any], living: di
     for name, mask in masks.items():
         weight = saved[f"_model.{name}"]
         assert torch.equal(weight != 0, mask) and 0 < int(mask.sum()) < mask.numel()
-        assert torch.equal(saved["_model._extra_state"]["edge_masks"][name], mask)
+        assert torch.equal(saved["_model._extra_state"]["masks"][name], mask)
     for name, count in living.items():
         assert {int(masks[f"field_{f}.{name}.weight"].sum()) for f in ("coarse", "fine")} == {count}
     cut = sum(int((~mask).sum()) for mask in masks.values())

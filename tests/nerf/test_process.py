@@ -63,7 +63,7 @@ def test_killed_run_is_resumed_and_evaluated(
             process.wait(timeout=60)
     assert process.returncode == -signal.SIGKILL
     before: dict[str, Any] = torch.load(checkpoints / "step-000000008.ckpt")["pipeline"]["_model._extra_state"]
-    happened = [(event["step"], event["sizes_after"]) for event in before["history"]]
+    happened = [(event["step"], event["after"]["parts"]) for event in before["history"]]
     assert happened == [(2, tiny_widths(14, 7)), (6, tiny_widths(11, 6))]
 
     for path in checkpoints.iterdir():  # what a killed process was just writing may be cut off

@@ -35,7 +35,7 @@ def live_moments(trainer: Any) -> list[dict[str, Any]]:
 
 
 def events(trainer: Any) -> list[tuple[int, dict[str, int]]]:
-    return [(event.step, event.sizes_after) for event in trainer.pipeline.model.prune_state.history]
+    return [(event.step, event.after.parts) for event in trainer.pipeline.model.prune_state.history]
 
 
 ITERATIVE = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 8}
@@ -74,7 +74,7 @@ def test_resumed_run_is_the_uninterrupted_run(tiny_config: Config, options: dict
     assert same_bits(_tensors(a["pipeline"]), _tensors(b["pipeline"]))
     assert same_bits(live_moments(whole), live_moments(trainer))
     assert events(whole) == events(trainer)
-    masks_a, masks_b = (t["pipeline"]["_model._extra_state"]["edge_masks"] for t in (a, b))
+    masks_a, masks_b = (t["pipeline"]["_model._extra_state"]["masks"] for t in (a, b))
     assert same_bits(masks_a, masks_b) and bool(masks_a) == (options.get("strategy") == "edge")
     lr_a, lr_b = (t.optimizers.optimizers["fields"].param_groups[0]["lr"] for t in (whole, trainer))
     assert lr_a == lr_b
@@ -176,10 +176,10 @@ def test_cut_edges_stay_cut_under_a_milder_target(tiny_config: Config, capsys: p
     """Masked weights are zero, so that a milder target given on a resume cannot bring them back; claiming more living
     edges than there are would be wrong in every table."""
     first = train(tiny_config("first", strategy="edge", edge_keep_fraction=0.25, start_step=3))
-    masks = first.pipeline.model.prune_state.edge_masks
+    masks = first.pipeline.model.prune_state.masks
     config = tiny_config("second", strategy="edge", edge_keep_fraction=0.5, start_step=12)
     trainer = train(resume(config, first, 9, 6))
-    assert same_bits(trainer.pipeline.model.prune_state.edge_masks, masks)
+    assert same_bits(trainer.pipeline.model.prune_state.masks, masks)
     assert [step for step, _ in events(trainer)] == [3]
     assert "Pruning at step 12 skipped: nothing is left to remove" in " ".join(capsys.readouterr().out.split())
 
@@ -194,7 +194,7 @@ def test_branches_of_a_dense_checkpoint(tiny_config: Config) -> None:
         assert same_bits(_tensors(trainer.pipeline.state_dict()), _tensors(saved["pipeline"]))
         trainer.train()
         (event,) = trainer.pipeline.model.prune_state.history
-        assert (event.step, event.strategy, event.sizes_after) == (8, strategy, tiny_widths(8, 4))
+        assert (event.step, event.strategy, event.after.parts) == (8, strategy, tiny_widths(8, 4))
 
 
 def test_bad_option_on_resume_is_refused_before_training(tiny_config: Config) -> None:

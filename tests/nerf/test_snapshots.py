@@ -3,23 +3,34 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig, Optimizers, RAdamOptimizerConfig
-from support.tiny_run import before_each_step, copied_state, rays, same_bits, start, tiny_model, tiny_widths, widths
+from support.fakes import uncalibrated
+from support.tiny_run import (
+    before_each_step,
+    copied_state,
+    form_values,
+    rays,
+    same_bits,
+    start,
+    tiny_model,
+    tiny_widths,
+    widths,
+)
 
 from nerfstudio_prune.core.curve import TrainingCurve
-from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine.snapshots import KeptNetwork
-from nerfstudio_prune.nerf.choosing import plan_event, whole_cut, widths_at
-from nerfstudio_prune.nerf.config import FilledPruneConfig
-from nerfstudio_prune.nerf.cut import Cut
-from nerfstudio_prune.nerf.model import FIELDS, PruneModel
-from nerfstudio_prune.neurons.pruner import named_parameters
-from nerfstudio_prune.neurons.recovery import snapshot
+from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.snapshots import NetworkSnapshot, copied
+from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.layouts import fields_of
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.subject import subject_of
 
 Config = Callable[..., Any]
 
@@ -75,19 +86,27 @@ class Run:
             torch.stack(losses).sum().backward()
             self.optimizers.optimizer_step_all()
 
+    def subject(self, strategy: str = "coreset") -> Subject[Any]:
+        """What is pruned."""
+        return subject_of(strategy, self.model, uncalibrated)
+
     def cut(self, step: int = 3, **options: Any) -> None:
         """An event, as the controller carries it out."""
-        model, state = self.model, self.model.prune_state
-        config = FilledPruneConfig(preset="paper", min_width=2, **options)
-        aim = whole_cut(config, model, step)
-        pruning = plan_event(config, model, self.optimizers, aim, widths_at(config, model, aim, None), None, 5)
-        pruning.apply()
-        model.sync_widths()
-        state.edge_masks, state.rewind_snapshot = pruning.masks, pruning.snapshot
-        state.history.append(PruneEvent(step, None, config.strategy, config.recovery))
+        recipe = PruneConfig(preset="paper", min_width=2, **options).resolve()
+        subject, state = self.subject(recipe.strategy), self.model.prune_state
+        event = ScheduledEvent(step, Fraction(1), subject.targets(recipe))
+        subject.prepare(recipe, event, None, self.optimizers, 5).apply()
+        state.history = [*state.history, PruneEvent(step, None, recipe.strategy, recipe.recovery)]
 
-    def kept(self) -> KeptNetwork:
-        return KeptNetwork(self.model, self.optimizers)
+    def remember(self) -> None:
+        """Keeps the weights for a rewind."""
+        self.model.prune_state.rewind_snapshot = copied(self.subject().parameters())
+
+    def kept(self) -> NetworkSnapshot:
+        return NetworkSnapshot(self.subject(), self.optimizers)
+
+    def restore(self, kept: NetworkSnapshot) -> None:
+        kept.restore(self.subject(), self.optimizers)
 
     def bits(self) -> Any:
         """Weights, masks, snapshot, history, and all that the optimizer knows, out of the reach of later changes."""
@@ -97,8 +116,7 @@ class Run:
     def notes(self) -> list[int]:
         """What layers and fields note of their widths."""
         found = []
-        for name in FIELDS:
-            nerf_field = getattr(self.model, name)
+        for nerf_field in self.model.fields().values():
             for layer in nerf_field.modules():
                 found += [layer.in_features, layer.out_features] if isinstance(layer, torch.nn.Linear) else []
             base, head = nerf_field.mlp_base, nerf_field.mlp_head
@@ -131,14 +149,14 @@ def test_everything_comes_back(optimizer: str, cut: str) -> None:
     run.learn(1, 2)
     twin.learn(1, 2)
     for one in (run, twin):
-        one.model.prune_state.rewind_snapshot = snapshot(named_parameters(one.model.neuron_groups()))
+        one.remember()
         one.learn(3)
     before, notes, kept = run.bits(), run.notes(), run.kept()
     run.cut(**CUTS[cut])
     run.learn(4, 5)
     run.cut(step=5, strategy="uniform", pruning_ratio=0.75)
     assert not same_bits(run.bits(), before)
-    kept.restore(run.model, run.optimizers)
+    run.restore(kept)
     assert same_bits(run.bits(), before)
     assert run.notes() == notes and widths(run.model) == tiny_widths(16, 8)
     run.check()
@@ -153,7 +171,7 @@ def test_cut_network_comes_back() -> None:
     and have a history and moments that were cut along."""
     run = new_run()
     run.learn(1)
-    run.model.prune_state.rewind_snapshot = snapshot(named_parameters(run.model.neuron_groups()))
+    run.remember()
     run.cut(**CUTS["edge"])
     run.cut(strategy="coreset", pruning_ratio=0.25)
     run.learn(2, 3)
@@ -161,7 +179,7 @@ def test_cut_network_comes_back() -> None:
     run.cut(strategy="coreset", pruning_ratio=0.75)
     run.learn(4)
     assert widths(run.model) == tiny_widths(4, 2)
-    kept.restore(run.model, run.optimizers)
+    run.restore(kept)
     assert same_bits(run.bits(), before) and widths(run.model) == tiny_widths(12, 6)
     assert [event.strategy for event in run.model.prune_state.history] == ["edge", "coreset"]
     run.check()
@@ -174,7 +192,7 @@ def test_network_without_moments_comes_back() -> None:
     before, kept = run.bits(), run.kept()
     run.cut(**CUTS["coreset"])
     run.learn(1)
-    kept.restore(run.model, run.optimizers)
+    run.restore(kept)
     assert same_bits(run.bits(), before)
     assert len(run.optimizers.optimizers["fields"].state) == 0
 
@@ -186,7 +204,7 @@ def test_frozen_parameters_stay_frozen() -> None:
     run.learn(1)
     kept = run.kept()
     run.cut(**CUTS["coreset"])
-    kept.restore(run.model, run.optimizers)
+    run.restore(kept)
     frozen = [name for name, p in run.model.named_parameters() if not p.requires_grad]
     assert frozen == [f"field_fine.mlp_base.layers.{i}.{kind}" for i in range(5) for kind in ("weight", "bias")]
 
@@ -196,14 +214,14 @@ def test_kept_network_is_a_copy_of_its_own() -> None:
     run = new_run()
     run.learn(1)
     kept = run.kept()
-    before = {name: copied_state(field) for name, field in kept.fields.items()}
+    before = {name: copied_state(field) for name, field in fields_of(kept.subject.model).items()}
     run.learn(2)
-    kept.restore(run.model, run.optimizers)
-    own = {p.data_ptr() for field in kept.fields.values() for p in field.parameters()}
+    run.restore(kept)
+    own = {p.data_ptr() for field in fields_of(kept.subject.model).values() for p in field.parameters()}
     assert own.isdisjoint(p.data_ptr() for p in run.model.parameters())
     run.learn(3)
-    assert same_bits({name: copied_state(field) for name, field in kept.fields.items()}, before)
-    assert {p.device.type for field in kept.fields.values() for p in field.parameters()} == {"cpu"}
+    assert same_bits({name: copied_state(field) for name, field in fields_of(kept.subject.model).items()}, before)
+    assert {p.device.type for field in fields_of(kept.subject.model).values() for p in field.parameters()} == {"cpu"}
 
 
 @pytest.mark.parametrize("listed", ["group of the optimizer", "optimizer"])
@@ -223,7 +241,7 @@ def test_restored_all_or_nothing(listed: str) -> None:
     model, knows = copied_state(run.model), {id(p) for p in optimizer.state}
     tensors = [id(p) for p in run.model.parameters()]
     with pytest.raises(ValueError, match="is in none of the optimizers"):
-        kept.restore(run.model, run.optimizers)
+        run.restore(kept)
     assert same_bits(copied_state(run.model), model)
     assert [id(p) for p in run.model.parameters()] == tensors and {id(p) for p in optimizer.state} == knows
 
@@ -244,12 +262,12 @@ def test_view_shows_what_was(cut: str) -> None:
     before, kept = rendered(run.model), run.kept()
     run.cut(**CUTS[cut])
     run.learn(4)
-    view = kept.view(run.model)
+    view = kept.view(run.model.device)
     present = rendered(run.model)
     assert same_bits(rendered(view), before) and not same_bits(present, before)
     run.learn(5, 6)
     run.model.eval()
-    assert kept.view(run.model) is view
+    assert kept.view(run.model.device) is view
     assert same_bits(rendered(view), before)
 
 
@@ -262,10 +280,10 @@ def test_looking_changes_no_step() -> None:
         kept = one.kept()
         one.cut(**CUTS["coreset"])
         if one is run:
-            rendered(kept.view(one.model))
+            rendered(kept.view(one.model.device))
         one.learn(2)
         if one is run:
-            rendered(kept.view(one.model))
+            rendered(kept.view(one.model.device))
         one.learn(3)
     assert same_bits(run.bits(), twin.bits())
 
@@ -275,19 +293,19 @@ def test_other_fields_leave_the_model_alone() -> None:
     modes nor its own may change, whatever the other one is switched to, and neither may know the other's weights."""
     run = new_run()
     model = run.model.train()
-    fields = {name: getattr(model, name) for name in FIELDS}
+    fields = model.fields()
     other = model.with_fields({name: deepcopy(field).train() for name, field in fields.items()})
-    modes = {name: {m.training for m in getattr(model, name).modules()} for name in FIELDS}
-    assert modes == {name: {True} for name in FIELDS} and model.training
+    modes = {name: {m.training for m in field.modules()} for name, field in model.fields().items()}
+    assert modes == {"field_coarse": {True}, "field_fine": {True}} and model.training
     assert not other.training
-    assert {m.training for name in FIELDS for m in getattr(other, name).modules()} == {False}
+    assert {m.training for field in other.fields().values() for m in field.modules()} == {False}
     other.field_fine.train()
     other.field_fine = deepcopy(other.field_fine)
-    assert {name: getattr(model, name) for name in FIELDS} == fields
+    assert model.fields() == fields
     model.train()
     assert not other.field_coarse.training and not other.training
-    own = {id(p) for name in FIELDS for p in getattr(model, name).parameters()}
-    assert own.isdisjoint(id(p) for name in FIELDS for p in getattr(other, name).parameters())
+    own = {id(p) for field in model.fields().values() for p in field.parameters()}
+    assert own.isdisjoint(id(p) for field in other.fields().values() for p in field.parameters())
     assert {id(p) for p in model.parameters()} >= own and isinstance(other, PruneModel)
 
 
@@ -301,9 +319,9 @@ def test_kept_network_trains_and_saves_nowhere(tiny_config: Config) -> None:
         controller, steering = trainer.pipeline.controller, trainer.pipeline.steering
         if name == "watched":
             controller._watched, controller.curve = True, TrainingCurve()
-        cut = Cut("coreset", None, "none", "pruning_ratio", 0.5)
+        cut = form_values("coreset", None, "none", "pruning_ratio", 0.5)
 
-        def ask(step: int, steering: Any = steering, cut: Cut = cut) -> None:
+        def ask(step: int, steering: Any = steering, cut: dict[str, Any] = cut) -> None:
             if step == 4:
                 steering.request("prune", cut)
 
@@ -318,11 +336,11 @@ def test_kept_network_trains_and_saves_nowhere(tiny_config: Config) -> None:
         kept = controller.kept
         assert (kept is not None) == (name == "watched")
         if kept is not None:
-            hidden = {id(p) for field in kept.fields.values() for p in field.parameters()}
+            hidden = {id(p) for field in fields_of(kept.subject.model).values() for p in field.parameters()}
             optimizer = trainer.optimizers.optimizers["fields"]
             trained = [p for group in optimizer.param_groups for p in group["params"]]
             assert len(hidden) == 36 == len(trained) == len(optimizer.state)
             assert hidden.isdisjoint(id(p) for p in [*trained, *optimizer.state, *trainer.pipeline.parameters()])
-            assert all(p.grad is None for field in kept.fields.values() for p in field.parameters())
+            assert all(p.grad is None for field in fields_of(kept.subject.model).values() for p in field.parameters())
     assert found["watched"] == found["alone"]
     assert sizes["watched"] == pytest.approx(sizes["alone"], abs=500)

@@ -172,7 +172,7 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
     "damaged pruning state": (lambda state: state["_extra_state"].pop("history"), ["cannot be read", "history"]),
     "damaged history": (
         edit(history=[{"scheduled": None, "before": {}, "after": {}, "stop": 3}]),
-        ["cannot be read", "TypeError", "stop"],
+        ["cannot be read", "TypeError"],
     ),
     "history without sizes": (edit(history=[{"scheduled": None, "step": 3}]), ["cannot be read", "before"]),
     "groups of another network": (

@@ -90,15 +90,9 @@ def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monke
     assert (event.step, event.strategy, event.recovery) == (5, "coreset", "continue")
     assert (event.options["score"], event.options["seed"], event.options["start_step"]) == ("w_in_w_out", 42, 5)
     assert (event.before.parts, event.after.parts) == (tiny_widths(16, 8), tiny_widths(8, 4))
-    assert (event.before.costs["parameters"], event.after.costs["parameters"]) == (
-        tiny_parameters(16, 8),
-        tiny_parameters(8, 4),
-    )
-    assert (
-        event.after.costs["macs_per_ray"] < event.before.costs["macs_per_ray"]
-        and event.rays_per_sec_before > 0
-        and event.seconds > 0
-    )
+    before, after = event.before.costs, event.after.costs
+    assert (before["parameters"], after["parameters"]) == (tiny_parameters(16, 8), tiny_parameters(8, 4))
+    assert after["macs_per_ray"] < before["macs_per_ray"] and event.rays_per_sec_before > 0 and event.seconds > 0
     assert 0 < event.metrics_before["psnr"] != event.metrics_after["psnr"] > 0 and event.error == ""
 
     written = {(name, step): value for name, value, step in scalars if name.startswith("Prune/")}
@@ -108,8 +102,8 @@ def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monke
         assert written["Prune/phase", step] == phase
         for name, width in tiny_widths(trunk, head).items():
             assert written[f"Prune/width/{name}", step] == width
-    assert written["Prune/macs_per_ray", 0] == event.before.costs["macs_per_ray"]
-    assert written["Prune/macs_per_ray", 5] == event.after.costs["macs_per_ray"]
+    assert written["Prune/macs_per_ray", 0] == before["macs_per_ray"]
+    assert written["Prune/macs_per_ray", 5] == after["macs_per_ray"]
     assert written["Prune/psnr_before", 5] == event.metrics_before["psnr"]
     assert written["Prune/psnr_after", 5] == event.metrics_after["psnr"]
 

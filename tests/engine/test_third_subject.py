@@ -230,6 +230,7 @@ def test_state_for_the_panel() -> None:
         options=training.options,
         subject=training.subject,
         measure=training.measure,
+        subject_of=lambda options: training.subject,
     )
     session = Session(pipeline, Lock(), lambda: "training", lambda: 0)  # type: ignore[arg-type]
     status = session.status()

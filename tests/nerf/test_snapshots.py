@@ -125,7 +125,7 @@ class Run:
         return found
 
     def check(self) -> None:
-        """The invariant of docs/design.md."""
+        """The invariant of docs/design.md: optimizer, clipping list and model hold the same tensors."""
         optimizers = self.optimizers
         check_optimizers(optimizers.optimizers, optimizers.parameters, self.model.get_param_groups())
 

@@ -340,6 +340,26 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
         viewer.viser_server.stop()
 
 
+def test_sizes_after_another_cut_at_the_same_step(tiny_config: Config) -> None:
+    """Sizes are read off the tensors only after an event. A planned one that is undone, and replaced by hand, at the end
+    of its own step leaves a history that is as long and as old as before; the table must not stay that of the first."""
+    with with_panel(tiny_config(start_step=3)) as (trainer, panel):
+        panel.stop()
+        found: list[dict[str, int]] = []
+
+        def look(step: int) -> None:
+            if step == 3:
+                found.append(dict(panel.session.status().sizes.parts))
+                trainer.pipeline.steering.request("undo")
+                trainer.pipeline.steering.request("prune", {**HALF, "value": 0.25})
+                trainer.pipeline.steering.on_step(step)
+                found.append(dict(panel.session.status().sizes.parts))
+
+        trainer.callbacks.append(SimpleNamespace(run_callback_at_location=after_train(look)))
+        trainer.train()
+        assert found == [tiny_widths(8, 4), tiny_widths(12, 6)]
+
+
 def test_neurons_can_be_tried_where_edges_are_masked(tiny_config: Config) -> None:
     """The form offers cuts of neurons in every run. One that masks single weights cannot make them, but a person may
     see what they would bring, on top of the masks."""

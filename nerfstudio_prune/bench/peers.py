@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 
 from nerfstudio_prune.bench.machine import wall_clock
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -180,7 +180,7 @@ def _surgery_agrees(
         RuntimeError: If shapes differ.
     """
     fields, groups = _copy(model)
-    apply_compaction(plan_compaction(groups, selections))
+    apply_compaction(prepare_compaction(groups, selections))
     agrees = True
     for name, network in networks.items():
         theirs = dict(network.field.named_parameters())

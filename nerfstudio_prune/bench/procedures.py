@@ -14,7 +14,7 @@ from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.nerf.subject import NeuronSubject
-from nerfstudio_prune.neurons.pruner import plan_pruning
+from nerfstudio_prune.neurons.pruner import prepare_pruning
 
 GRADIENT_BATCHES = 16
 """Training batches behind the gradients of criterion `taylor`; a single one is mostly noise."""
@@ -58,7 +58,7 @@ def prune_with_torch_pruning(trainer: Trainer, run: Run) -> dict[str, Any]:
     if not peer.notes["surgery_agrees"]:
         raise RuntimeError(f"Torch-Pruning {run.score}: its smaller network is not the one without those neurons")
     optimizers = trainer.optimizers
-    pruning = plan_pruning(
+    pruning = prepare_pruning(
         model.neuron_groups(), peer.selections, "continue", optimizers.optimizers, optimizers.parameters, run.seed
     )
     pruning.apply()

@@ -45,8 +45,8 @@ class ParameterEdit:
 
 
 @dataclass
-class RebindPlan:
-    """What a set of edits changes in optimizers. Made by `plan_rebind`, which checks; `apply` only assigns."""
+class Rebinding:
+    """What a set of edits changes in optimizers. Made by `prepare_rebind`, which checks; `apply` only assigns."""
 
     optimizers: Mapping[str, Optimizer]
     parameter_lists: Mapping[str, list[nn.Parameter]]
@@ -69,11 +69,11 @@ class RebindPlan:
             parameters[:] = [self.replacements.get(id(p), p) for p in parameters]
 
 
-def plan_rebind(
+def prepare_rebind(
     optimizers: Mapping[str, Optimizer],
     parameter_lists: Mapping[str, list[nn.Parameter]],
     edits: Sequence[ParameterEdit],
-) -> RebindPlan:
+) -> Rebinding:
     """Prepares the replacement of parameters inside optimizers without changing anything yet.
 
     Every state tensor that has the old parameter's shape (the moments of Adam, AdamW, RAdam, AMSGrad, the momentum
@@ -87,7 +87,7 @@ def plan_rebind(
         edits: Parameters to replace.
 
     Returns:
-        A plan whose `apply` cannot fail half-way.
+        A change of the optimizers whose `apply` cannot fail half-way.
 
     Raises:
         ValueError: If a trainable parameter is in none of the optimizers; it would silently stop learning.
@@ -99,14 +99,14 @@ def plan_rebind(
                 f"parameter {edit.name} of shape {tuple(edit.old.shape)} is in none of the optimizers "
                 f"{sorted(optimizers)}; it would stop learning after the replacement"
             )
-    plan = RebindPlan(optimizers, parameter_lists, {id(edit.old): edit.new for edit in edits})
+    rebind = Rebinding(optimizers, parameter_lists, {id(edit.old): edit.new for edit in edits})
     for name, optimizer in optimizers.items():
-        plan.states[name] = {
+        rebind.states[name] = {
             edit.new: {key: _select_state(edit, key, value) for key, value in optimizer.state[edit.old].items()}
             for edit in edits
             if edit.old in optimizer.state and not edit.forget
         }
-    return plan
+    return rebind
 
 
 def _select_state(edit: ParameterEdit, key: str, value: object) -> object:

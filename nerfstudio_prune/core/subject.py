@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, Rebinding
 
 RecipeT = TypeVar("RecipeT")
 """The resolved options of a subject's cut."""
@@ -241,7 +241,7 @@ class Slicing:
 
     subject: Subject[Any]
     edits: Sequence[ParameterEdit]
-    rebind: RebindPlan
+    rebind: Rebinding
     buffers: Sequence[BufferEdit] = ()
     snapshot: Mapping[str, Tensor] = field(default_factory=dict)
     """Rewind snapshot, cut down to what stays."""

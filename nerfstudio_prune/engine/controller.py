@@ -64,7 +64,7 @@ class PruneController:
         self.run = run
         self.measure = measure
         self.rays_per_batch = rays_per_batch
-        self.kept: Optional[NetworkSnapshot] = None
+        self.snapshot: Optional[NetworkSnapshot] = None
         """The network from right before the last event, if a person looks on and it was not undone."""
         self.curve: Optional[TrainingCurve] = TrainingCurve() if watched else None
         """Training PSNR of this process, if a person looks on."""
@@ -153,7 +153,7 @@ class PruneController:
         """
         run, form = self.run, self.run.subject.form
         if name == "undo":
-            return "" if self.kept is not None else "no pruning in this process to undo"
+            return "" if self.snapshot is not None else "no pruning in this process to undo"
         if name == "pause":
             return "" if run.state.pending or run.paused else "no event is planned"
         if form.closed:
@@ -233,13 +233,13 @@ class PruneController:
         Raises:
             ValueError: If there is nothing to go back to. Nothing is changed then.
         """
-        if self.kept is None:
+        if self.snapshot is None:
             raise ValueError("no network is kept: no event happened in this process since the last undo")
         run, state = self.run, self.run.state
-        since = state.history[len(self.kept.history) :]
+        since = state.history[len(self.snapshot.history) :]
         (undone,) = [event for event in since if not event.error]
-        self.kept.restore(run.subject, run.optimizers)
-        self.kept = None
+        self.snapshot.restore(run.subject, run.optimizers)
+        self.snapshot = None
         tried = max((event.scheduled.step for event in since if event.scheduled is not None), default=-1)
         settled = [event for event in state.pending if event.step <= tried]
         state.plan = [event for event in state.plan if event not in settled]
@@ -292,14 +292,14 @@ class PruneController:
             metrics_before=self.measure(subject.model),
             before=subject.sizes(),
         )
-        kept = NetworkSnapshot(subject, run.optimizers) if self._watched else None
+        snapshot = NetworkSnapshot(subject, run.optimizers) if self._watched else None
         for listener in self.listeners:
             listener.before_cut(event)
         start = self._now()
         prepared.change.apply()
         event = replace(event, after=subject.sizes())
         state.history = [*state.history, event]
-        self.kept = kept
+        self.snapshot = snapshot
         self._step_seconds.clear()
         self._tell("after_cut", event)
         event = self._noted(event, seconds=prepared.seconds + self._now() - start)

@@ -7,7 +7,7 @@ import torch
 from nerfstudio.engine.optimizers import Optimizers
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, plan_rebind
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
 from nerfstudio_prune.core.subject import Subject
 
 
@@ -67,7 +67,7 @@ class NetworkSnapshot:
             path, _, attribute = name.rpartition(".")
             new = nn.Parameter(saved[name].detach().to(old.device, copy=True), requires_grad=old.requires_grad)
             edits.append(ParameterEdit(name, subject.model.get_submodule(path), attribute, old, new, {}, forget=True))
-        rebind = plan_rebind(optimizers.optimizers, optimizers.parameters, edits)
+        rebind = prepare_rebind(optimizers.optimizers, optimizers.parameters, edits)
         for edit in edits:
             for name, values in self._moments[edit.name].items():
                 rebind.states[name][edit.new] = {key: _back(value) for key, value in values.items()}

@@ -132,11 +132,11 @@ class PrunePipeline(VanillaPipeline):
         """
         if self.controller is None or self.distillation is None:
             return super().get_train_loss_dict(step)
-        lesson = self.distillation.at(step)
-        if lesson is None:
+        taught = self.distillation.at(step)
+        if taught is None:
             outputs, losses, metrics = super().get_train_loss_dict(step)
         else:
-            teacher, age = lesson
+            teacher, age = taught
             rays, batch = self.datamanager.next_train(step)
             assert isinstance(rays, RayBundle)
             outputs, losses, metrics = teacher.train_step(self.model, rays, batch, age)

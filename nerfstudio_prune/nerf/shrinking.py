@@ -10,7 +10,7 @@ from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import Run
 from nerfstudio_prune.nerf.recipes import NeuronRecipe
 from nerfstudio_prune.nerf.subject import NeuronSubject
-from nerfstudio_prune.neurons.shrinkage import Shrinkage, doomed_columns
+from nerfstudio_prune.neurons.shrinkage import Shrinkage, leaving_columns
 
 
 class ShrinkageSchedule(Listener):
@@ -39,7 +39,7 @@ class ShrinkageSchedule(Listener):
             for table in subject.report(recipe, event, widths):
                 CONSOLE.print(table)
             selections = subject.select(recipe, widths, evidence, seed)
-            columns = doomed_columns(subject.groups, selections)
+            columns = leaving_columns(subject.groups, selections)
             if not columns:
                 return {}
             self._shrinkage = Shrinkage(columns, event.step, recipe.shrink_steps, recipe.shrink_weight)

@@ -28,7 +28,7 @@ from nerfstudio_prune.nerf.targets import (
 from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.edges import apply_masks, edge_masks, same_masks
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears, match_groups, networks
-from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, plan_pruning
+from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_parameters, prepare_pruning
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.neurons.scores import needs_of, score_by_name
 from nerfstudio_prune.neurons.selecting import select_neurons
@@ -252,7 +252,7 @@ class NeuronSubject(FieldSubject[NeuronRecipe]):
         widths = self.widths(recipe, event, evidence)
         selections = self.select(recipe, widths, evidence, seed)
         touched = {group.network for group in groups if group.name in selections}
-        pruning = plan_pruning(
+        pruning = prepare_pruning(
             [group for group in groups if group.network in touched],
             selections,
             recipe.recovery,
@@ -341,7 +341,7 @@ class EdgeSubject(FieldSubject[EdgeRecipe]):
             new = edge_masks(layers, keep_fraction=1 - (1 - recipe.keep_fraction) * event.progress, scope=recipe.scope)
         masks = {**old, **{name: mask & old[name] if name in old else mask for name, mask in new.items()}}
         touched = {group.network for group in groups if f"{group.name}.weight" in new}
-        pruning = plan_pruning(
+        pruning = prepare_pruning(
             [group for group in groups if group.network in touched],
             {},
             recipe.recovery,

@@ -14,7 +14,7 @@ from nerfstudio_prune.neurons.strategies import Selection
 MomentsMode = Literal["keep", "rescale", "reset"]
 
 
-def plan_compaction(
+def prepare_compaction(
     groups: Sequence[NeuronGroup], selections: Mapping[str, Selection], moments: MomentsMode = "keep"
 ) -> list[ParameterEdit]:
     """Builds the smaller parameters without touching the network.

@@ -1,4 +1,4 @@
-"""One pruning event on a network and its optimizers: plan, check, apply. All or nothing."""
+"""One pruning event on a network and its optimizers: prepare, check, apply. All or nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nerfstudio_prune.core.events import RecoveryMode
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, RebindPlan, clear_state, plan_rebind
-from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, plan_compaction
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, Rebinding, clear_state, prepare_rebind
+from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.edges import apply_masks
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes, linears
 from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values
@@ -48,7 +48,7 @@ class Pruning:
     """Groups of the networks that the event touches."""
     edits: list[ParameterEdit]
     """Parameters that become smaller."""
-    rebind: RebindPlan
+    rebind: Rebinding
     """What that changes in the optimizers."""
     clear_moments: bool
     """Whether the optimizers forget what they know of the touched networks."""
@@ -73,7 +73,7 @@ class Pruning:
             clear_state(self.rebind.optimizers, parameters.values())
 
 
-def plan_pruning(
+def prepare_pruning(
     groups: Sequence[NeuronGroup],
     selections: Mapping[str, Selection],
     recovery: RecoveryMode,
@@ -97,14 +97,14 @@ def plan_pruning(
         seed: Seed for `scratch`.
         masks: Edge masks that hold after the event, shaped like the weights before it.
         snapshot: Rewind snapshot, shaped like the weights before the event.
-        moments: What becomes of the moments of refitted layers, see `plan_compaction`.
+        moments: What becomes of the moments of refitted layers, see `prepare_compaction`.
 
     Raises:
         NonFiniteWeightsError: If a weight is not finite, before or after re-weighting.
         ValueError: If an optimizer does not know a parameter, or a mask or the snapshot does not fit.
     """
     check_finite(groups)
-    edits = plan_compaction(groups, selections, moments)
+    edits = prepare_compaction(groups, selections, moments)
     for edit in edits:
         if not bool(torch.isfinite(edit.new).all()):
             raise NonFiniteWeightsError(f"{edit.name}: re-weighting or refit gave values that are not finite")
@@ -118,7 +118,7 @@ def plan_pruning(
                 raise ValueError(f"{label}: parameter {name} must have shape {shape}, found {tuple(tensor.shape)}")
         return {k: by_name[k].select(t) if k in by_name else t for k, t in (tensors or {}).items()}
 
-    rebind = plan_rebind(optimizers, parameter_lists, edits)
+    rebind = prepare_rebind(optimizers, parameter_lists, edits)
     masks, snapshot = cut("edge mask", masks), cut("rewind snapshot", snapshot)
     shapes = expected_shapes(groups, {name: len(selection.keep) for name, selection in selections.items()})
     values = {}

@@ -35,7 +35,7 @@ class Shrinkage:
         return self.weight * ramp * doomed.abs().mean()
 
 
-def doomed_columns(
+def leaving_columns(
     groups: Sequence[NeuronGroup], selections: Mapping[str, Selection]
 ) -> list[tuple[nn.Linear, Tensor]]:
     """Columns that a cut would remove from the layers behind the groups.

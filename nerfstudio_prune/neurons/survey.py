@@ -15,7 +15,9 @@ from nerfstudio_prune.neurons.scores import Score
 from nerfstudio_prune.neurons.strategies import Selection
 
 
-def surveyed(groups: Sequence[NeuronGroup], samples: Mapping[str, Samples], ridge: float) -> Iterator[NeuronGroup]:
+def with_statistics(
+    groups: Sequence[NeuronGroup], samples: Mapping[str, Samples], ridge: float
+) -> Iterator[NeuronGroup]:
     """Every group with its statistics in the network that nothing was cut from.
 
     Args:
@@ -44,7 +46,7 @@ def scores_on_samples(
     Returns:
         Name of the group -> scores on the CPU.
     """
-    return {group.name: score(group).detach().cpu() for group in surveyed(groups, samples, ridge)}
+    return {group.name: score(group).detach().cpu() for group in with_statistics(groups, samples, ridge)}
 
 
 def error_curves(
@@ -61,7 +63,7 @@ def error_curves(
         Name of the group -> error with 0, 1, ..., width neurons kept, float64; see `eliminate`.
     """
     curves = {}
-    for group in surveyed(groups, samples, ridge):
+    for group in with_statistics(groups, samples, ridge):
         assert group.statistics is not None
         curves[group.name] = eliminate(group.statistics, 0).errors.flip(0)
     return curves

@@ -251,8 +251,8 @@ class Session:
     def before(self) -> Any:
         """The network from before the last event of this process, for rendering; None if it is not kept."""
         controller, subject = self.pipeline.controller, self.pipeline.subject
-        kept = None if controller is None else controller.kept
-        return None if kept is None else kept.view(subject.device)
+        snapshot = None if controller is None else controller.snapshot
+        return None if snapshot is None else snapshot.view(subject.device)
 
     def weights(self) -> dict[str, Tensor]:
         """Column of the table of parts -> all values of its parameters, on the CPU."""

@@ -38,7 +38,7 @@ from nerfstudio_prune.bench.peers import (
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -279,7 +279,7 @@ def test_another_surgery_is_refused(tp: Any, monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(TraceableField, "fixed_layers", lambda self: [*layers(self), self.field.mlp_base.layers[1]])
         with pytest.raises(RuntimeError, match=r"'field_coarse.mlp_base.layers.1': 16, 'field_fine.mlp_base.layers.1'"):
             torch_pruning(model, "magnitude-l1", 0.5, seed=0)
-    monkeypatch.setattr(peers, "plan_compaction", lambda groups, selections: [])
+    monkeypatch.setattr(peers, "prepare_compaction", lambda groups, selections: [])
     with pytest.raises(RuntimeError, match=r"layers.0.weight the shape \(8, 63\), expected \(16, 63\)"):
         torch_pruning(model, "magnitude-l1", 0.5, seed=0)
 
@@ -324,7 +324,7 @@ def test_masked_network_renders_what_the_compacted_one_renders(named: str) -> No
     keeps = {name: keep for name, keep in half(masked).items() if named == "all" or name in (SKIP, HEAD)}
     dense = render(masked)
     mask_neurons(masked, keeps)
-    apply_compaction(plan_compaction(compacted.neuron_groups(), {n: Selection(keep) for n, keep in keeps.items()}))
+    apply_compaction(prepare_compaction(compacted.neuron_groups(), {n: Selection(keep) for n, keep in keeps.items()}))
     found = render(masked)
     torch.testing.assert_close(found, render(compacted), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found["rgb_fine"], dense["rgb_fine"], atol=1e-3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
 
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, check_optimizers, clear_state, plan_rebind
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, check_optimizers, clear_state, prepare_rebind
 
 ROWS = torch.tensor([0, 2, 5])
 """Neurons of the first layer that stay."""
@@ -71,7 +71,7 @@ def make_edits(net: Pair) -> list[ParameterEdit]:
 def cut(net: Pair, optimizers: dict[str, Optimizer], lists: dict[str, list[nn.Parameter]] | None = None) -> None:
     """Replaces the parameters, module and optimizers."""
     edits = make_edits(net)
-    plan = plan_rebind(optimizers, lists or {}, edits)
+    plan = prepare_rebind(optimizers, lists or {}, edits)
     for edit in edits:
         edit.apply()
     plan.apply()
@@ -176,7 +176,7 @@ def test_planning_changes_nothing() -> None:
     parameters = {"fields": list(net.parameters())}
     before = copy.deepcopy(optimizer.state_dict())
     ids = [id(p) for p in optimizer.state]
-    plan_rebind({"fields": optimizer, "idle": idle}, parameters, make_edits(net))
+    prepare_rebind({"fields": optimizer, "idle": idle}, parameters, make_edits(net))
     torch.testing.assert_close(optimizer.state_dict()["state"], before["state"], rtol=0, atol=0)
     assert optimizer.state_dict()["param_groups"] == before["param_groups"]
     assert [id(p) for p in optimizer.state] == ids == [id(p) for p in parameters["fields"]]
@@ -192,7 +192,7 @@ def test_moments_can_be_rescaled(make: Factory, moments: set[str]) -> None:
     edits = make_edits(net)
     factor = torch.tensor([2.0, 0.5, -3.0], dtype=torch.float64)
     edits[2] = replace(edits[2], moment_factor=factor)
-    plan = plan_rebind({"fields": optimizer}, {}, edits)
+    plan = prepare_rebind({"fields": optimizer}, {}, edits)
     for edit in edits:
         edit.apply()
     plan.apply()
@@ -217,7 +217,7 @@ def test_parameters_can_be_forgotten_one_by_one(make: Factory, moments: set[str]
     edits = make_edits(net)
     edits[2] = replace(edits[2], forget=True)
     old = edits[2].old
-    plan = plan_rebind({"fields": optimizer}, {}, edits)
+    plan = prepare_rebind({"fields": optimizer}, {}, edits)
     assert old in optimizer.state
     for edit in edits:
         edit.apply()
@@ -309,7 +309,7 @@ def test_unknown_trainable_parameter_is_an_error() -> None:
     net = Pair()
     optimizer = Adam(net.first.parameters())
     with pytest.raises(ValueError, match=r"second\.weight of shape \(3, 6\) is in none of the optimizers \['fields'\]"):
-        plan_rebind({"fields": optimizer}, {}, make_edits(net))
+        prepare_rebind({"fields": optimizer}, {}, make_edits(net))
 
 
 def test_edit_of_nothing_selects_a_copy() -> None:

@@ -157,7 +157,7 @@ def test_by_hand_undo_and_go_on() -> None:
     steered.steering.request("prune", {"keep": 0.25})
     steered.step(3)
     assert sizes_of(steered) == [(3, 64, 16)] and "64 → 16 points" in steered.steering.message.text
-    kept = steered.controller.kept
+    kept = steered.controller.snapshot
     assert kept is not None and len(kept.view(torch.device("cpu")).seen) == 64
     steered.step(4)
     steered.controller.undo(4)

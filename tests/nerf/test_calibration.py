@@ -32,7 +32,7 @@ from nerfstudio_prune.nerf.calibration import RAYS_AT_ONCE, collect_samples
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.rays import draw_rays
 from nerfstudio_prune.nerf.recipes import Calibration
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.pruner import Pruning
 from nerfstudio_prune.neurons.refit import Refit
@@ -497,13 +497,13 @@ def test_events_in_a_run(tiny_config: Config, options: dict[str, Any]) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events."""
     found: list[Pruning] = []
-    inner = subject_module.plan_pruning
+    inner = subject_module.prepare_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(subject_module, "plan_pruning", spy)
+    monkeypatch.setattr(subject_module, "prepare_pruning", spy)
     return found
 
 
@@ -520,7 +520,7 @@ def test_refit_keeps_the_picture(model: PruneModel, views: InputDataset, trainer
                 cut = deepcopy(model)
                 groups = cut.neuron_groups()
                 chosen = select_neurons(groups, tiny_widths(8, 4), UniformStrategy(), None, seed, Refit(mode), samples)
-                apply_compaction(plan_compaction(groups, chosen))
+                apply_compaction(prepare_compaction(groups, chosen))
                 after: Any = cut(rays)
                 differences = [after[name] - before[name] for name in ("rgb_coarse", "rgb_fine")]
                 moved[mode] += torch.stack([difference.square().mean() for difference in differences])

@@ -59,13 +59,13 @@ def check(trainer: Any) -> None:
 def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
     """The checked plans of all events, with their edits of parameters."""
     found: list[Pruning] = []
-    inner = subject_module.plan_pruning
+    inner = subject_module.prepare_pruning
 
     def spy(*args: Any, **kwargs: Any) -> Pruning:
         found.append(inner(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(subject_module, "plan_pruning", spy)
+    monkeypatch.setattr(subject_module, "prepare_pruning", spy)
     return found
 
 
@@ -602,7 +602,7 @@ def test_failure_after_selection_leaves_everything_as_it_was(
     trainer = start(tiny_config(start_step=5, on_error="continue"))
     for step in range(5):
         trainer.train_iteration(step)
-    monkeypatch.setattr("nerfstudio_prune.neurons.pruner.plan_rebind", fail)
+    monkeypatch.setattr("nerfstudio_prune.neurons.pruner.prepare_rebind", fail)
     weights, moments = copied_state(trainer.pipeline.model), copied_optimizer(trainer)
     trainer.pipeline.controller.on_step(5)
     assert state_of(trainer).history[0].error == "parameter is in none of the optimizers"

@@ -333,7 +333,7 @@ def test_kept_network_trains_and_saves_nowhere(tiny_config: Config) -> None:
         shapes = {key: tuple(value.shape) for key, value in saved["pipeline"].items()}
         found[name] = (shapes, sorted(extra), list(saved["optimizers"]["fields"]["state"]))
         sizes[name] = path.stat().st_size
-        kept = controller.kept
+        kept = controller.snapshot
         assert (kept is not None) == (name == "watched")
         if kept is not None:
             hidden = {id(p) for field in fields_of(kept.subject.model).values() for p in field.parameters()}

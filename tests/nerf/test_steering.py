@@ -304,7 +304,7 @@ def test_wrong_request_changes_nothing(tiny_config: Config, wrong: str, capsys: 
     text = printed(capsys)
     assert "By hand at step 4, prune failed: " in text and "Traceback" not in text
     assert trainer.step == 9 and events(trainer) == [(7, tiny_widths(8, 4))]
-    assert trainer.pipeline.controller.kept is not None  # from before the planned event
+    assert trainer.pipeline.controller.snapshot is not None  # from before the planned event
 
 
 @pytest.mark.parametrize("name", ["prune", "retarget"])
@@ -338,7 +338,7 @@ def test_diverged_network_is_not_pruned(tiny_config: Config) -> None:
     check(trainer)
     message = message_of(trainer)
     assert message.error and "field_fine.mlp_base.layers.3.weight: 1 of 256 values are not finite" in message.text
-    assert trainer.step == 9 and events(trainer) == [] and trainer.pipeline.controller.kept is None
+    assert trainer.step == 9 and events(trainer) == [] and trainer.pipeline.controller.snapshot is None
 
 
 def test_undo_brings_a_diverged_run_back(tiny_config: Config) -> None:
@@ -427,7 +427,7 @@ def test_nothing_is_kept_where_nobody_looks_on(tiny_config: Config) -> None:
     """A run without a viewer pays neither memory nor time for an undo that nobody can ask for."""
     trainer = train(tiny_config(start_step=3))
     controller = trainer.pipeline.controller
-    assert controller.kept is None and controller.curve is None
+    assert controller.snapshot is None and controller.curve is None
 
 
 @pytest.mark.parametrize("kind", ["none", "exponential", "multi-step"])
@@ -1076,7 +1076,7 @@ def test_failure_after_the_cut_leaves_a_record(tiny_config: Config, monkeypatch:
     seen: list[tuple[int, bool]] = []
     before_each_step(
         trainer,
-        lambda step: seen.append((len(state_of(trainer).history), trainer.pipeline.controller.kept is not None)),
+        lambda step: seen.append((len(state_of(trainer).history), trainer.pipeline.controller.snapshot is not None)),
     )
     monkeypatch.setattr(trainer.config, "max_num_iterations", 7)
     trainer.train()

@@ -5,8 +5,8 @@ import torch
 from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, gates_of, inputs
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.optimizer_state import plan_rebind
-from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, plan_compaction
+from nerfstudio_prune.core.optimizer_state import prepare_rebind
+from nerfstudio_prune.neurons.compaction import MomentsMode, apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -16,7 +16,7 @@ which_groups = pytest.mark.parametrize(
 
 
 def compact(groups: list[NeuronGroup], selections: dict[str, Selection]) -> None:
-    apply_compaction(plan_compaction(groups, selections))
+    apply_compaction(prepare_compaction(groups, selections))
 
 
 def outputs_and_input_gradients(field: TinyField, gates: dict[str, Tensor] | None = None) -> list[Tensor]:
@@ -150,7 +150,7 @@ def test_scale_without_a_cut() -> None:
     field = TinyField()
     before = field.rgb.weight.detach().clone()
     scale = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
-    edits = plan_compaction(field.groups(), {"field.head.1": Selection(torch.arange(5), scale)})
+    edits = prepare_compaction(field.groups(), {"field.head.1": Selection(torch.arange(5), scale)})
     apply_compaction(edits)
     assert [edit.name for edit in edits] == ["field.rgb.weight"]
     assert torch.equal(field.rgb.weight.detach(), before * scale)
@@ -161,14 +161,14 @@ def test_keeping_all_edits_nothing(names: tuple[str, ...]) -> None:
     """An event that removes nothing must leave parameters their identity, so that neither the optimizer nor the viewer
     sees a change."""
     field = TinyField()
-    assert plan_compaction(field.groups(), draw_selections(field.groups(), names, drop=0)) == []
+    assert prepare_compaction(field.groups(), draw_selections(field.groups(), names, drop=0)) == []
 
 
 def test_edits_name_each_changed_parameter_once() -> None:
     """The list of edits is the interface between surgery and optimizer: a layer that loses rows and columns must come
     as one edit, because two would slice its moments twice; an untouched parameter must not appear at all."""
     field = TinyField()
-    edits = plan_compaction(field.groups(), draw_selections(field.groups(), ["field.trunk.1", "field.trunk.2"]))
+    edits = prepare_compaction(field.groups(), draw_selections(field.groups(), ["field.trunk.1", "field.trunk.2"]))
     dims = {edit.name: sorted(edit.keep) for edit in edits}
     assert len(dims) == len(edits)
     assert dims == {
@@ -185,7 +185,7 @@ def test_planning_leaves_the_network_alone() -> None:
     parameters must not share memory with the old ones, or training one would move the other."""
     field = TinyField()
     before = {name: (p, p.detach().clone()) for name, p in field.named().items()}
-    edits = plan_compaction(field.groups(), draw_selections(field.groups(), scaled=True))
+    edits = prepare_compaction(field.groups(), draw_selections(field.groups(), scaled=True))
     for edit in edits:
         with torch.no_grad():
             edit.new.zero_()
@@ -239,7 +239,7 @@ def test_refit_without_a_cut() -> None:
     """Behind a cut also groups that keep all neurons are refitted; weight and bias then change and nothing shrinks."""
     field = TinyField()
     selections = with_refit(field, ("field.head.1",), drop=0)
-    edits = plan_compaction(field.groups(), selections)
+    edits = prepare_compaction(field.groups(), selections)
     assert [(edit.name, dict(edit.keep)) for edit in edits] == [("field.rgb.weight", {}), ("field.rgb.bias", {})]
     apply_compaction(edits)
     weight, bias = selections["field.head.1"].refit["field.rgb"]
@@ -264,8 +264,8 @@ def test_moments_of_refitted_layers(mode: MomentsMode, bias: bool) -> None:
     selections = {**with_refit(field, REFITTED), **draw_selections(field.groups(), ["field.trunk.2"], seed=5)}
     before = {name: p.detach().clone() for name, p in field.named().items()}
     keep = {g.name: selections[g.name].keep if g.name in selections else torch.arange(g.width) for g in field.groups()}
-    edits = plan_compaction(field.groups(), selections, mode)
-    rebind = plan_rebind(training.optimizers, training.lists, edits)
+    edits = prepare_compaction(field.groups(), selections, mode)
+    rebind = prepare_rebind(training.optimizers, training.lists, edits)
     apply_compaction(edits)
     rebind.apply()
     before, first, second = (cut_by_hand(tensors, keep) for tensors in (before, first, second))
@@ -292,7 +292,7 @@ def test_rescaling_of_columns_that_were_zero() -> None:
     field = TinyField()
     with torch.no_grad():
         field.rgb.weight[:, 2] = 0
-    edits = plan_compaction(field.groups(), with_refit(field, ("field.head.1",), drop=0), "rescale")
+    edits = prepare_compaction(field.groups(), with_refit(field, ("field.head.1",), drop=0), "rescale")
     factor = edits[0].moment_factor
     assert factor is not None and factor[2] == 1 and bool(torch.isfinite(factor).all())
     assert edits[1].moment_factor is None
@@ -302,5 +302,5 @@ def test_moments_of_layers_that_are_only_cut_are_never_touched() -> None:
     """The option is for refitted layers; without a refit every mode gives the same edits."""
     field = TinyField()
     for mode in ("keep", "rescale", "reset"):
-        edits = plan_compaction(field.groups(), draw_selections(field.groups()), mode)
+        edits = prepare_compaction(field.groups(), draw_selections(field.groups()), mode)
         assert len(edits) == 14 and not any(edit.forget or edit.moment_factor is not None for edit in edits)

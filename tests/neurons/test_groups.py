@@ -5,7 +5,7 @@ import torch
 from support.tiny_field import DIRECTION, GROUP_NAMES, POSITION, PREFIX, TinyField, draw_selections
 from torch import nn
 
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import (
     Consumer,
     NeuronGroup,
@@ -170,7 +170,7 @@ def test_costs_follow_the_tensors() -> None:
     """Sizes before and after an event stand in every record; they are read off the tensors, so that the ones after must
     be those of a network built that small."""
     field = TinyField()
-    apply_compaction(plan_compaction(field.groups(), draw_selections(field.groups(), GROUP_NAMES)))
+    apply_compaction(prepare_compaction(field.groups(), draw_selections(field.groups(), GROUP_NAMES)))
     built = TinyField(trunk=(5,) * 4, head=(3,) * 2)
     assert count_parameters(field.layers().values()) == sum(p.numel() for p in built.parameters())
     macs = 5 * 3 + 5 * 5 + 5 * (3 + 5) + 5 * 5 + 1 * 5 + 3 * (2 + 5) + 3 * 3 + 3 * 3

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.neurons.pruner import plan_pruning
+from nerfstudio_prune.neurons.pruner import prepare_pruning
 from nerfstudio_prune.neurons.strategies import Selection
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
@@ -23,7 +23,9 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
 
 
 def prune(training: Training, selections: dict[str, Selection]) -> None:
-    plan_pruning(training.field.groups(), selections, "continue", training.optimizers, training.lists, seed=0).apply()
+    prepare_pruning(
+        training.field.groups(), selections, "continue", training.optimizers, training.lists, seed=0
+    ).apply()
 
 
 def kept_entries(field: TinyField, keep: dict[str, Tensor]) -> dict[str, Tensor]:

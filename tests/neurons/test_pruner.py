@@ -17,7 +17,7 @@ from nerfstudio_prune.neurons.pruner import (
     RecoveryMode,
     check_finite,
     named_parameters,
-    plan_pruning,
+    prepare_pruning,
 )
 from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.scores import SCORES, w_in_w_out, w_out
@@ -142,7 +142,7 @@ def test_non_finite_weights_are_named(value: float, name: str) -> None:
 
 @dataclass
 class Request:
-    """Arguments of `plan_pruning`, to be damaged."""
+    """Arguments of `prepare_pruning`, to be damaged."""
 
     training: Training
     selections: dict[str, Selection]
@@ -152,7 +152,7 @@ class Request:
 
     def plan(self) -> Pruning:
         t = self.training
-        return plan_pruning(
+        return prepare_pruning(
             t.field.groups(), self.selections, self.recovery, t.optimizers, t.lists, 0, self.masks, self.saved
         )
 
@@ -351,7 +351,7 @@ def test_gradients_follow_their_weights(recovery: RecoveryMode, kept: bool) -> N
     groups = training.field.groups()
     saved = snapshot(training.field.named())
     selections = select_neurons(groups, HALF, ImportanceStrategy(), w_in_w_out, seed=0)
-    plan_pruning(groups, selections, recovery, training.optimizers, training.lists, 0, None, saved).apply()
+    prepare_pruning(groups, selections, recovery, training.optimizers, training.lists, 0, None, saved).apply()
     for parameter in named_parameters(training.field.groups()).values():
         assert (parameter.grad is not None) is kept
         assert parameter.grad is None or parameter.grad.shape == parameter.shape

@@ -6,7 +6,7 @@ from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, dr
 from torch import Tensor, nn
 
 from nerfstudio_prune.neurons.groups import expected_shapes
-from nerfstudio_prune.neurons.pruner import Pruning, RecoveryMode, plan_pruning
+from nerfstudio_prune.neurons.pruner import Pruning, RecoveryMode, prepare_pruning
 from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values, snapshot
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -29,7 +29,7 @@ def prune(
     seed: int = 5,
 ) -> Pruning:
     groups = training.field.groups()
-    pruning = plan_pruning(groups, selections, mode, training.optimizers, training.lists, seed, snapshot=saved)
+    pruning = prepare_pruning(groups, selections, mode, training.optimizers, training.lists, seed, snapshot=saved)
     pruning.apply()
     return pruning
 

@@ -11,7 +11,7 @@ from support.sampled_field import ROWS, network_samples, points, relu_field, sam
 from support.tiny_field import GROUP_NAMES, HEAD_WIDTH, PREFIX, TRUNK_WIDTH, TinyField
 from torch import Tensor
 
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import Consumer, NeuronGroup, linears
 from nerfstudio_prune.neurons.propagation import Propagation
 from nerfstudio_prune.neurons.refit import RefitMode
@@ -52,7 +52,7 @@ def with_sums(samples: Samples, groups: list[NeuronGroup], seed: int = 0) -> Sam
 def compacted(field: TinyField, selections: Mapping[str, Selection]) -> TinyField:
     """A copy of the field that was really cut."""
     small = copy.deepcopy(field)
-    apply_compaction(plan_compaction(small.groups(), selections))
+    apply_compaction(prepare_compaction(small.groups(), selections))
     return small
 
 

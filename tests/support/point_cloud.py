@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Field
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, plan_rebind
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
 from nerfstudio_prune.core.strategies import ImportanceStrategy, select
 from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing, Subject
 from nerfstudio_prune.engine.options import PART, PruneOptions, Recipe, option
@@ -127,7 +127,7 @@ class CloudSubject(Subject[CloudRecipe]):
             for k, p in self.model.points.items()
             if n_keep < count
         ]
-        rebind = plan_rebind(optimizers.optimizers, optimizers.parameters, edits)
+        rebind = prepare_rebind(optimizers.optimizers, optimizers.parameters, edits)
         seen = BufferEdit(self.model._buffers, "seen", self.model.seen[keep])
         return Slicing(self, edits, rebind, [seen])
 

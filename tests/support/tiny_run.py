@@ -15,7 +15,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
-from nerfstudio_prune.neurons.compaction import apply_compaction, plan_compaction
+from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.selecting import select_neurons
 from nerfstudio_prune.neurons.strategies import UniformStrategy
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
@@ -77,7 +77,7 @@ def tiny_parameters(trunk: int, head: int) -> int:
 def shrink(model: PruneModel, targets: Mapping[str, int]) -> PruneModel:
     """Cuts a model that is not in training to given widths."""
     groups = model.neuron_groups()
-    apply_compaction(plan_compaction(groups, select_neurons(groups, targets, UniformStrategy(), None, 0)))
+    apply_compaction(prepare_compaction(groups, select_neurons(groups, targets, UniformStrategy(), None, 0)))
     model.sync_widths()
     return model
 

@@ -245,7 +245,7 @@ def test_viewer_goes_on_without_a_panel(
     trainer.train()
     trainer.viewer_state.viser_server.stop()
     assert trainer.viewer_state.get_model() is trainer.pipeline.model
-    assert widths(trainer.pipeline.model) == tiny_widths(8, 4) and trainer.pipeline.controller.kept is None
+    assert widths(trainer.pipeline.model) == tiny_widths(8, 4) and trainer.pipeline.controller.snapshot is None
     assert "goes on without a pruning panel: AttributeError('no such tab')" in " ".join(capsys.readouterr().out.split())
 
 
@@ -341,8 +341,8 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
 
 
 def test_sizes_after_another_cut_at_the_same_step(tiny_config: Config) -> None:
-    """Sizes are read off the tensors only after an event. A planned one that is undone, and replaced by hand, at the end
-    of its own step leaves a history that is as long and as old as before; the table must not stay that of the first."""
+    """Sizes are read off the tensors only after an event. A planned one that is undone, and replaced by hand, at the
+    end of its own step leaves a history that is as long and as old as before; the table must not stay that of the first."""
     with with_panel(tiny_config(start_step=3)) as (trainer, panel):
         panel.stop()
         found: list[dict[str, int]] = []
@@ -406,7 +406,7 @@ def test_kept_network_is_in_no_checkpoint(tiny_config: Config) -> None:
         trainer.train()
         plain = start(tiny_config("plain", start_step=5))
         plain.train()
-        assert trainer.pipeline.controller.kept is not None and plain.pipeline.controller.kept is None
+        assert trainer.pipeline.controller.snapshot is not None and plain.pipeline.controller.snapshot is None
         sizes = [next(t.checkpoint_dir.glob("*.ckpt")).stat().st_size for t in (trainer, plain)]
         assert abs(sizes[0] - sizes[1]) < 200
         assert trainer.pipeline.state_dict().keys() == plain.pipeline.state_dict().keys()

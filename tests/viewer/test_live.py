@@ -342,7 +342,7 @@ def test_finished_run_in_the_viewer(tiny_config: Config, tmp_path: Path) -> None
 
 def test_sizes_after_another_cut_at_the_same_step(tiny_config: Config) -> None:
     """Sizes are read off the tensors only after an event. A planned one that is undone, and replaced by hand, at the
-    end of its own step leaves a history that is as long and as old as before; the table must not stay that of the first."""
+    end of its own step leaves a history as long and as old as before; the table must not stay that of the first."""
     with with_panel(tiny_config(start_step=3)) as (trainer, panel):
         panel.stop()
         found: list[dict[str, int]] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from nerfstudio.configs.method_configs import all_methods
+from support.layers import LAYERS
 from support.pages import ROOT, in_code, inline_code, section, table_rows
 
 from nerfstudio_prune.bench.suites import SCALES, SUITES
@@ -145,3 +146,12 @@ def test_make_targets_are_all_told() -> None:
     rows = set(first_names(section(page, "Contributing")))
     told = rows | {text.removeprefix("make ") for text in inline_code(page)}
     assert rows <= set(" ".join(phony).split()) <= told
+
+
+def test_layers_in_the_design_are_those_that_are_checked() -> None:
+    """The table is what a contributor goes by; it is only worth something while it is the one that imports are held
+    against: every room stands in it once, and may import rooms of smaller numbers only."""
+    rows = table_rows(section(DOCS / "design.md", "Rooms and layers"))
+    numbers = {in_code(row[1])[0]: int(row[0]) for row in rows}
+    assert len(numbers) == len(rows) and set(numbers) == set(LAYERS)
+    assert all(numbers[lower] < numbers[room] for room, allowed in LAYERS.items() for lower in allowed)

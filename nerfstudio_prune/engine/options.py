@@ -26,9 +26,9 @@ def option(default: Any, text: Optional[str] = None) -> Any:
 
     Args:
         default: Value where neither a person nor a preset says anything.
-        text: What the help says in place of that value.
+        text: What the help says in place of that value, which `{}` stands for.
     """
-    return field(default=None, metadata={"default": default, "text": text or f"{default}"})
+    return field(default=None, metadata={"default": default, "text": (text or "{}").format(default)})
 
 
 def with_help(cls: C) -> C:
@@ -58,7 +58,9 @@ def above(bound: float) -> tuple[Callable[[Any], bool], str]:
 
 
 SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "in [0, 1]")
+"""Rule for a share that may be nothing."""
 PART: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value <= 1, "in (0, 1]")
+"""Rule for a share that may not."""
 
 
 @dataclass
@@ -138,7 +140,7 @@ class ScheduleOptions(Group):
     """Training step at whose end the last event happens."""
     num_events: Optional[int] = option(None, "the preset's, else 1 for one-shot and 4 for the others")
     """Number of events that the cut is spread over."""
-    schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else one-shot")
+    schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else {}")
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
     round_to: Optional[int] = option(1)
     """Sizes that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
@@ -162,10 +164,10 @@ class RecoveryOptions(Group):
     """Training step at whose end the weights for recovery rewind are kept."""
     recovery_lr: Optional[float] = option(None, "as it was")
     """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there."""
-    recovery_decay: Optional[int] = option(0, "0, recovery_lr is there to stay")
+    recovery_decay: Optional[int] = option(0, "{}, recovery_lr is there to stay")
     """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
     rewinding."""
-    recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else 1")
+    recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
     """Factor on the learning rate from an event on, > 0; with several events it grows with the share of the cut that is
     done. Narrow layers bear larger rates: half the width about twice the rate. What is logged as learning rate is
     the schedule's, without it."""

@@ -18,7 +18,7 @@ from nerfstudio_prune.engine.options import (
     option,
     with_help,
 )
-from nerfstudio_prune.nerf.presets import BUDGETS, PRESETS, TARGETS, PresetName, preset_options
+from nerfstudio_prune.nerf.presets import BUDGETS, HALF, PRESETS, TARGETS, PresetName, preset_options
 from nerfstudio_prune.nerf.recipes import EDGE, Calibration, EdgeRecipe, FieldRecipe, FieldTarget, NeuronRecipe
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
@@ -166,7 +166,7 @@ class TargetOptions(Group):
         if self.group_widths is not None:
             return "group_widths"
         texts = [f"{name} {value:g}" for name, value in self.common.given().items()]
-        return ", ".join([*(texts or ["pruning_ratio 0.5"]), *self.own])
+        return ", ".join([*(texts or [f"pruning_ratio {HALF:g}"]), *self.own])
 
 
 @with_help
@@ -180,7 +180,7 @@ class SelectionOptions(Group):
     outgoing weights: cheap and good with refit), obs (error that is left after refit, one neuron at a time), apoz (how
     often it is active: finds dead neurons), taylor, fisher (first and second order change of the loss, when gradients
     may cost a backward pass)."""
-    refit: Optional[RefitMode] = option("none", "the preset's, else none")
+    refit: Optional[RefitMode] = option("none", "the preset's, else {}")
     """How the neurons that stay take over what left: none; lstsq (least squares on calibration samples, weights and
     biases); merge (added to the most similar neuron, needs no samples)."""
     refit_ridge: Optional[float] = option(Refit.ridge)
@@ -239,7 +239,7 @@ class EdgeOptions(Group):
 
     edge_threshold: Optional[float] = None
     """Strategy edge: keep weights with an absolute value of at least this, >= 0."""
-    edge_keep_fraction: Optional[float] = option(None, "a half, unless a threshold is given")
+    edge_keep_fraction: Optional[float] = option(None, f"{HALF:g}, unless a threshold is given")
     """Strategy edge: keep this share of the weights, in (0, 1]."""
     edge_scope: Optional[EdgeScope] = option("layer")
     """Strategy edge: whether edge_keep_fraction counts within each layer or over all layers together."""
@@ -285,7 +285,7 @@ class PruneConfig(
     contradict it; with an own target, or own groups, the preset's learning rate is left out as well."""
     strategy: Optional[str] = option(
         "coreset",
-        "the preset's, else coreset; importance when a score is given that the preset's strategy does not take",
+        "the preset's, else {}; importance when a score is given that the preset's strategy does not take",
     )
     """Which neurons stay: uniform (random), importance (highest score), coreset (sampled in proportion to the score),
     obs (least error after refit, one by one), pivoted-qr (those that span the others; faster, blind to their use);
@@ -402,7 +402,7 @@ class PruneConfig(
         if o.strategy == "none":
             return FieldRecipe(**shared, score=None, rule="none", target=o.target_text)
         if o.strategy == EDGE:
-            keep = 0.5 if o.edge_keep_fraction is None else o.edge_keep_fraction
+            keep = HALF if o.edge_keep_fraction is None else o.edge_keep_fraction
             aim = ("edge_keep_fraction", keep) if o.edge_threshold is None else ("edge_threshold", o.edge_threshold)
             return EdgeRecipe(
                 **shared,
@@ -427,7 +427,7 @@ class PruneConfig(
             loss_gradients=needs == "gradients",
         )
         rule = f"preset {o.preset}, {o.strategy}" + (f" by {score}" if score else "")
-        target = o.common if o.common.given() else FieldTargetConfig(pruning_ratio=0.5)
+        target = o.common if o.common.given() else FieldTargetConfig(pruning_ratio=HALF)
         return NeuronRecipe(
             **shared,
             score=score,

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 from nerfstudio_prune.core.form import Field
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.presets import TARGETS
+from nerfstudio_prune.nerf.presets import HALF, TARGETS
 from nerfstudio_prune.nerf.recipes import EDGE, NeuronRecipe
 from nerfstudio_prune.nerf.targets import BYTES, initial_widths, resolve_targets
 from nerfstudio_prune.neurons.budget import cost_of
@@ -143,10 +143,10 @@ class NeuronForm:
         if options.target_mb is not None:
             return "target_parameters", min(1.0, options.target_mb * 1e6 / BYTES / first)
         if not (options.widths or options.own):
-            return "pruning_ratio", 0.5
+            return "pruning_ratio", HALF
         recipe = cast(NeuronRecipe, options.resolve())
         try:
             widths = resolve_targets(recipe, groups, initial)
         except ValueError:  # a width above that of a network which is pruned already
-            return "pruning_ratio", 0.5
+            return "pruning_ratio", HALF
         return "target_parameters", cost_of(groups, {**initial, **widths}, units, True) / first

@@ -1,4 +1,4 @@
-"""Recipes: values for the options of pruning that are not given. The README has the measurements behind them."""
+"""Recipes: values for the options of pruning that are not given. docs/presets.md has the measurements behind them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,6 +9,9 @@ BUDGETS = ("target_parameters", "target_macs", "target_mb")
 """Options that give a budget instead of widths."""
 TARGETS = ("width", "head_width", "pruning_ratio", "group_widths", *BUDGETS)
 """Options that say how far to prune; one that is given takes the place of a preset's."""
+
+HALF = 0.5
+"""Share that leaves every layer where nothing says how far, the preset neither."""
 
 _OURS = {"strategy": "obs", "refit": "lstsq", "recovery_lr_factor": 2.0}
 

@@ -119,6 +119,11 @@ def _select_state(edit: ParameterEdit, key: str, value: object) -> object:
     return kept * (factor.square() if key.endswith("_sq") else factor)
 
 
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that later training steps cannot reach."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
 def clear_state(optimizers: Mapping[str, Optimizer], parameters: Iterable[nn.Parameter]) -> None:
     """Forgets the moments and step counters of the given parameters."""
     parameters = list(parameters)

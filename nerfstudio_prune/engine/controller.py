@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.curve import TrainingCurve
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
-from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.core.optimizer_state import check_optimizers, copied
 from nerfstudio_prune.core.subject import Change, Measure
 from nerfstudio_prune.engine.auto_start import AutoStart
 from nerfstudio_prune.engine.display import Display
@@ -26,7 +26,7 @@ from nerfstudio_prune.engine.options import PruneOptions, Recipe
 from nerfstudio_prune.engine.planning import scaled
 from nerfstudio_prune.engine.rates import Rates
 from nerfstudio_prune.engine.run import Run
-from nerfstudio_prune.engine.snapshots import NetworkSnapshot, copied
+from nerfstudio_prune.engine.snapshots import NetworkSnapshot
 
 ActionName = Literal["prune", "undo", "retarget", "pause"]
 

@@ -1,19 +1,13 @@
 """The network from right before an event, kept to go back to and to compare with."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from nerfstudio.engine.optimizers import Optimizers
-from torch import Tensor, nn
+from torch import nn
 
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, copied, prepare_rebind
 from nerfstudio_prune.core.subject import Subject
-
-
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that later training steps cannot reach."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 class NetworkSnapshot:

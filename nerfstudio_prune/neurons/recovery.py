@@ -6,11 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-def snapshot(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copies parameters to the CPU, for `rewound_values` later."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-
-
 def rewound_values(shapes: Mapping[str, tuple[int, ...]], saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Values of an earlier step for parameters of given shapes (Frankle et al. 2020, arXiv 1903.01611).
 

@@ -10,7 +10,7 @@ import torch
 from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
 from torch import Tensor
 
-from nerfstudio_prune.core.optimizer_state import check_optimizers
+from nerfstudio_prune.core.optimizer_state import check_optimizers, copied
 from nerfstudio_prune.neurons.pruner import (
     NonFiniteWeightsError,
     Pruning,
@@ -19,7 +19,6 @@ from nerfstudio_prune.neurons.pruner import (
     named_parameters,
     prepare_pruning,
 )
-from nerfstudio_prune.neurons.recovery import snapshot
 from nerfstudio_prune.neurons.scores import SCORES, w_in_w_out, w_out
 from nerfstudio_prune.neurons.selecting import select_neurons
 from nerfstudio_prune.neurons.strategies import (
@@ -181,18 +180,18 @@ def no_snapshot(request: Request) -> None:
 
 def snapshot_lacks_a_layer(request: Request) -> None:
     request.recovery = "rewind"
-    request.saved = snapshot(request.training.field.named())
+    request.saved = copied(request.training.field.named())
     del request.saved["field.rgb.bias"]
 
 
 def snapshot_of_a_smaller_network(request: Request) -> None:
     request.recovery = "rewind"
-    request.saved = snapshot(TinyField(trunk=(5,) * 4, head=(3,) * 2).named())
+    request.saved = copied(TinyField(trunk=(5,) * 4, head=(3,) * 2).named())
 
 
 def snapshot_of_a_larger_network(request: Request) -> None:
     request.recovery = "rewind"
-    request.saved = snapshot(TinyField(trunk=(9,) * 4, head=(8,) * 2).named())
+    request.saved = copied(TinyField(trunk=(9,) * 4, head=(8,) * 2).named())
 
 
 def mask_of_a_cut_layer_does_not_fit(request: Request) -> None:
@@ -255,7 +254,7 @@ def test_a_plan_that_is_not_applied_changes_nothing(recovery: RecoveryMode) -> N
     training = Training.start().run(3)
     before = fingerprint(training)
     masks = {"field.trunk.1.weight": torch.zeros(7, 7, dtype=torch.bool)}
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     Request(training, draw_selections(training.field.groups()), recovery, masks, saved).plan()
     assert fingerprint(training) == before
 
@@ -266,7 +265,7 @@ def test_event_keeps_the_invariant(recovery: RecoveryMode) -> None:
     were built before it, describe the smaller network. Three events in a row."""
     training = Training.start()
     groups = training.field.groups()
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     for event in range(3):
         training.run(2, first=2 * event)
         request = Request(training, draw_selections(groups, seed=event, drop=1), recovery, None, saved)
@@ -290,7 +289,7 @@ def test_masks_are_sliced_along_and_hold(recovery: RecoveryMode) -> None:
     selections = draw_selections(training.field.groups(), ["field.trunk.1", "field.trunk.2", "field.trunk.3"])
     keep = {g.name: torch.arange(g.width) for g in training.field.groups()}
     keep |= {name: selection.keep for name, selection in selections.items()}
-    saved = snapshot(named)
+    saved = copied(named)
     pruning = Request(training, selections, recovery, masks, saved).plan()
     pruning.apply()
     torch.testing.assert_close(pruning.masks, cut_by_hand(masks, keep), rtol=0, atol=0)
@@ -318,7 +317,7 @@ def test_state_of_other_fields_passes_through() -> None:
     come out as it went in, or the next checkpoint would lose it."""
     training = Training.start().run(1)
     masks = {"other.weight": torch.tensor([True, False])}
-    saved = snapshot(training.field.named()) | {"other.weight": torch.tensor([3.0])}
+    saved = copied(training.field.named()) | {"other.weight": torch.tensor([3.0])}
     pruning = Request(training, draw_selections(training.field.groups()), "rewind", masks, saved).plan()
     pruning.apply()
     assert pruning.masks["other.weight"].tolist() == [True, False]
@@ -349,7 +348,7 @@ def test_gradients_follow_their_weights(recovery: RecoveryMode, kept: bool) -> N
     training = Training.start().run(1)
     training.loss(1).backward()
     groups = training.field.groups()
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     selections = select_neurons(groups, HALF, ImportanceStrategy(), w_in_w_out, seed=0)
     prepare_pruning(groups, selections, recovery, training.optimizers, training.lists, 0, None, saved).apply()
     for parameter in named_parameters(training.field.groups()).values():

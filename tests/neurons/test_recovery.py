@@ -5,9 +5,10 @@ import torch
 from support.tiny_field import GROUP_NAMES, TinyField, Training, cut_by_hand, draw_selections, fingerprint
 from torch import Tensor, nn
 
+from nerfstudio_prune.core.optimizer_state import copied
 from nerfstudio_prune.neurons.groups import expected_shapes
 from nerfstudio_prune.neurons.pruner import Pruning, RecoveryMode, prepare_pruning
-from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values, snapshot
+from nerfstudio_prune.neurons.recovery import fresh_values, rewound_values
 from nerfstudio_prune.neurons.strategies import Selection
 
 MODES: tuple[RecoveryMode, ...] = ("continue", "retrain", "rewind", "scratch")
@@ -81,7 +82,7 @@ def test_rewind_follows_the_snapshot_through_two_events() -> None:
     into it. Compared with the snapshot sliced by hand with the composed indices, at every layer, also those that
     lost nothing."""
     training = Training.start().run(3)
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     original = {name: value.clone() for name, value in saved.items()}
     training.run(4, first=3)
     first = draw_selections(training.field.groups(), seed=3)
@@ -104,7 +105,7 @@ def test_rewind_follows_the_snapshot_through_two_events() -> None:
 def test_snapshot_is_cut_in_every_mode(mode: RecoveryMode) -> None:
     """A run may rewind only at its last event; the snapshot must keep pace with the network at all others."""
     training = Training.start().run(1)
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     selections = draw_selections(training.field.groups())
     event = prune(training, selections, mode, saved)
     torch.testing.assert_close(event.snapshot, cut_by_hand(saved, keep_of(selections)), rtol=0, atol=0)
@@ -149,7 +150,7 @@ def test_event_leaves_the_global_random_state(mode: RecoveryMode) -> None:
     """The order of training rays comes from the global generator; an event that draws from it, or seeds it, gives dense
     and pruned runs of one seed different data, and the comparison is lost."""
     training = Training.start().run(2)
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     torch.manual_seed(123)
     before = torch.get_rng_state()
     prune(training, draw_selections(training.field.groups()), mode, saved)
@@ -160,7 +161,7 @@ def test_event_leaves_the_global_random_state(mode: RecoveryMode) -> None:
 def test_training_goes_on_after_every_mode(mode: RecoveryMode) -> None:
     """Whatever the weights come from, they must be trained: every one moves in the next step."""
     training = Training.start().run(2)
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     prune(training, draw_selections(training.field.groups()), mode, saved)
     before = values_of(training.field)
     training.run(1, first=2)
@@ -170,7 +171,7 @@ def test_training_goes_on_after_every_mode(mode: RecoveryMode) -> None:
 def test_snapshot_is_a_copy_on_the_cpu() -> None:
     """A snapshot that shares memory with the weights would follow the training it is to go back from."""
     training = Training.start()
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     before = values_of(training.field)
     training.run(1)
     torch.testing.assert_close(saved, before, rtol=0, atol=0)
@@ -194,7 +195,7 @@ def test_rewinding_without_a_cut_restores_the_network() -> None:
     """Rewinding back to a step must be possible without removing anything (the control for what rewinding alone does):
     weights of that step, parameters the same objects."""
     training = Training.start().run(3)
-    saved = snapshot(training.field.named())
+    saved = copied(training.field.named())
     training.run(2, first=3)
     before = fingerprint(training)
     prune(training, {}, "rewind", saved)

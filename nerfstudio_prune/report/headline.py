@@ -36,10 +36,14 @@ class Headline:
     """A network of its size from scratch."""
 
     @property
+    def controls(self) -> list[Arm]:
+        """The dense network, and the small one if there is one."""
+        return [self.dense, *([self.small] if self.small else [])]
+
+    @property
     def arms(self) -> list[Arm]:
-        """Rows of the table and lines of the figure: the dense network, the small one, the pruned ones by size."""
-        pruned = [self.arm] if self.kind == KINDS[0] else self.rivals
-        return [self.dense, *([self.small] if self.small else []), *pruned]
+        """Lines of the figure: the controls and the pruned networks by size."""
+        return [*self.controls, *([self.arm] if self.kind == KINDS[0] else self.rivals)]
 
 
 def find_headline(studies: Sequence[Study]) -> Optional[Headline]:
@@ -195,7 +199,7 @@ def _behind(studies: Sequence[Study]) -> str:
 
 
 def headline_table(studies: Sequence[Study]) -> Optional[str]:
-    """The network, the others of its kind and its controls; None without one."""
+    """The network, its controls, and all whole pruned networks of its study by size; None without one."""
     headline = find_headline(studies)
     if headline is None:
         return None
@@ -210,4 +214,6 @@ def headline_table(studies: Sequence[Study]) -> Optional[str]:
         Column("Δ dense at equal time dB", lambda arm: study.delta_at_equal_time(arm).text(2, signed=True)),
         Column("seeds", lambda arm: str(arm.n)),
     ]
-    return item_table(columns, [headline.arms])
+    pruned = [arm for arm in study.arms if arm.inherits and not arm.lacks_a_part]
+    pruned.sort(key=lambda arm: -sizes_of(arm).parameters)
+    return item_table(columns, [[*headline.controls, *pruned]])

@@ -34,7 +34,7 @@ def measured_text(studies: Sequence[Study]) -> str:
         lines.insert(0, "All records come from one device.")
     lines.append(
         "PSNR (dB), SSIM and LPIPS are of the fine field, means over the evaluation views; sizes and "
-        "multiply-accumulates (MACs) count the coarse and the fine field. MB are 10⁶ bytes, of fp32. «±» is the "
+        "multiply-accumulates (MACs) count all networks that are trained. MB are 10⁶ bytes, of fp32. «±» is the "
         "standard deviation over n seeds. Δ dense is the difference to the dense run of the same seed, seed by seed. "
         "The best mean of each group of equal pruning ratio is bold, whether or not the difference is clear. "
         "With one thread on a CPU, training and rendering are timed by the processor's clock, else by the wall clock."

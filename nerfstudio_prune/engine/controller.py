@@ -72,7 +72,7 @@ class PruneController:
         self._step_seconds: deque[float] = deque(maxlen=100)
         self._step_start = 0.0
         self._check_optimizers()
-        self.listeners = [Rates(run), *listeners, AutoStart(run), Display(run, lambda: self.measure.description)]
+        self.listeners = [Rates(run), Display(run, lambda: self.measure.description), *listeners, AutoStart(run)]
         for listener in self.listeners:
             listener.started()
 

@@ -250,7 +250,7 @@ class Slicing:
     @property
     def removes(self) -> bool:
         """Whether a parameter becomes smaller."""
-        return bool(self.edits)
+        return any(edit.new.shape != edit.old.shape for edit in self.edits)
 
     def apply(self) -> None:
         """Carries the cut out."""

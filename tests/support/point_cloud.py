@@ -119,13 +119,11 @@ class CloudSubject(Subject[CloudRecipe]):
     def prepare(
         self, recipe: CloudRecipe, event: ScheduledEvent, evidence: Tensor, optimizers: Optimizers, seed: int
     ) -> Slicing:
-        count = len(evidence)
-        n_keep = min(event.targets["cloud"], count)
+        n_keep = min(event.targets["cloud"], len(evidence))
         keep = select(ImportanceStrategy(), evidence, n_keep, torch.Generator().manual_seed(seed)).keep
         edits = [
             ParameterEdit(f"points.{k}", self.model.points, k, p, nn.Parameter(p.detach()[keep]), {0: keep})
             for k, p in self.model.points.items()
-            if n_keep < count
         ]
         rebind = prepare_rebind(optimizers.optimizers, optimizers.parameters, edits)
         seen = BufferEdit(self.model._buffers, "seen", self.model.seen[keep])

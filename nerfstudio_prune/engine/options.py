@@ -6,7 +6,7 @@ what is given again; its default stands in the field's metadata, once, and in th
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from nerfstudio.configs.base_config import PrintableConfig
@@ -100,7 +100,8 @@ class Group(PrintableConfig):
                 found[f.name] = kind.from_plain(values.get(f.name) or {})  # type: ignore[union-attr]
             elif f.name in values:
                 value = values[f.name]
-                found[f.name] = tuple(value) if isinstance(value, list) else value
+                is_tuple = tuple in {get_origin(part) or part for part in (kind, *get_args(kind))}
+                found[f.name] = tuple(value) if isinstance(value, list) and is_tuple else value
         return cls(**found)
 
     def check_rules(self, prefix: str) -> None:

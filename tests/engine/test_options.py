@@ -91,6 +91,23 @@ def test_plain_values_come_back() -> None:
     assert Thing.from_plain({"part": None}) == Thing()
 
 
+@dataclass
+class Lists(Group):
+    """What a person's own options may hold besides tuples."""
+
+    steps: list[int] = field(default_factory=list)
+    """A list."""
+    names: tuple[str, ...] = ()
+    """A tuple that is always there."""
+
+
+def test_lists_stay_lists() -> None:
+    """A checkpoint holds lists in place of tuples. An option that was a list all along must not come back as a tuple,
+    which code that appends to it would not take."""
+    lists = Lists([3, 4], ("a",))
+    assert lists.plain() == {"steps": [3, 4], "names": ["a"]} and Lists.from_plain(lists.plain()) == lists
+
+
 @pytest.mark.parametrize(
     ("thing", "message"),
     [

@@ -156,6 +156,7 @@ def _given_again(
 ) -> dict[str, Any]:
     """Options of a resumed run that are neither absent nor the method's own."""
     absent = kind().stored()
+    registered = {**absent, **registered}  # a method may be registered with options of a base class
     again = {name: value for name, value in own.items() if value not in (absent[name], registered[name])}
     for group in kind.merged:
         parts = {k: v for k, v in own[group].items() if v is not None and v != registered[group][k]}

@@ -65,7 +65,7 @@ class NetworkSnapshot:
         for edit in edits:
             for name, values in self._moments[edit.name].items():
                 rebind.states[name][edit.new] = {key: _back(value) for key, value in values.items()}
-        buffers = {name: tensor.to(subject.buffers()[name].device) for name, tensor in self.buffers.items()}
+        buffers = {name: tensor.to(subject.device) for name, tensor in self.buffers.items()}
         for edit in edits:
             setattr(edit.module, edit.attribute, edit.new)
         rebind.apply()

@@ -209,13 +209,12 @@ class PruneController:
         targets = run.subject.targets(recipe)
         pending = state.pending
         changed = [scaled(event, targets, state.initial_sizes, recipe.round_to) for event in pending]
-        state.plan = [event for event in state.plan if event not in pending] + changed
         given = options.completed_given(state.options) if state.given is None else state.given
-        state.given = {name: value for name, value in {**given, **form.named(options)}.items() if value is not None}
-        state.options = options.stored()
+        given = {name: value for name, value in {**given, **form.named(options)}.items() if value is not None}
+        state.options, state.given = options.stored(), given
+        state.plan = [event for event in state.plan if event not in pending] + changed
         run.options, run.recipe = options, recipe
-        for listener in self.listeners:
-            listener.replanned()
+        self._tell("replanned", run.step)
         steps = ", ".join(str(event.step) for event in changed)
         return f"the planned pruning (step {steps}) goes to {recipe.target}"
 
@@ -247,7 +246,7 @@ class PruneController:
             state.rewind_snapshot = {}
         self._step_seconds.clear()
         self._check_optimizers()
-        self._tell("after_undo", undone)
+        self._tell("after_undo", undone.step, undone)
         return undone
 
     def _handle(self, due: ScheduledEvent, step: int) -> None:
@@ -301,13 +300,13 @@ class PruneController:
         state.history = [*state.history, event]
         self.snapshot = snapshot
         self._step_seconds.clear()
-        self._tell("after_cut", event)
+        self._tell("after_cut", event.step, event)
         event = self._noted(event, seconds=prepared.seconds + self._now() - start)
         try:
             event = self._noted(event, metrics_after=self.measure(subject.model))
         except Exception as error:  # the cut has been made, whatever its measurement says
             _tell_failure(f"Pruning at step {event.step} is done, but its quality could not be measured", error)
-        self._tell("measured", event)
+        self._tell("measured", event.step, event)
         return event
 
     def _noted(self, event: PruneEvent, **values: Any) -> PruneEvent:
@@ -316,13 +315,13 @@ class PruneController:
         self.run.state.history = [*self.run.state.history[:-1], event]
         return event
 
-    def _tell(self, hook: str, event: PruneEvent) -> None:
+    def _tell(self, hook: str, step: int, *event: PruneEvent) -> None:
         """Calls a hook of every listener after the fact: none of them can unmake it."""
         for listener in self.listeners:
             try:
-                getattr(listener, hook)(event)
+                getattr(listener, hook)(*event)
             except Exception as error:  # the others still have to hear of it
-                _tell_failure(f"Step {event.step}, {type(listener).__name__}.{hook} failed", error)
+                _tell_failure(f"Step {step}, {type(listener).__name__}.{hook} failed", error)
 
     def _check_optimizers(self) -> None:
         optimizers = self.run.optimizers

@@ -8,7 +8,8 @@ from nerfstudio_prune.core.events import PruneEvent
 class Listener:
     """Hooks that do nothing; all are called on the trainer's thread.
 
-    What a hook after a cut raises is told and does not end the training: the cut has been made by then.
+    What a hook raises after a cut, an undo or another plan is told and does not end the training: that has happened by
+    then.
     """
 
     def started(self) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -9,13 +10,15 @@ from typing import Any, Optional
 import pytest
 import torch
 from support.host_fixtures import clean_host  # noqa: F401
-from support.point_cloud import CloudConfig, CloudSubject, PointCloud, adams
+from support.point_cloud import CloudConfig, CloudForm, CloudSubject, PointCloud, adams
 
 from nerfstudio_prune.core.curve import TrainingCurve
 from nerfstudio_prune.core.events import PruneState, Sizes
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.engine.resuming import take_up
+from nerfstudio_prune.engine.listeners import Listener
+from nerfstudio_prune.engine.options import option
+from nerfstudio_prune.engine.resuming import take_up, update_plan
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.viewer.session import Session
 from nerfstudio_prune.viewer.texts import state_text
@@ -251,3 +254,75 @@ def test_a_checkpoint_holds_plain_values_only() -> None:
     assert PruneState.from_dict(state).history == training.state.history
     assert PruneState.from_dict(state).plan == training.state.plan
     assert state["format_version"] == 2 and [e["share"] for e in state["plan"]] == [[1, 3], [2, 3], [1, 1]]
+
+
+def test_a_part_of_the_wanted_size_is_left_alone() -> None:
+    """A subject may slice every tensor whatever the target. If all points stay nothing is removed: an event in the
+    history would start the recovery of a network that lost nothing."""
+    training = Training(start_step=3, keep=1.0).passed(5)
+    assert training.state.history == [] and training.state.plan == [] and training.state.phase == "dense"
+
+
+def test_undo_brings_back_a_buffer_that_is_gone() -> None:
+    """A cut may leave a buffer without a use, or make one: what was there before is put back, whatever is there now."""
+    training = Training(start_step=3).passed(3)
+    del training.cloud._buffers["seen"]
+    training.subject.buffers = dict  # type: ignore[method-assign]
+    training.controller.undo(3)
+    assert torch.equal(training.cloud.seen, torch.arange(64.0)) and training.state.history == []
+
+
+class Hearing(Listener):
+    """Counts other plans, and may fail at one."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.count, self.fails = 0, fails
+
+    def replanned(self) -> None:
+        self.count += 1
+        if self.fails:
+            raise RuntimeError("not now")
+
+
+def test_listener_that_fails_at_another_plan_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other target holds by then. A refusal would be wrong, and listeners behind the one that fails, the learning
+    rates say, would go on with options that are not in force any more."""
+    training, hearing = Training(start_step=9).passed(2), Hearing()
+    training.controller.listeners = [Hearing(fails=True), *training.controller.listeners, hearing]
+    training.steering.request("retarget", {"keep": 0.25})
+    training.passed(9)
+    assert hearing.count == 1 and training.steering.message.text.endswith("goes to keep 0.25")
+    assert not training.steering.message.error and sizes_of(training) == [(9, 64, 16)]
+    assert "Step 3, Hearing.replanned failed: not now" in capsys.readouterr().out
+
+
+def test_another_target_holds_as_a_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan and options go into checkpoints together: of a request that is refused half-way neither may stay."""
+    training = Training(start_step=9).passed(2)
+
+    def refuse(form: CloudForm, options: CloudConfig) -> dict[str, Any]:
+        raise ValueError("no such field")
+
+    monkeypatch.setattr(CloudForm, "named", refuse)
+    before = training.state.to_dict()
+    training.steering.request("retarget", {"keep": 0.25})
+    training.passed(3)
+    assert training.steering.message.error and "no such field" in training.steering.message.text
+    assert training.state.to_dict() == before and training.options.keep == 0.5
+
+
+@dataclass
+class OwnConfig(CloudConfig):
+    """A person's own options."""
+
+    mercy: Optional[float] = option(0.1)
+
+
+def test_own_options_resume_beside_registered_ones_of_a_base_class() -> None:
+    """Who swaps the options of a registered method for own ones, with a field more, can stop and go on: what the
+    registered options do not know is given if it is not absent."""
+    subject, state = CloudSubject(PointCloud(COUNT)), PruneState()
+    update_plan(state, OwnConfig(start_step=3), lambda _: subject, 0, 12, CloudConfig())
+    assert update_plan(state, OwnConfig(), lambda _: subject, 2, 10, CloudConfig())[1] == []
+    options, changed = update_plan(state, OwnConfig(mercy=0.5), lambda _: subject, 2, 10, CloudConfig())
+    assert changed == ["mercy"] and isinstance(options, OwnConfig) and (options.mercy, options.start_step) == (0.5, 3)

@@ -51,7 +51,8 @@ def resolve_targets(recipe: NeuronRecipe, groups: Sequence[NeuronGroup], initial
         return targets
     for group in chosen:
         target = recipe.own.get(group.network, recipe.common)
-        trunk = max(initial[g.name] for g in groups if (g.network, g.role) == (group.network, TRUNK))
+        trunks = [initial[g.name] for g in groups if (g.network, g.role) == (group.network, TRUNK)]
+        trunk = max(trunks, default=initial[group.name])
         width = _target_width(recipe, target, group, initial[group.name], trunk)
         if width is not None:
             targets[group.name] = width

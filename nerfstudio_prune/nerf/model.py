@@ -162,10 +162,10 @@ class PruneModel(NeRFModel):
         return {"field_coarse": coarse, "field_fine": fine}.get(network, coarse + fine)
 
     def layer_costs(self) -> dict[str, tuple[int, int]]:
-        """Module path of each trainable layer -> (parameters, multiply-accumulates per ray), read off the tensors.
+        """Module path of each layer -> (parameters, multiply-accumulates per ray), read off the tensors.
 
-        Layers of the fields come first, in forward order; then those of other networks, the temporal distortion say,
-        and trainable tensors outside of any layer.
+        Layers of the fields come first, in forward order, frozen ones included; then what else is trainable: layers of
+        other networks, the temporal distortion say, and tensors outside of any layer.
         """
         per_ray = {network: self.samples_per_ray(network) for network, _ in self.named_children()}
         networks = {
@@ -179,7 +179,7 @@ class PruneModel(NeRFModel):
             name: (count_parameters([layer]), macs_per_sample([layer]) * per_ray[networks[layer]])
             for name, layer in layers.items()
             # Not by its weight: under `torch.nn.utils.prune` that is no parameter but what a mask leaves of one.
-            if any(id(p) in trained for p in layer.parameters())
+            if id(layer) in known or any(id(p) in trained for p in layer.parameters())
         }
         counted = {id(p) for name in costs for p in layers[name].parameters()}
         costs.update(

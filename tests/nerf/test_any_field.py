@@ -9,14 +9,26 @@ import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
-from support.tiny_run import TINY_SIZE, checkpoint, rays, resume, same_bits, start, tiny_model, train, widths
+from support.tiny_run import (
+    TINY_SIZE,
+    checkpoint,
+    rays,
+    resume,
+    same_bits,
+    start,
+    tiny_model,
+    tiny_parameters,
+    train,
+    widths,
+)
 from torch import Tensor, nn
 
 from nerfstudio_prune.nerf.calibration import collect_samples
-from nerfstudio_prune.nerf.layouts import LAYOUTS, fields_of, layout_of
+from nerfstudio_prune.nerf.layouts import LAYOUTS, Layout, fields_of, layout_of
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.recipes import Calibration
-from nerfstudio_prune.neurons.groups import linears
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
+from nerfstudio_prune.neurons.groups import Consumer, linears, mlp_groups
 from nerfstudio_prune.neurons.samples import recorded_layers
 
 Config = Callable[..., Any]
@@ -163,3 +175,93 @@ def test_the_temporal_distortion_counts(tiny_config: Config, tmp_path: Path) -> 
     subject = trainer.pipeline.subject
     assert subject.initial_sizes() == event.before and subject.sizes() == event.after
     assert torch.isfinite(torch.tensor(event.metrics_after["psnr"]))
+
+
+class PlainField(nn.Module):
+    """Two hidden layers and an output, as a researcher writes it; neither trunk nor head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 16), nn.Linear(16, 16)])
+        self.output = nn.Linear(16, 4)
+
+    def forward(self, samples: Any) -> dict[FieldHeadNames, Tensor]:
+        values = samples.frustums.get_positions()
+        for layer in self.layers:
+            values = torch.relu(layer(values))
+        density, rgb = self.output(values).split([1, 3], dim=-1)
+        return {FieldHeadNames.DENSITY: nn.functional.softplus(density), FieldHeadNames.RGB: torch.sigmoid(rgb)}
+
+
+def _plain_groups(name: str, field: PlainField) -> Any:
+    return mlp_groups(f"{name}.layers", list(field.layers), [Consumer(f"{name}.output", field.output, 0)], network=name)  # type: ignore[arg-type]
+
+
+class PlainModel(PruneModel):
+    """A coarse field of the host, and a fine one of an own class."""
+
+    def populate_modules(self) -> None:
+        super().populate_modules()
+        self.field_fine = PlainField()  # type: ignore[assignment]
+
+
+PLAIN_WIDTHS = {"field_fine.layers.0": 16, "field_fine.layers.1": 16}
+
+
+@pytest.mark.parametrize("target", [{"pruning_ratio": 0.5}, {"width": 8}], ids=lambda target: next(iter(target)))
+def test_an_own_field_is_one_more_entry_of_the_registry(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, target: dict[str, Any]
+) -> None:
+    """A layout says which layers share an axis. That none of them is a trunk is no reason to refuse a share of their
+    widths, nor a width."""
+    monkeypatch.setitem(LAYOUTS, PlainField, Layout(_plain_groups, lambda _: None, lambda name: (f"{name}.output",)))
+    config = tiny_config(start_step=3, **target)
+    config.pipeline.model._target = PlainModel
+    found = widths(train(config).pipeline.model)
+    assert {name: found[name] for name in PLAIN_WIDTHS} == dict.fromkeys(PLAIN_WIDTHS, 8)
+    assert found["field_coarse.mlp_base.layers.0"] == 8 and found["field_coarse.mlp_head.layers.0"] == 4
+
+
+@pytest.mark.parametrize(
+    "teacher", [{"point_share": 0.5}, {"coarse_weight": 0.1}], ids=lambda options: next(iter(options))
+)
+def test_teacher_that_needs_a_field_that_is_not_there(one_field: Config, teacher: dict[str, Any]) -> None:
+    """What is rendered is compared field by field, by name. A model without one of them has to be told before the
+    training, not in the first step after a cut."""
+    with pytest.raises(
+        ValueError, match="compare what the fields field_coarse and field_fine render, and the model has"
+    ):
+        start(one_field(start_step=3, teacher=TeacherConfig(steps=3, **teacher)))
+
+
+def test_one_field_learns_from_its_teacher_point_by_point(one_field: Config) -> None:
+    """Densities and colours at points need no field of a certain name."""
+    trainer = train(one_field(start_step=3, teacher=TeacherConfig(steps=3)))
+    assert [event.step for event in trainer.pipeline.model.prune_state.history] == [3] and trainer.step == 9
+
+
+class FrozenModel(PruneModel):
+    """Only the fine field is trained."""
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        self.field_coarse.requires_grad_(False)
+        return {"fields": list(self.field_fine.parameters())}
+
+
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [({"strategy": "edge", "edge_keep_fraction": 0.5}, None), ({"pruning_ratio": 0.5}, tiny_parameters(8, 4))],
+    ids=["single weights", "neurons"],
+)
+def test_a_frozen_field_costs_what_it_costs(tiny_config: Config, options: dict[str, Any], after: Any) -> None:
+    """It is rendered, saved and pruned like the other. If it did not count, the sum of what is left of both would lie
+    below zero as soon as its weights are masked."""
+    config = tiny_config(start_step=3, **options)
+    config.pipeline.model._target = FrozenModel
+    trainer = train(config)
+    (event,) = trainer.pipeline.model.prune_state.history
+    assert event.before.costs["parameters"] == tiny_parameters(16, 8)
+    assert trainer.pipeline.controller.run.subject.initial_sizes() == event.before
+    weights = sum(event.before.parts.values())
+    living = tiny_parameters(16, 8) - weights + sum(event.after.parts.values())
+    assert event.after.costs["parameters"] == (living if after is None else after)

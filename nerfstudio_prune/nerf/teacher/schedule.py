@@ -8,7 +8,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import Run
-from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.teacher.config import TeacherRecipe
 from nerfstudio_prune.nerf.teacher.teacher import Teacher
 
@@ -20,6 +20,9 @@ class DistillationSchedule(Listener):
         recipe: Options of the teacher.
         run: The run.
         model: Model that is trained.
+
+    Raises:
+        ValueError: If the losses that are asked for need a field that the model has not.
     """
 
     def __init__(self, recipe: TeacherRecipe, run: Run, model: PruneModel) -> None:
@@ -28,6 +31,12 @@ class DistillationSchedule(Listener):
         self.model = model
         self.teacher: Optional[Teacher] = None
         self._step_seconds = 0.0
+        rendered = round(recipe.point_share * recipe.steps) < recipe.steps
+        if recipe.steps and (rendered or recipe.coarse_weight) and not {*FIELDS} <= {*model.fields()}:
+            raise ValueError(
+                "prune.teacher.point_share below 1 and prune.teacher.coarse_weight above 0 compare what the fields "
+                f"{' and '.join(FIELDS)} render, and the model has {', '.join(model.fields())}; learn point by point"
+            )
 
     def started(self) -> None:
         """Says so if a run that is resumed after its first event would have had a teacher."""

@@ -237,7 +237,11 @@ class BufferEdit:
 
 @dataclass
 class Slicing:
-    """The change of a subject whose parameters are only sliced: edits, optimizers, buffers."""
+    """The change of a subject whose parameters are only sliced: edits, optimizers, buffers.
+
+    Weights and moments are inherited, which is recovery `continue`. A subject that offers the other modes carries them
+    out in a change of its own; one that does not refuses them in `validate` of its options.
+    """
 
     subject: Subject[Any]
     edits: Sequence[ParameterEdit]

@@ -263,6 +263,13 @@ def test_a_part_of_the_wanted_size_is_left_alone() -> None:
     assert training.state.history == [] and training.state.plan == [] and training.state.phase == "dense"
 
 
+@pytest.mark.parametrize("recovery", ["retrain", "rewind", "scratch"])
+def test_a_recovery_that_is_not_carried_out_is_refused(recovery: str) -> None:
+    """Slices inherit weights and moments. The history must not name another recovery for what was inherited."""
+    with pytest.raises(ValueError, match=f"prune.recovery must be continue, .* got {recovery}"):
+        Training(start_step=3, recovery=recovery)
+
+
 def test_undo_brings_back_a_buffer_that_is_gone() -> None:
     """A cut may leave a buffer without a use, or make one: what was there before is put back, whatever is there now."""
     training = Training(start_step=3).passed(3)

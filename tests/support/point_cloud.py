@@ -60,6 +60,11 @@ class CloudConfig(PruneOptions):
     keep: Optional[float] = option(0.5)
     rules = ((("keep",), *PART),)
 
+    def validate(self) -> None:
+        super().validate()
+        if self.recovery not in (None, "continue"):
+            raise ValueError(f"prune.recovery must be continue, points inherit what they are, got {self.recovery}")
+
     def resolve(self) -> CloudRecipe:
         o: Any = self.filled()
         return CloudRecipe(**o.shared(), score="opacity", rule=o.strategy, target=f"keep {o.keep:g}", keep=o.keep)

@@ -69,6 +69,8 @@ def recorded_layers(groups: Sequence[NeuronGroup]) -> Iterator[dict[str, list[La
         def record(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
             wanted = columns[name].to(output.device)
             extra = arguments[0].detach().flatten(0, -2)[:, wanted]
+            if torch.is_grad_enabled() and not output.requires_grad:
+                output.requires_grad_()  # a frozen network has no graph of its own
             records.setdefault(name, []).append(LayerRecord(extra, output))
 
         handles.append(layer.register_forward_hook(record))

@@ -265,3 +265,18 @@ def test_a_frozen_field_costs_what_it_costs(tiny_config: Config, options: dict[s
     weights = sum(event.before.parts.values())
     living = tiny_parameters(16, 8) - weights + sum(event.after.parts.values())
     assert event.after.costs["parameters"] == (living if after is None else after)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategy": "obs", "refit": "lstsq", "target_parameters": 0.4}, {"strategy": "importance", "score": "taylor"}],
+    ids=["gradients of colours", "gradients of the loss"],
+)
+def test_a_frozen_field_is_judged_on_samples(tiny_config: Config, options: dict[str, Any]) -> None:
+    """What a pixel follows says what a neuron is worth, whether the field is trained or not."""
+    config = tiny_config(start_step=3, calibration_rays=64, **options)
+    config.pipeline.model._target = FrozenModel
+    model = train(config).pipeline.model
+    assert [event.error for event in model.prune_state.history] == [""]
+    assert sum(p.numel() for field in model.fields().values() for p in field.parameters()) < tiny_parameters(12, 6)
+    assert all(not p.requires_grad and p.grad is None for p in model.field_coarse.parameters())

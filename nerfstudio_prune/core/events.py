@@ -251,7 +251,8 @@ def event_from_format_1(event: Mapping[str, Any], plan: Sequence[Mapping[str, An
 
 
 def _scheduled_from_format_1(event: Mapping[str, Any], index: int) -> dict[str, Any]:
-    share = Fraction(event["progress"]).limit_denominator(10**6)
+    # The shares of a cubic schedule have the cube of the number of events below the line.
+    share = Fraction(event["progress"]).limit_denominator(5 * 10**7)
     return {
         "index": index,
         "step": event["step"],

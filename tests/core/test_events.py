@@ -363,6 +363,14 @@ def test_shares_of_format_1_become_exact(share: Fraction) -> None:
     assert state.plan == [event]
 
 
+@pytest.mark.parametrize("events", [3, 101, 300])
+def test_cubic_shares_of_format_1_become_exact(events: int) -> None:
+    """An event that was carried out is told by its share when the options are given again. Of many cubic events the
+    shares have large denominators; one that came back as a neighbour would be carried out a second time."""
+    plan = [ScheduledEvent(i, 1 - (1 - Fraction(i, events)) ** 3) for i in range(1, events + 1)]
+    assert [event.share for event in PruneState.from_dict(in_format_1(plan, [])).plan] == [e.share for e in plan]
+
+
 def test_failed_event_of_format_1_has_no_sizes() -> None:
     """It wrote zeros where nothing had been counted; a network of no parameters would be told of."""
     (event,) = PruneState.from_dict(in_format_1(PLAN, [(PLAN[0], "not finite")])).history

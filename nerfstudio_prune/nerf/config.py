@@ -276,6 +276,7 @@ class PruneConfig(
     """
 
     merged: ClassVar[Set[str]] = frozenset({"teacher"})  # of its options none contradicts another
+    aims: ClassVar[Set[str]] = frozenset({*BUDGETS, *_EDGES})
 
     preset: Optional[PresetName] = option("best")
     """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no

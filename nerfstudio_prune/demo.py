@@ -108,7 +108,8 @@ class Demo:
             ("side by side", picture),
         ):
             CONSOLE.print(f"{label + ':':14}{path}", soft_wrap=True)
-        CONSOLE.print(f"{'measure it:':14}ns-eval --load-config {base_dir / 'config.yml'}", soft_wrap=True)
+        for label, command in (("measure it", "ns-eval"), ("look at it", "ns-viewer")):
+            CONSOLE.print(f"{label + ':':14}{command} --load-config {base_dir / 'config.yml'}", soft_wrap=True)
 
     def __call__(self, model: PruneModel) -> dict[str, float]:
         """Measures and records the present state; the controller calls it right before and right after the event."""

@@ -83,6 +83,7 @@ def test_printed_table(demo: tuple[Demo, str, Path]) -> None:
     assert f"{dense.parameters / end.parameters:.1f}x fewer parameters" in text
     assert f"{dense.macs_per_ray / end.macs_per_ray:.1f}x fewer MACs" in text
     assert "ns-eval --load-config" in text
+    assert "ns-viewer --load-config" in text
 
 
 def test_side_by_side_places_pictures_and_keeps_pixels() -> None:

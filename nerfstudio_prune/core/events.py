@@ -4,6 +4,7 @@ that carries them loads with `weights_only=True`."""
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Literal, Optional
 
 from torch import Tensor
@@ -135,16 +136,26 @@ class PruneState:
         due = [event for event in self.pending if event.step <= step]
         return due[-1] if due else None
 
-    def numbered(self, plan: list[ScheduledEvent]) -> list[ScheduledEvent]:
+    def numbered(
+        self, plan: list[ScheduledEvent], aim: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[ScheduledEvent]:
         """A new plan with indices that go on from those in the history.
 
-        An entry that was tried already, and those before it, are not tried again.
+        An entry that was tried already, and those before it, are not tried again. One that goes all the way and
+        names no targets was tried only if it had the same aim; the parts before it need no repetition.
 
         Args:
             plan: Events by increasing step, without indices.
+            aim: Options, as in `PruneEvent.options`, that say how far events without targets go.
         """
-        tried = [event.scheduled for event in self.history if event.scheduled is not None]
-        done = max((i for i, event in enumerate(plan) if any(event.same_cut(old) for old in tried)), default=-1)
+
+        def same(event: ScheduledEvent, old: PruneEvent) -> bool:
+            if old.scheduled is None or not event.same_cut(old.scheduled):
+                return False
+            decided = bool(event.targets) or event.share < 1
+            return decided or all(old.options.get(name, value) == value for name, value in aim.items())
+
+        done = max((i for i, event in enumerate(plan) if any(same(event, old) for old in self.history)), default=-1)
         first = self.newest_index - done
         return [ScheduledEvent(e.step, e.share, e.targets, first + i) for i, e in enumerate(plan)]
 

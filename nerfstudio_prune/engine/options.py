@@ -260,6 +260,8 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
 
     merged: ClassVar[Set[str]] = frozenset()
     """Groups within the options of which those that are not given again hold on their own."""
+    aims: ClassVar[Set[str]] = frozenset()
+    """Options that say how far to cut where the events of a plan name no targets."""
 
     def shared(self) -> dict[str, Any]:
         """What every recipe takes over as it is from options that are filled in."""

@@ -119,7 +119,9 @@ def update_plan(
     initial = state.initial_sizes or subject_of(in_force).initial_parts()
     if in_force.resolve().prunes:
         in_force = resolve_steps(in_force, first_step, num_iterations)
-        plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial))
+        values = in_force.stored()
+        aim = {name: values[name] for name in kind.aims}
+        plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial), aim)
     state.initial_sizes, state.plan, state.options, state.given = initial, plan, in_force.stored(), given
     return in_force, changed
 

@@ -9,7 +9,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model
 from nerfstudio_prune.inspect.tables import all_tables
 from nerfstudio_prune.nerf.saved_run import open_run
-from nerfstudio_prune.neurons.scores import needs_of, score_by_name, weight_scores
+from nerfstudio_prune.neurons.scores import SCORES, needs_of, weight_scores
 from nerfstudio_prune.records.files import to_json, write_file
 
 
@@ -55,11 +55,14 @@ def inspect_run(load_config: Path, step: Optional[int] = None, scores: tuple[str
         SavedRunError: If config or checkpoint are missing, damaged, or of another kind of network.
         ValueError: If there is no such score, or it needs calibration samples, which take training data.
     """
+    shown = ", ".join(sorted(weight_scores()))
     for name in scores:
-        needed = needs_of(score_by_name(name))
+        if name not in SCORES:
+            raise ValueError(f"--score must be one of {shown}, got {name!r}")
+        needed = needs_of(SCORES[name])
         if needed != "weights":
             raise ValueError(
                 f"--score {name}: needs {needed} of training rays; inspect reads weights alone, and shows one of "
-                f"{', '.join(sorted(weight_scores()))}"
+                f"{shown}"
             )
     return inspect_model(open_run(load_config, step), scores)

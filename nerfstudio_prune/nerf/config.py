@@ -25,7 +25,7 @@ from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.refit import Refit, RefitMode
 from nerfstudio_prune.neurons.samples import SampleWeights
-from nerfstudio_prune.neurons.scores import needs_of, score_by_name
+from nerfstudio_prune.neurons.scores import SCORES, needs_of, score_by_name
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
 
 
@@ -276,6 +276,7 @@ class PruneConfig(
     """
 
     merged: ClassVar[Set[str]] = frozenset({"teacher"})  # of its options none contradicts another
+    aims: ClassVar[Set[str]] = frozenset({*BUDGETS, *_EDGES})
 
     preset: Optional[PresetName] = option("best")
     """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no
@@ -372,8 +373,8 @@ class PruneConfig(
                 "prune.recovery rewind takes weights of an earlier step, which a strategy that re-weights "
                 f"({self.strategy}) does not fit; use continue or retrain"
             )
-        if self.score is not None:
-            score_by_name(self.score)
+        if self.score is not None and self.score not in SCORES:
+            raise ValueError(f"prune.score must be one of {', '.join(sorted(SCORES))}, got {self.score!r}")
 
     def _strategy(self) -> Strategy:
         """The strategy with its options.

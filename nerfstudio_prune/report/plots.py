@@ -19,7 +19,8 @@ PAPER_INK = "#24292f"
 PALETTE = ("#1f83c6", "#d9661f", "#128a68", "#c25a9c", "#a67a00", "#7c6cd6", "#c74343", "#3f8f9f", "#7d8a2e", "#8d6e63")
 """Colours that keep a contrast of 3 on white and on the page's dark background; the first six stay apart for
 colour-blind readers, and markers tell the others apart."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+"""One fewer than there are colours, so that no pair of colour and marker comes twice among 90 series."""
 WIDTH = 9.0
 """Inches; the page shows 100 pixels an inch."""
 

@@ -227,6 +227,24 @@ def test_another_plan_goes_on_with_larger_indices() -> None:
     assert len({event.index for event in [*state.plan, *PLAN[:2]]}) == 4
 
 
+def test_last_entry_without_targets_becomes_due_again_for_another_aim() -> None:
+    """Under a budget an event names no targets: only the options say that more is to be removed than what was, and an
+    entry that is taken for done would leave a smaller budget unheard. What goes on to the end anyway is not repeated,
+    and what an old record does not say counts as the same."""
+    plan = [ScheduledEvent(step, Fraction(i, 2), {}) for i, step in ((1, 100), (2, 200))]
+    half, whole = (replace(happened(event), options={"budget": 0.5, "seed": 1}) for event in plan)
+    state = PruneState(history=[half])
+    state.plan = state.numbered(plan, {"budget": 0.2})
+    assert [event.step for event in state.pending] == [200]
+    state.history = [half, replace(whole, scheduled=state.plan[1])]
+    for aim in ({"budget": 0.5}, {"another": 1}, {}):
+        state.plan = state.numbered(plan, aim)
+        assert state.pending == [] and state.phase == "recovery", aim
+    state.plan = state.numbered(plan, {"budget": 0.2})
+    due = state.due(300)
+    assert due is not None and due.step == 200 and state.pending == [due]
+
+
 def test_skipped_event_stays_out_of_the_way() -> None:
     """An event that would remove nothing leaves the plan and is not in the history. Those behind it keep their numbers:
     none of them may count as done, and none that lies before may come back."""

@@ -124,8 +124,8 @@ def test_options_that_contradict_each_other(options: dict[str, Any], message: st
         (
             {"score": "w_inn"},
             [
-                "score must be one of activation, apoz, fisher, obs, sensitivity, taylor, w_in, w_in_w_out, w_out, "
-                "got 'w_inn'"
+                "prune.score must be one of activation, apoz, fisher, obs, sensitivity, taylor, w_in, w_in_w_out, "
+                "w_out, got 'w_inn'"
             ],
         ),
     ],

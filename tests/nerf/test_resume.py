@@ -126,6 +126,24 @@ def test_overdue_event_happens_at_the_first_step(tiny_config: Config) -> None:
     )
 
 
+def test_another_budget_is_cut_to_although_the_steps_of_the_plan_are_past(
+    tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run that is given a smaller budget has to reach it, as one that is given smaller widths; the same
+    budget again, or a larger one, takes nothing away."""
+    options = {"strategy": "obs", "refit": "lstsq", "start_step": 3}
+    first = train(tiny_config("first", target_parameters=0.5, **options))
+    (event,) = first.pipeline.model.prune_state.history
+    initial, before = event.before.costs["parameters"], event.after.costs["parameters"]
+    assert events(train(resume(tiny_config("same", target_parameters=0.5), first, 9, 4))) == events(first)
+    last = train(resume(tiny_config("smaller", target_parameters=0.3), first, 9, 4)).pipeline.model.prune_state.history
+    assert [event.step for event in last] == [3, 10]
+    assert last[-1].before.costs["parameters"] == before > 0.3 * initial >= last[-1].after.costs["parameters"]
+    capsys.readouterr()
+    assert events(train(resume(tiny_config("larger", target_parameters=0.8), first, 9, 4))) == events(first)
+    assert "skipped: nothing is left to remove" in " ".join(capsys.readouterr().out.split())
+
+
 def test_several_overdue_events_become_one(tiny_config: Config) -> None:
     """A dense run that is given a schedule whose steps are already past must not prune at four successive steps."""
     first = train(tiny_config("first", strategy="none"))

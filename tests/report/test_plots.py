@@ -16,7 +16,17 @@ from nerfstudio_prune.report.anatomy_charts import share_below
 from nerfstudio_prune.report.charts import charts
 from nerfstudio_prune.report.collect import collect
 from nerfstudio_prune.report.images import error_map, gallery, png
-from nerfstudio_prune.report.plots import NEUTRAL, PALETTE, PAPER_INK, Plot, short, svg_file, svg_inline
+from nerfstudio_prune.report.plots import (
+    NEUTRAL,
+    PALETTE,
+    PAPER_INK,
+    Plot,
+    colour,
+    marker,
+    short,
+    svg_file,
+    svg_inline,
+)
 
 KINDS = {"frontier", "recovery", "time", "weights", "scores", "speed"}
 
@@ -41,9 +51,14 @@ def contrast(one: str, other: str) -> float:
 
 def test_colours_are_readable_on_light_and_dark() -> None:
     """The accessibility guidelines ask for 3 : 1 for parts of a diagram."""
-    for colour in PALETTE:
-        assert contrast(colour, "#ffffff") >= 3 and contrast(colour, "#14171b") >= 3, colour
+    for shade in PALETTE:
+        assert contrast(shade, "#ffffff") >= 3 and contrast(shade, "#14171b") >= 3, shade
     assert len(set(PALETTE)) == len(PALETTE) and NEUTRAL not in PALETTE
+
+
+def test_no_two_series_look_alike() -> None:
+    """The committed records have 14 series: a control that looked like the method beside it would be read as that."""
+    assert len({(colour(i), marker(i)) for i in range(50)}) == 50
 
 
 def test_every_kind_is_there(plots: dict[str, Plot]) -> None:
@@ -125,9 +140,9 @@ def test_curves_stay_inside_of_their_axes(tmp_path: Path) -> None:
     boxes = re.findall(r'<rect x="\S+" y="(\S+)" width="\S+" height="(\S+)"', plot.svg)
     tops, bottoms = zip(*[(float(y), float(y) + float(height)) for y, height in boxes], strict=True)
     ends = []
-    for colour in PALETTE[:3]:
+    for shade in PALETTE[:3]:
         for line in ElementTree.fromstring(svg_inline(plot)).iter("path"):
-            if "clip-path" in line.attrib and f"stroke: {colour}" in (line.get("style") or ""):
+            if "clip-path" in line.attrib and f"stroke: {shade}" in (line.get("style") or ""):
                 ends.append(float(re.findall(r"[ML] \S+ (\S+)", line.get("d") or "")[-1]))
     assert len(ends) == 3 and min(tops) <= min(ends) and max(ends) <= max(bottoms)
 

@@ -1,7 +1,7 @@
 """Plots of the panel. plotly is imported with this module only, when the first plot is asked for."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,6 +12,7 @@ from nerfstudio_prune.viewer.preview import Preview
 
 BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#8a8f98"
 """Told apart by colour-blind people too (Okabe and Ito)."""
+_REVISIONS = itertools.count()
 PAPER_THRESHOLD = 0.05
 """Weights of a smaller absolute value are what Ding et al. 2025 (arXiv 2504.00950, figure 2) count."""
 
@@ -26,7 +27,7 @@ def weights_figure(weights: Mapping[str, Tensor]) -> go.Figure:
     values = {name: found.float().numpy() for name, found in weights.items()}
     largest = max(float(np.quantile(np.abs(found), 0.998)) for found in values.values())
     bins = np.linspace(-max(largest, 2 * PAPER_THRESHOLD), max(largest, 2 * PAPER_THRESHOLD), 81)
-    for (network, found), colour in zip(values.items(), cycle((ORANGE, BLUE, GREEN)), strict=False):
+    for (network, found), colour in zip(values.items(), itertools.cycle((ORANGE, BLUE, GREEN)), strict=False):
         counts = np.histogram(found, bins)[0]
         below = 100 * float(np.mean(np.abs(found) < PAPER_THRESHOLD))
         name = f"{network}: {below:.0f} % within ±{PAPER_THRESHOLD:g}"
@@ -48,7 +49,7 @@ def scores_figure(preview: Preview, parts: Sequence[str]) -> go.Figure:
     """
     one = len(parts) == 1
     figure = _figure(
-        "neuron, by score" if one else "share of the layer's neurons, by score, %",
+        "neuron, by score" if one else "layer's neurons, by score, %",
         f"score {preview.score_name}" if one else f"score {preview.score_name} / largest",
     )
     if not preview.scores:
@@ -131,6 +132,8 @@ def psnr_figure(course: Sequence[tuple[int, float]], history: Sequence[PruneEven
 
 def _figure(x: str, y: str) -> go.Figure:
     figure = go.Figure()
+    # viser draws all plots into one element and keeps what that knows of its axes while their revision is the same.
+    axis = {"automargin": True, "uirevision": next(_REVISIONS)}
     figure.update_layout(
         template="plotly_dark",
         autosize=True,  # viser draws at first with no width, for which plotly would take 700 pixels
@@ -138,8 +141,8 @@ def _figure(x: str, y: str) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 24, "b": 10},
         font={"size": 11},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0.0},
-        xaxis={"title": {"text": x}, "automargin": True},
-        yaxis={"title": {"text": y}, "automargin": True},
+        xaxis={"title": {"text": x}, **axis},
+        yaxis={"title": {"text": y}, **axis},
         showlegend=True,
     )
     return figure

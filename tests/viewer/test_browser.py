@@ -169,7 +169,8 @@ def test_preview_prune_compare_undo(open_page: Callable[[], PanelPage], tmp_path
 
 def test_plots(open_page: Callable[[], PanelPage], tmp_path: Path) -> None:
     """viser draws plots with a program that is sent with the first one, at a width that it does not know yet; all four
-    kinds must appear, and in the panel's width."""
+    kinds must appear, in the panel's width, and with axes of their own: all are drawn into one element, whose range and
+    direction from the plot before would show nothing."""
     page = open_page()
     page.fold("Plots")
     page.click("Draw")
@@ -180,6 +181,8 @@ def test_plots(open_page: Callable[[], PanelPage], tmp_path: Path) -> None:
         page.screenshot(tmp_path / f"{name}.png")
         widths = page.page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(e => e.clientWidth)")
         assert max(widths) < 350
+        low, high = page.page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.yaxis.range")
+        assert (low > high) == (name == "sizes"), (name, low, high)  # names of layers read from the top
 
 
 def test_two_tabs_and_one_that_leaves(open_page: Callable[[], PanelPage]) -> None:

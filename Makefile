@@ -45,7 +45,7 @@ docs: $(VENV)/installed
 
 # The pictures of the panel in its page; needs Chromium.
 screenshots: $(VENV)/installed
-	$(VENV)/bin/python tests/viewer/take_screenshots.py
+	PYTHONPATH=tests $(VENV)/bin/python tests/viewer/take_screenshots.py
 
 # The parts that need no Nerfstudio, on the other Python versions that are claimed.
 other-pythons:

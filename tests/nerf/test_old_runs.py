@@ -6,8 +6,11 @@ again: a run of another version gets a folder of its own.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,11 @@ from nerfstudio.utils.eval_utils import eval_setup
 from support.plain_state import plain, plain_state
 from support.tiny_run import rays, start, widths
 
+from nerfstudio_prune.method import HOMES
+from nerfstudio_prune.nerf.config import FieldTargetConfig
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
+
+Config = Callable[..., Any]
 OLD_RUNS = Path(__file__).parent / "old_runs"
 NAMES = sorted(folder.name for folder in OLD_RUNS.iterdir())
 CUT_OFF = 9
@@ -69,6 +77,27 @@ def living_of(model: Any) -> dict[str, int]:
 def given(value: Any) -> Any:
     """What is not None of an option or a group of options."""
     return {k: v for k, v in vars(value).items() if v is not None} if is_dataclass(value) else value
+
+
+def test_classes_of_a_configuration_are_at_home(tiny_config: Config) -> None:
+    """What is saved today has to open for good: a class that stands in a `config.yml` may not move without an entry in
+    the table of former modules, and none may stand in one by a module that is not meant to last."""
+    config = tiny_config(coarse=FieldTargetConfig(width=4), teacher=TeacherConfig(steps=2))
+    found = set(re.findall(r"nerfstudio_prune\.([\w.]+)\.(\w+)", yaml.dump(config)))
+    assert found == {
+        ("nerf.config", "FieldTargetConfig"),
+        ("nerf.config", "PruneConfig"),
+        ("nerf.model", "PruneModel"),
+        ("nerf.model", "PruneModelConfig"),
+        ("nerf.pipeline", "PrunePipeline"),
+        ("nerf.pipeline", "PrunePipelineConfig"),
+        ("nerf.teacher.config", "TeacherConfig"),
+        ("scenes.demo_dataparser", "DemoDataParser"),
+        ("scenes.demo_dataparser", "DemoDataParserConfig"),
+    }
+    assert {home.removeprefix("nerfstudio_prune.") for home in HOMES.values()} <= {module for module, _ in found}
+    for name in HOMES:
+        assert import_module(f"nerfstudio_prune.method.{name}").__name__ == HOMES[name]
 
 
 def test_saved_run_opens_for_evaluation(old_run: str) -> None:

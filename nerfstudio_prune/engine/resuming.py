@@ -31,7 +31,7 @@ def take_up(
     """Makes a run of a state, fresh or loaded, and options, given or registered.
 
     Args:
-        state: Pruning state of the model; changed only if all is well.
+        state: Pruning state of the model; changed only if the options give a plan.
         options: Options of this run.
         subject_of: Gives what is pruned under some options.
         optimizers: The host's optimizers over the model's parameters.
@@ -41,7 +41,7 @@ def take_up(
         defaults: Options of the method as registered, which count as not given. None: nothing does.
 
     Raises:
-        ValueError: If the options do not give a plan.
+        ValueError: If the options do not give a plan, or there are no weights to rewind to.
     """
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
-class Field:
+class FormField:
     """One choice or one number."""
 
     name: str
@@ -37,7 +37,7 @@ class Form(Protocol):
         """Why nothing is left to cut with some options; empty if something is."""
         ...
 
-    def fields(self, options: Any) -> Sequence[Field]:
+    def fields(self, options: Any) -> Sequence[FormField]:
         """The fields, with the values that come nearest to the options in force."""
         ...
 

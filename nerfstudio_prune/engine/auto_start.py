@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 
 WINDOW_PERCENT = 5
 """Share of the run over which the slope of the training PSNR is taken."""
@@ -51,7 +51,7 @@ class AutoStart(Listener):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: PruneRun) -> None:
         self.run = run
         self.least_rise = run.recipe.auto_start
         self._plateau: Optional[Plateau] = None

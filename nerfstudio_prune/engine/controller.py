@@ -25,7 +25,7 @@ from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import PruneOptions, Recipe
 from nerfstudio_prune.engine.planning import scaled
 from nerfstudio_prune.engine.rates import Rates
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.engine.snapshots import NetworkSnapshot
 
 ActionName = Literal["prune", "undo", "retarget", "pause"]
@@ -55,7 +55,7 @@ class PruneController:
 
     def __init__(
         self,
-        run: Run,
+        run: PruneRun,
         measure: Measure,
         rays_per_batch: Callable[[], int],
         listeners: Sequence[Listener] = (),

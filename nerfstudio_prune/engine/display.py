@@ -10,7 +10,7 @@ from rich.table import Table
 from nerfstudio_prune.core.events import Phase, PruneEvent
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.listeners import Listener
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 
 PHASES: tuple[Phase, ...] = ("dense", "pruning", "recovery")
 """Number of a phase in TensorBoard -> its name."""
@@ -24,7 +24,7 @@ class Display(Listener):
         measured_on: What the quality is measured on.
     """
 
-    def __init__(self, run: Run, measured_on: Callable[[], str]) -> None:
+    def __init__(self, run: PruneRun, measured_on: Callable[[], str]) -> None:
         self.run = run
         self.measured_on = measured_on
         self._costs_before: Mapping[str, Mapping[str, int]] = {}
@@ -68,7 +68,7 @@ class Display(Listener):
                     writer.put_scalar(f"Prune/{name}_{label}", value, step)
 
 
-def plan_text(run: Run) -> str:
+def plan_text(run: PruneRun) -> str:
     """Rule, recovery and what is planned, in one line."""
     recipe, state = run.recipe, run.state
     if not state.pending:

@@ -5,7 +5,7 @@ from torch.optim import Optimizer
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.learning_rate import RecoveryRate, restart_scheduler, set_learning_rate
 from nerfstudio_prune.engine.listeners import Listener
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 
 
 class Rates(Listener):
@@ -15,7 +15,7 @@ class Rates(Listener):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: PruneRun) -> None:
         self.run = run
         self.replanned()
 

@@ -10,7 +10,7 @@ from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 
 STEPS = ("start_step", "stop_step", "num_events")
 """Options that are resolved against the length of the run in which the plan is made."""
@@ -27,7 +27,7 @@ def take_up(
     first_step: int,
     num_iterations: int,
     defaults: Optional[PruneOptions] = None,
-) -> Run:
+) -> PruneRun:
     """Makes a run of a state, fresh or loaded, and options, given or registered.
 
     Args:
@@ -60,7 +60,7 @@ def take_up(
     elif resumed:
         origin = " (taken up from the checkpoint; options that are given again replace it)"
     seed = seed if recipe.seed is None else recipe.seed
-    return Run(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
+    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
 
 
 def update_plan(

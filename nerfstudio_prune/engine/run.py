@@ -21,7 +21,7 @@ def event_seed(seed: int, step: int) -> int:
 
 
 @dataclass
-class Run:
+class PruneRun:
     """One per training; made when all options are known. Changed on the trainer's thread only, but for `paused`."""
 
     subject: Subject[Any]

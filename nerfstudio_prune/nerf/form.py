@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
-from nerfstudio_prune.core.form import Field
+from nerfstudio_prune.core.form import FormField
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.presets import HALF, TARGETS
@@ -39,7 +39,7 @@ class NeuronForm:
             return f"nothing to prune: all layers are at min_width {least}"
         return ""
 
-    def fields(self, options: PruneConfig) -> Sequence[Field]:
+    def fields(self, options: PruneConfig) -> Sequence[FormField]:
         """The fields, with the cut that comes nearest to the options; where they name no neurons, the default preset's.
 
         Args:
@@ -49,35 +49,35 @@ class NeuronForm:
             options = PruneConfig().filled()
         target, value = self._nearest_target(options)
         return (
-            Field(
+            FormField(
                 "strategy",
                 options.strategy,
                 "Which neurons stay. obs and pivoted-qr look at training rays and need no score; obs is the best with "
                 "refit lstsq.",
                 sorted(STRATEGIES),
             ),
-            Field(
+            FormField(
                 "score",
                 options.score or OWN_SCORE,
                 "What a neuron is worth, for strategies that take a score.",
                 [OWN_SCORE, *sorted(SCORES)],
             ),
-            Field(
+            FormField(
                 "refit",
                 options.refit,
                 "How the neurons that stay take over what left: lstsq by least squares on training rays, merge "
                 "without rays, none not at all.",
                 get_args(RefitMode),
             ),
-            Field(
+            FormField(
                 "target",
                 target,
                 "pruning_ratio: share of every layer's first width to remove. target_parameters, target_macs: share "
                 "of the first parameters, or operations, of both fields to keep; each layer gets what it needs.",
                 get_args(TargetName),
             ),
-            Field("value", value, "Value of the target.", slider=True),
-            Field(
+            FormField("value", value, "Value of the target.", slider=True),
+            FormField(
                 "lr_factor",
                 options.recovery_lr_factor,
                 "recovery_lr_factor: on the learning rate from this cut on. Half the width bears twice the rate.",

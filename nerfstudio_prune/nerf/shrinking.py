@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.nerf.recipes import NeuronRecipe
 from nerfstudio_prune.nerf.subject import NeuronSubject
 from nerfstudio_prune.neurons.shrinkage import Shrinkage, leaving_columns
@@ -20,7 +20,7 @@ class ShrinkageSchedule(Listener):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: PruneRun) -> None:
         self.run = run
         self._shrinkage: Optional[Shrinkage] = None
 

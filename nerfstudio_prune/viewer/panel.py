@@ -11,7 +11,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.core.form import Field, Form
+from nerfstudio_prune.core.form import Form, FormField
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
@@ -30,7 +30,7 @@ LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
 """While training goes on a preview is made anew at most this often, and in at most this share of the time."""
 
 
-def offered(field: Field) -> Any:
+def offered(field: FormField) -> Any:
     """The value of a field as its element can show it."""
     if not field.slider:
         return field.value
@@ -134,7 +134,7 @@ class PrunePanel:
         """Name of a field of the form -> its element."""
         self._build(fields)
 
-    def _build(self, fields: Sequence[Field]) -> None:
+    def _build(self, fields: Sequence[FormField]) -> None:
         gui = self.gui
         self.folder = gui.add_folder("Pruning")
         with self.folder:
@@ -183,7 +183,7 @@ class PrunePanel:
         self.draw.on_click(lambda _: self._on_plot())
         self._update_unused()
 
-    def _build_cut(self, fields: Sequence[Field]) -> None:
+    def _build_cut(self, fields: Sequence[FormField]) -> None:
         gui = self.gui
         for f in fields:
             if f.choices:

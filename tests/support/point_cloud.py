@@ -14,7 +14,7 @@ from nerfstudio.engine.optimizers import Optimizers as HostOptimizers
 from torch import Tensor, nn
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
-from nerfstudio_prune.core.form import Field
+from nerfstudio_prune.core.form import FormField
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
 from nerfstudio_prune.core.strategies import ImportanceStrategy, select
 from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing, Subject
@@ -76,8 +76,8 @@ class CloudForm:
     def exhausted(self, recipe: Any) -> str:
         return ""
 
-    def fields(self, options: CloudConfig) -> tuple[Field, ...]:
-        return (Field("keep", options.keep, "Share that stays.", slider=True),)
+    def fields(self, options: CloudConfig) -> tuple[FormField, ...]:
+        return (FormField("keep", options.keep, "Share that stays.", slider=True),)
 
     def unused(self, values: Mapping[str, Any]) -> set[str]:
         return set()

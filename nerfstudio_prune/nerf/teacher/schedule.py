@@ -7,7 +7,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
-from nerfstudio_prune.engine.run import Run
+from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.teacher.config import TeacherRecipe
 from nerfstudio_prune.nerf.teacher.teacher import Teacher
@@ -25,7 +25,7 @@ class DistillationSchedule(Listener):
         ValueError: If the losses that are asked for need a field that the model has not.
     """
 
-    def __init__(self, recipe: TeacherRecipe, run: Run, model: PruneModel) -> None:
+    def __init__(self, recipe: TeacherRecipe, run: PruneRun, model: PruneModel) -> None:
         self.recipe = recipe
         self.run = run
         self.model = model

@@ -212,7 +212,10 @@ class RunOptions(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the engine needs of options that are filled in and resolved; subjects add what their cuts need."""
+    """What the engine needs of options that are filled in and resolved; subjects add what their cuts need.
+
+    Fields without a text mean what the options of the same names do; steps are absolute once a plan is made.
+    """
 
     options: Mapping[str, Any]
     """All options in force as plain values, for checkpoints and records."""

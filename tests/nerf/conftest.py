@@ -4,6 +4,7 @@ from support.host_fixtures import (  # noqa: F401
     clean_host,
     downloads,
     one_thread,
+    prunings,
     scene_cache,
     stock_lpips,
     stock_state,

@@ -27,7 +27,6 @@ from support.tiny_run import (
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.nerf import calibration as calibration_module
-from nerfstudio_prune.nerf import subject as subject_module
 from nerfstudio_prune.nerf.calibration import RAYS_AT_ONCE, collect_samples
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.rays import draw_rays
@@ -491,20 +490,6 @@ def test_events_in_a_run(tiny_config: Config, options: dict[str, Any]) -> None:
     assert event.metrics_before["psnr"] > 0 and event.metrics_after["psnr"] > 0
     saved = checkpoint(trainer, 9)["pipeline"]["_model._extra_state"]["history"]
     assert saved[-1]["options"] == event.options
-
-
-@pytest.fixture
-def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
-    """The checked plans of all events."""
-    found: list[Pruning] = []
-    inner = subject_module.prepare_pruning
-
-    def spy(*args: Any, **kwargs: Any) -> Pruning:
-        found.append(inner(*args, **kwargs))
-        return found[-1]
-
-    monkeypatch.setattr(subject_module, "prepare_pruning", spy)
-    return found
 
 
 def test_refit_keeps_the_picture(model: PruneModel, views: InputDataset, trainer: Any) -> None:

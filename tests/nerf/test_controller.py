@@ -25,7 +25,6 @@ from support.tiny_run import (
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.nerf import subject as subject_module
 from nerfstudio_prune.nerf.config import FieldTargetConfig
 from nerfstudio_prune.neurons.pruner import NonFiniteWeightsError, Pruning
 
@@ -53,20 +52,6 @@ def check(trainer: Any) -> None:
     """The invariant of docs/design.md: optimizer, clipping list and model hold the same tensors in the same order."""
     optimizers, model = trainer.optimizers, trainer.pipeline.model
     check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
-
-
-@pytest.fixture
-def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
-    """The checked plans of all events, with their edits of parameters."""
-    found: list[Pruning] = []
-    inner = subject_module.prepare_pruning
-
-    def spy(*args: Any, **kwargs: Any) -> Pruning:
-        found.append(inner(*args, **kwargs))
-        return found[-1]
-
-    monkeypatch.setattr(subject_module, "prepare_pruning", spy)
-    return found
 
 
 def test_one_shot(tiny_config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ import torch
 from nerfstudio.models.vanilla_nerf import VanillaModelConfig
 
 from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.nerf import subject as subject_module
+from nerfstudio_prune.neurons.pruner import Pruning
 from support.tiny_run import SCENE_BOX, make_config
 
 
@@ -80,3 +82,17 @@ def stock_state(stock_lpips: None) -> dict[str, Any]:
     """State dict of Nerfstudio's own `vanilla-nerf`, metric network included."""
     model = VanillaModelConfig().setup(scene_box=SCENE_BOX, num_train_data=4)
     return dict(model.state_dict())
+
+
+@pytest.fixture
+def prunings(monkeypatch: pytest.MonkeyPatch) -> list[Pruning]:
+    """The prepared changes of all events, with their edits of parameters."""
+    found: list[Pruning] = []
+    inner = subject_module.prepare_pruning
+
+    def spy(*args: Any, **kwargs: Any) -> Pruning:
+        found.append(inner(*args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(subject_module, "prepare_pruning", spy)
+    return found

@@ -19,14 +19,14 @@ from nerfstudio_prune.engine.options import (
     with_help,
 )
 from nerfstudio_prune.nerf.presets import BUDGETS, HALF, PRESETS, TARGETS, PresetName, preset_options
-from nerfstudio_prune.nerf.recipes import EDGE, Calibration, EdgeRecipe, FieldRecipe, FieldTarget, NeuronRecipe
+from nerfstudio_prune.nerf.recipes import Calibration, EdgeRecipe, FieldRecipe, FieldTarget, NeuronRecipe
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.refit import Refit, RefitMode
 from nerfstudio_prune.neurons.samples import SampleWeights
 from nerfstudio_prune.neurons.scores import SCORES, needs_of, score_by_name
-from nerfstudio_prune.neurons.strategies import STRATEGIES, Strategy
+from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES, Strategy
 
 
 @dataclass

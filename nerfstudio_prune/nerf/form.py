@@ -8,13 +8,13 @@ from nerfstudio_prune.core.form import FormField
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.presets import HALF, TARGETS
-from nerfstudio_prune.nerf.recipes import EDGE, NeuronRecipe
+from nerfstudio_prune.nerf.recipes import NeuronRecipe
 from nerfstudio_prune.nerf.targets import BYTES, initial_widths, resolve_targets
 from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.refit import RefitMode
 from nerfstudio_prune.neurons.scores import SCORES
-from nerfstudio_prune.neurons.strategies import STRATEGIES
+from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES
 
 TargetName = Literal["pruning_ratio", "target_parameters", "target_macs"]
 OWN_SCORE = "strategy's own"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from nerfstudio_prune.neurons.strategies import EDGE
+
 PresetName = Literal["paper", "fast", "best", "tiny"]
 
 BUDGETS = ("target_parameters", "target_macs", "target_mb")
@@ -37,7 +39,7 @@ def preset_options(name: PresetName, given: Mapping[str, Any], target_given: boo
     """
     if name not in PRESETS:
         raise ValueError(f"prune.preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    if given.get("strategy") in ("edge", "none"):
+    if given.get("strategy") in (EDGE, "none"):
         return {}
     preset = PRESETS[name]
     left_out = set(given)

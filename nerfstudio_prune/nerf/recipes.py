@@ -13,9 +13,6 @@ from nerfstudio_prune.neurons.samples import SampleWeights
 from nerfstudio_prune.neurons.scores import Score
 from nerfstudio_prune.neurons.strategies import Strategy
 
-EDGE = "edge"
-"""The strategy that masks single weights."""
-
 
 @dataclass(frozen=True)
 class Calibration:

@@ -15,7 +15,7 @@ from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.subject import Optimizers, RecipeT, Subject
 from nerfstudio_prune.nerf.form import NeuronForm
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.recipes import EDGE, Calibration, EdgeRecipe, NeuronRecipe
+from nerfstudio_prune.nerf.recipes import Calibration, EdgeRecipe, NeuronRecipe
 from nerfstudio_prune.nerf.targets import (
     BYTES,
     allocate,
@@ -32,7 +32,7 @@ from nerfstudio_prune.neurons.pruner import Pruning, check_finite, named_paramet
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.neurons.scores import needs_of, score_by_name
 from nerfstudio_prune.neurons.selecting import select_neurons
-from nerfstudio_prune.neurons.strategies import Selection
+from nerfstudio_prune.neurons.strategies import EDGE, Selection
 from nerfstudio_prune.neurons.survey import scores_on_samples
 
 Calibrate = Callable[[Calibration, int], Mapping[str, Samples]]

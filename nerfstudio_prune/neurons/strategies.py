@@ -22,6 +22,7 @@ from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.obs import eliminate, pivot_order
 
 __all__ = [
+    "EDGE",
     "STRATEGIES",
     "CoresetStrategy",
     "ImportanceStrategy",
@@ -34,7 +35,9 @@ __all__ = [
     "select",
 ]
 
-RESERVED_NAMES.add("edge")
+EDGE = "edge"
+"""What option `strategy` calls masking single weights, which is no rule for neurons."""
+RESERVED_NAMES.add(EDGE)
 
 
 @register_strategy("obs")

@@ -331,6 +331,7 @@ def test_signal_saves_the_running_step(tiny_config: Config, number: int, capfd: 
     """Ctrl+C, a scheduler's end of time and a closed terminal cost everything since the last save. The step that runs
     is finished and saved; going on from it is the run that was not interrupted."""
     whole = train(with_rates(tiny_config("whole", **TWICE)), same_noise=True)
+    capfd.readouterr()
     trainer = start(with_rates(tiny_config("ended", **TWICE)), same_noise=True)
     forward = trainer.pipeline.get_train_loss_dict
 

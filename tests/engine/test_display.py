@@ -1,5 +1,6 @@
 """What a person reads of an event."""
 
+import nerfstudio.engine.trainer  # noqa: F401  the host's writer cannot be imported before it
 import pytest
 
 from nerfstudio_prune.core.events import PruneEvent

@@ -5,8 +5,8 @@ what is given again; its default stands in the field's metadata, once, and in th
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_type_hints
 
 import tyro
 from nerfstudio.configs.base_config import PrintableConfig
@@ -14,11 +14,15 @@ from typing_extensions import Self
 
 from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.core.schedule import ScheduleKind
+from nerfstudio_prune.engine.typed import shown, typed_value
 
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
 
 C = TypeVar("C", bound=type)
+
+PREFIX = "prune."
+"""What stands before an option's name in messages; on the command line it is `--pipeline.prune.`."""
 
 
 def option(default: Any, text: Optional[str] = None) -> Any:
@@ -86,23 +90,50 @@ class Group(PrintableConfig):
 
     def plain(self) -> dict[str, Any]:
         """All options as plain values, for a checkpoint."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: _plain(value) for name, value in values.items()}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Self:
-        """Options that `plain` gave, of this or an earlier version; those it does not name stay as they are."""
-        found = {}
-        hints = get_type_hints(cls)
+    def from_plain(cls, values: Any, prefix: str = PREFIX) -> Self:
+        """Options that `plain` gave, of this or an earlier version, or that come from anywhere else.
+
+        Those that are not named stay as they are. Names that this version does not know are passed over: a later
+        version wrote them. Of the others each has to be of the type of its field; ranges are `check_rules`'s.
+
+        Args:
+            values: Option -> value; anything, for what it holds may come from a stranger.
+            prefix: What stands before an option's name on the command line.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{prefix.rstrip('.')} must be options with their values, got {shown(values)}")
+        found, hints = {}, get_type_hints(cls)
         for f in fields(cls):
-            kind = hints[f.name]
-            if is_dataclass(kind):
-                found[f.name] = kind.from_plain(values.get(f.name) or {})  # type: ignore[union-attr]
-            elif f.name in values:
-                value = values[f.name]
-                is_tuple = tuple in {get_origin(part) or part for part in (kind, *get_args(kind))}
-                found[f.name] = tuple(value) if isinstance(value, list) and is_tuple else value
+            if f.name not in values:
+                continue
+            kind, value = hints[f.name], values[f.name]
+            if isinstance(kind, type) and issubclass(kind, Group):
+                parts = vars(value) if isinstance(value, kind) else {} if value is None else value
+                found[f.name] = kind.from_plain(parts, f"{prefix}{f.name}.")
+            else:
+                found[f.name] = typed_value(prefix + f.name, value, kind)
         return cls(**found)
+
+    def typed(self) -> Self:
+        """A copy whose options all have their types; those of code and of a `config.yml` may have any.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        return self.from_plain(vars(self))
+
+    @classmethod
+    def checked(cls, values: Any) -> dict[str, Any]:
+        """Plain values of some options as `plain` gives them, after the checks of `from_plain`; only those named."""
+        whole = cls.from_plain(values).plain()
+        return {name: whole[name] for name in values if name in whole}
 
     def check_rules(self, prefix: str) -> None:
         """Checks each option by the rules of the group that it belongs to.
@@ -118,7 +149,16 @@ class Group(PrintableConfig):
                 for name in names:
                     value = getattr(self, name)
                     if value is not None and not holds(value):
-                        raise ValueError(f"{prefix}{name} must be {expected}, got {value}")
+                        raise ValueError(f"{prefix}{name} must be {expected}, got {shown(value)}")
+
+
+def _plain(value: Any) -> Any:
+    """A value of an option as a checkpoint takes it."""
+    if isinstance(value, Group):
+        return value.plain()
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, dict) else value
 
 
 @with_help
@@ -308,8 +348,8 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
-        filled = self.filled()
-        filled.check_rules("prune.")
+        filled = self.typed().filled()
+        filled.check_rules(PREFIX)
         filled.check_recovery()
 
     def resolve(self) -> Recipe:

@@ -336,7 +336,7 @@ class PruneConfig(
             ValueError: Names the option, what was found and what was expected.
         """
         super().validate()
-        filled = self.filled()
+        filled = self.typed().filled()
         filled.teacher.check_teacher()
         filled.check_targets()
         if filled.strategy == "none":

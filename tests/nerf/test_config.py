@@ -31,7 +31,7 @@ NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse, fine a
         ({"group_widths": {"*": 2}}, "prune.group_widths['*'] must be at least min_width = 8, got 2"),
         ({"pruning_ratio": 1.0}, "prune.pruning_ratio must be in [0, 1), got 1.0"),
         ({"pruning_ratio": -0.1}, "prune.pruning_ratio must be in [0, 1), got -0.1"),
-        ({"pruning_ratio": math.nan}, "prune.pruning_ratio must be in [0, 1), got nan"),
+        ({"pruning_ratio": math.nan}, "prune.pruning_ratio must be a finite number, got nan"),
         ({"fine": FieldTargetConfig(pruning_ratio=1.2)}, "prune.fine.pruning_ratio must be in [0, 1), got 1.2"),
         ({"num_events": 0}, "prune.num_events must be at least 1, got 0"),
         ({"round_to": 0}, "prune.round_to must be at least 1, got 0"),

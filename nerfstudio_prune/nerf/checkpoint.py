@@ -76,9 +76,7 @@ def fit_to_checkpoint(
     return result
 
 
-def _check_prune_state(
-    state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Checks that a pruning state is one of the network beside it.
 
     Args:

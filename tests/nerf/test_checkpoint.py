@@ -174,7 +174,10 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
         edit(history=[{"scheduled": None, "before": {}, "after": {}, "stop": 3}]),
         ["cannot be read: history[0]", "unknown field", "'stop'"],
     ),
-    "history without sizes": (edit(history=[{"scheduled": None, "step": 3}]), ["cannot be read: history[0]", "strategy"]),
+    "history without sizes": (
+        edit(history=[{"scheduled": None, "step": 3}]),
+        ["cannot be read: history[0]", "strategy"],
+    ),
     "groups of another network": (
         edit(initial_sizes={"field_fine.mlp_base.layers.0": 16}),
         ["names 1 groups of neurons, among them field_fine.mlp_base.layers.0", "expected the network's 14"],

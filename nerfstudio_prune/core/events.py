@@ -1,7 +1,7 @@
 """Records of what was planned and what was done. Plain numbers, strings and tensors only, so that a checkpoint
 that carries them loads with `weights_only=True`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise

@@ -75,8 +75,9 @@ def check_saved_optimizers(
         expected = _kept(optimizer)
         tensors: dict[str, Tensor] = {}
         for shape, member in zip(shapes[name], members, strict=True):
-            if states.get(member):
-                tensors.update(_check_state(states[member], expected, shape, f"parameter {member} in {where}"))
+            place = f"parameter {member} in {where}"
+            if _named(states.get(member, {}), place):
+                tensors.update(_check_state(states[member], expected, shape, place))
         check_storage(tensors, where)
 
 
@@ -97,9 +98,9 @@ def check_saved_schedulers(saved: Any, schedulers: Mapping[str, Any]) -> None:
             f"schedulers: the checkpoint has one for {_listed(unknown)}, this run has {_listed(schedulers)}; give the "
             "scheduler of that run, or --load-scheduler False"
         )
-    for name, state in saved.items():
+    for name, found in saved.items():
         scheduler, where = schedulers[name], f"scheduler {name!r}"
-        state, own = _named(state, where), scheduler.state_dict()
+        state, own = _named(found, where), scheduler.state_dict()
         check_plain({key: value for key, value in state.items() if key != "milestones"}, where)
         # What else there is would be set as an attribute of the scheduler: of a method of it, say.
         strange = [key for key in state if key not in own and hasattr(scheduler, key)]

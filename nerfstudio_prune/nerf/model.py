@@ -270,9 +270,20 @@ class PruneModel(NeRFModel):
             ValueError: If the checkpoint does not fit; nothing is changed then. Not a RuntimeError, which the host
                 would swallow.
         """
-        result = super().load_state_dict(
-            fit_to_checkpoint(self, self.neuron_groups(), state_dict), strict=True, assign=False
-        )
+        return self.take_up(state_dict)
+
+    def take_up(self, state_dict: Mapping[str, Any], finite: bool = True) -> Any:
+        """Loads a checkpoint of any widths.
+
+        Args:
+            state_dict: Entries of the checkpoint, without the pipeline's prefix.
+            finite: Whether weights must be finite; a network that is only looked at may have others.
+
+        Raises:
+            ValueError: If the checkpoint does not fit; nothing is changed then.
+        """
+        fitting = fit_to_checkpoint(self, self.neuron_groups(), state_dict, finite)
+        result = super().load_state_dict(fitting, strict=True, assign=False)
         self.sync_widths()
         return result
 

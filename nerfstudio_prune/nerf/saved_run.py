@@ -3,7 +3,6 @@
 Errors name the run's file by the host's own option for it, `--load-config`, as every command that opens a run has it.
 """
 
-import pickle
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -14,6 +13,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
+from nerfstudio_prune.core.checkpoint_file import read_checkpoint
 from nerfstudio_prune.engine.checkpoints import CheckpointError, checkpoint_of_step, newest_checkpoint
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
@@ -116,7 +116,7 @@ def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = Non
 
 
 def load_checkpoint(model: PruneModel, path: Path) -> int:
-    """Loads the network and pruning state of a checkpoint.
+    """Loads the network and pruning state of a checkpoint. Weights that are not finite are there to be looked at.
 
     Args:
         model: Model of the same numbers of layers, of any widths.
@@ -129,17 +129,16 @@ def load_checkpoint(model: PruneModel, path: Path) -> int:
         SavedRunError: If it is damaged, or does not fit.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        pipeline, step = loaded["pipeline"], int(loaded["step"])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise SavedRunError(f"{path}: expected a checkpoint of Nerfstudio, which it is not: {error!r}") from error
+        loaded = read_checkpoint(path)
+    except ValueError as error:
+        raise SavedRunError(str(error)) from error
     state = {
         key.removeprefix("_model.").removeprefix("module."): value
-        for key, value in pipeline.items()
+        for key, value in loaded["pipeline"].items()
         if key.startswith("_model.")
     }
     try:
-        model.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
+        model.take_up(state, finite=False)
+    except ValueError as error:
         raise SavedRunError(f"{path}: {error}") from error
-    return step
+    return loaded["step"]

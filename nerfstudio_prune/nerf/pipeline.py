@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
 import numpy as np
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
@@ -75,6 +78,8 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+        if config.datamanager._target is VanillaDataManager:  # as in configurations saved by earlier versions
+            config.datamanager._target = CheckedDataManager
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
@@ -123,6 +128,24 @@ class PrunePipeline(VanillaPipeline):
         """Collects calibration samples on training rays, see `collect_samples`."""
         assert self.datamanager.train_dataset is not None
         return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
+
+    def get_average_eval_image_metrics(
+        self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
+    ) -> Any:
+        """Mean of the metrics of all evaluation views, as the host computes it.
+
+        Args:
+            step: Training step.
+            output_path: Folder for pictures of the views.
+            get_std: Whether to give standard deviations as well.
+
+        Raises:
+            ValueError: If there are no evaluation views.
+        """
+        if not self.datamanager.eval_dataset:
+            reason = getattr(self.datamanager, "no_evaluation", "")
+            raise ValueError(f"nothing to evaluate on, there are no evaluation views: {reason}")
+        return super().get_average_eval_image_metrics(step, output_path, get_std)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step, with the losses of a teacher and of other listeners.

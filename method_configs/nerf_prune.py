@@ -7,6 +7,7 @@ from nerfstudio.engine.optimizers import RAdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.host import default_machine
 from nerfstudio_prune.engine.trainer import PruneTrainerConfig
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -21,7 +22,7 @@ nerf_prune = MethodSpecification(
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
         pipeline=PrunePipelineConfig(
-            datamanager=VanillaDataManagerConfig(dataparser=BlenderDataParserConfig()),
+            datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=BlenderDataParserConfig()),
             model=PruneModelConfig(),
         ),
         optimizers={
@@ -43,7 +44,10 @@ nerf_prune_demo = MethodSpecification(
         vis="tensorboard",
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                dataparser=DemoDataParserConfig(), train_num_rays_per_batch=256, eval_num_rays_per_batch=256
+                _target=CheckedDataManager,
+                dataparser=DemoDataParserConfig(),
+                train_num_rays_per_batch=256,
+                eval_num_rays_per_batch=256,
             ),
             model=PruneModelConfig(
                 base_mlp_num_layers=6,
@@ -72,7 +76,7 @@ nerf_prune_real = MethodSpecification(
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
         pipeline=PrunePipelineConfig(
-            datamanager=VanillaDataManagerConfig(dataparser=NerfstudioDataParserConfig()),
+            datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=NerfstudioDataParserConfig()),
             model=PruneModelConfig(
                 use_scene_contraction=True,
                 coarse_sampler="piecewise",

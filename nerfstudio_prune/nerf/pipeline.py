@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.checks import check_data, check_training
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
@@ -79,6 +82,8 @@ class PrunePipeline(VanillaPipeline):
         if test_mode == "val":  # what trains; other modes show runs of any options
             config.prune.check_values()
             check_batch(getattr(config.datamanager, "train_num_rays_per_batch", 1), config.model)
+        if config.datamanager._target is VanillaDataManager:  # as in configurations saved by earlier versions
+            config.datamanager._target = CheckedDataManager
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
@@ -127,6 +132,24 @@ class PrunePipeline(VanillaPipeline):
         """Collects calibration samples on training rays, see `collect_samples`."""
         assert self.datamanager.train_dataset is not None
         return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
+
+    def get_average_eval_image_metrics(
+        self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
+    ) -> Any:
+        """Mean of the metrics of all evaluation views, as the host computes it.
+
+        Args:
+            step: Training step.
+            output_path: Folder for pictures of the views.
+            get_std: Whether to give standard deviations as well.
+
+        Raises:
+            ValueError: If there are no evaluation views.
+        """
+        if not self.datamanager.eval_dataset:
+            reason = getattr(self.datamanager, "no_evaluation", "")
+            raise ValueError(f"nothing to evaluate on, there are no evaluation views: {reason}")
+        return super().get_average_eval_image_metrics(step, output_path, get_std)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step, with the losses of a teacher and of other listeners.

@@ -14,6 +14,7 @@ from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
@@ -75,6 +76,7 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+        print_in_any_encoding()
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""

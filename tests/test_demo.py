@@ -13,8 +13,8 @@ from PIL import Image
 from nerfstudio_prune.demo import demonstration
 from nerfstudio_prune.demo.command import Demo
 from nerfstudio_prune.demo.demonstration import Demonstration, side_by_side
-from nerfstudio_prune.engine.host import checkpoint_bytes, reset_host
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
+from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
+from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 
@@ -66,7 +66,7 @@ def test_files(demo: tuple[Demonstration, str, Path]) -> None:
     small, text, folder = demo
     (run,) = (folder / "runs/demo/nerf-prune-demo").iterdir()
     assert {"config.yml", "side_by_side.png", "nerfstudio_models"} <= {path.name for path in run.iterdir()}
-    saved = newest_checkpoint(run / "nerfstudio_models")
+    saved = newest_checkpoint(run / "nerfstudio_models").path
     assert saved.name == "step-000000011.ckpt"
     assert small.records[-1].checkpoint_mb == pytest.approx(saved.stat().st_size / 1e6, rel=0.05)
     # Four pictures of 32 pixels with margins of 8 between and around, and room for a caption.
@@ -131,5 +131,5 @@ def test_default_run_is_the_registered_method() -> None:
 def test_size_of_a_checkpoint_counts_the_moments(demo: tuple[Demonstration, str, Path]) -> None:
     """People compare with the files on their disk, which hold two moments per weight."""
     trainer = demo[0]._trainer
-    saved = newest_checkpoint(trainer.checkpoint_dir)
+    saved = newest_checkpoint(trainer.checkpoint_dir).path
     assert checkpoint_bytes(trainer) == pytest.approx(saved.stat().st_size, rel=0.02)

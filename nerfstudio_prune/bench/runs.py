@@ -19,6 +19,7 @@ from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
 from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
+from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.schema import Record, RunRecord
 
@@ -102,11 +103,12 @@ class RunFolder:
         return not needed or self.has_checkpoint(job)
 
     def has_checkpoint(self, run: Run) -> bool:
-        """Whether the run's last checkpoint is there."""
+        """Whether a whole checkpoint of the run is there."""
         try:
-            return checkpoint_of(self.path, self.scene, run.name).exists()
-        except FileNotFoundError:
+            checkpoint_of(self.path, self.scene, run.name)
+        except CheckpointError:
             return False
+        return True
 
     def steps(self, run: Run) -> int:
         """Training steps that a run takes itself.

@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from rich.table import Table
 
 from nerfstudio_prune.demo.command import Demo
-from nerfstudio_prune.engine.host import checkpoint_bytes, forked, seed_host
+from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
+from nerfstudio_prune.engine.host import forked, seed_host
 from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.pipeline import PrunePipeline
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.records.files import write_file
 
 LABELS = ("dense", "right after pruning", "after recovery")
@@ -92,7 +92,7 @@ class Demonstration:
         CONSOLE.print(self._summary())
         for label, path in (
             ("config", base_dir / "config.yml"),
-            ("checkpoint", newest_checkpoint(trainer.checkpoint_dir)),
+            ("checkpoint", newest_checkpoint(trainer.checkpoint_dir).path),
             ("side by side", picture),
         ):
             CONSOLE.print(f"{label + ':':14}{path}", soft_wrap=True)

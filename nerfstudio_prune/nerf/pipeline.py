@@ -18,6 +18,7 @@ from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.checks import check_batch, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -78,6 +79,7 @@ class PrunePipeline(VanillaPipeline):
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
         load_whole_checkpoints_of(PrunePipeline)
+        print_in_any_encoding()
         check_data(config.datamanager)
         if test_mode == "val":  # what trains; other modes show runs of any options
             config.prune.check_values()
@@ -202,6 +204,8 @@ class PrunePipeline(VanillaPipeline):
             self.datamanager.get_train_rays_per_batch,
             [self.distillation, ShrinkageSchedule(run)],
             watched=self.panel_mount.mounted,
+            # Runs of earlier versions are trained by Nerfstudio's own trainer, which keeps none.
+            keep_checkpoint=getattr(trainer, "keep_checkpoint", lambda step: None),
         )
         self.steering = Steering(self.controller)
         callbacks = super().get_training_callbacks(training_callback_attributes)

@@ -29,6 +29,7 @@ from nerfstudio_prune.engine.checkpoints import (
     write_checkpoint,
 )
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
+from nerfstudio_prune.engine.host import guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
 
 KEPT = "_kept"
@@ -108,6 +109,7 @@ class PruneTrainer(Trainer):
             remove_abandoned(folder.parent)
             remove_abandoned(folder)
         super().setup(test_mode)
+        guard_event_writers()
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
         for optimizer in self.optimizers.optimizers.values():
             optimizer.register_step_pre_hook(self._begin_change)
@@ -235,7 +237,9 @@ class PruneTrainer(Trainer):
             self._ending = False
 
     def _train_complete_viewer(self) -> None:
-        """Waits with the viewer, where Ctrl+C ends everything as in Nerfstudio."""
+        """Waits with the viewer, if there is one; Ctrl+C ends everything there as in Nerfstudio."""
+        if self.viewer_state is None:
+            return
         self._interrupts.restore()
         if self._failed is not None:
             CONSOLE.print(f"[red]The end of the run is not saved: {escape(self._failed)}. It is tried again on ctrl+c")

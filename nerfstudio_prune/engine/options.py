@@ -18,6 +18,9 @@ from nerfstudio_prune.core.schedule import ScheduleKind
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
 
+PanelMode = Literal["auto", "show", "steer"]
+"""What a page of the viewer may do."""
+
 C = TypeVar("C", bound=type)
 
 
@@ -206,6 +209,9 @@ class RunOptions(Group):
     """When an event fails (the network is then as before): stop the training, or go on without that event."""
     num_eval_rays: int = 2048
     """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+    panel: PanelMode = "auto"
+    """What a page of the viewer may do: show the run, steer it (prune, undo, plan, pause), or auto: steer where the
+    viewer listens on this machine only (127.0.0.1), else show."""
 
     rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0)),)
 

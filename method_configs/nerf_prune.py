@@ -1,5 +1,6 @@
 """The methods `nerf-prune`, `nerf-prune-demo` and `nerf-prune-real`."""
 
+from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -15,12 +16,19 @@ from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
+
+def this_machine() -> ViewerConfig:
+    """A viewer that only this machine reaches; what its pages can do is more than to look."""
+    return ViewerConfig(websocket_host="127.0.0.1")
+
+
 nerf_prune = MethodSpecification(
     config=PruneTrainerConfig(
         method_name="nerf-prune",
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=BlenderDataParserConfig()),
             model=PruneModelConfig(),
@@ -42,6 +50,7 @@ nerf_prune_demo = MethodSpecification(
         steps_per_eval_batch=100,
         steps_per_eval_image=500,
         vis="tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(
                 _target=CheckedDataManager,
@@ -75,6 +84,7 @@ nerf_prune_real = MethodSpecification(
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=NerfstudioDataParserConfig()),
             model=PruneModelConfig(

@@ -268,16 +268,16 @@ def test_planned_event_is_skipped_when_the_hand_went_further(
 
 
 WRONG: dict[str, tuple[Cut, str]] = {
-    "unknown strategy": ({**HALF, "strategy": "typo"}, "prune.strategy must be one of coreset, importance"),
-    "strategy edge": ({**HALF, "strategy": "edge"}, "prune.strategy edge removes no neurons"),
-    "strategy none": ({**HALF, "strategy": "none"}, "prune.strategy none removes no neurons"),
+    "unknown strategy": ({**HALF, "strategy": "typo"}, "strategy must be one of coreset, importance"),
+    "strategy edge": ({**HALF, "strategy": "edge"}, "pivoted-qr, uniform, got 'edge'"),
+    "strategy none": ({**HALF, "strategy": "none"}, "pivoted-qr, uniform, got 'none'"),
     "unknown score": ({**HALF, "score": "typo"}, "typo"),
     "score of a rule without": ({**HALF, "strategy": "obs", "score": "w_in"}, "takes no prune.score"),
     "ratio 1": ({**HALF, "value": 1.0}, "prune.pruning_ratio must be in [0, 1), got 1.0"),
-    "ratio no number": ({**HALF, "value": math.nan}, "prune.pruning_ratio must be a finite number, got nan"),
+    "ratio no number": ({**HALF, "value": math.nan}, "value must be a number in [0, 1], got nan"),
     "budget too small": ({**HALF, "target": "target_macs", "value": 1e-6}, "the smallest widths already take"),
-    "factor 0": ({**HALF, "lr_factor": 0.0}, "recovery_lr_factor must be in [0.001, 100], got 0.0"),
-    "factor no number": ({**HALF, "lr_factor": math.nan}, "recovery_lr_factor must be a finite number, got nan"),
+    "factor 0": ({**HALF, "lr_factor": 0.0}, "lr_factor must be a number in [0.1, 10], got 0.0"),
+    "factor no number": ({**HALF, "lr_factor": math.nan}, "lr_factor must be a number in [0.1, 10], got nan"),
     "nothing to remove": ({**HALF, "value": 0.0}, "nothing is left to remove for this target"),
     "budget that is met": ({**HALF, "target": "target_parameters", "value": 1.0}, "nothing is left to remove"),
 }

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_seconds
-from nerfstudio_prune.bench.setup import Scene, find_scene, parse_options
+from nerfstudio_prune.bench.setup import Scene, check_data, find_scene, parse_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
 from nerfstudio_prune.records.schema import Record, SpeedRecord
@@ -76,6 +76,8 @@ class Bench:
         if self.dry_run:
             _print_plan(console, jobs, todo, folder)
             return
+        if todo and self.data is not None:
+            check_data(scene, scale)
         failed = _carry_out(console, todo, len(jobs), folder)
         if failed:
             console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")

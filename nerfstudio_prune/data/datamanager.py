@@ -67,9 +67,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         """
         self.train_dataparser_outputs = self._usable(self.train_dataparser_outputs)
         if not self.train_dataparser_outputs.image_filenames:
-            raise ValueError(
-                f"--data {self._data}: no training views; give more frames, or split them in another way"
-            )
+            raise ValueError(f"--data {self._data}: no training views; give more frames, or split them in another way")
         return self._dataset(self.train_dataparser_outputs)
 
     def create_eval_dataset(self) -> CountedDataset:
@@ -92,8 +90,8 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             self._give_up_evaluation(reason)
         return self._dataset(outputs)
 
-    def setup_train(self) -> None:
-        """Looks at all pictures, counts the pixels of the masks, and loads the training views.
+    def look(self) -> None:
+        """Looks at the headers of all pictures and counts the pixels of the masks.
 
         Raises:
             ValueError: If a picture cannot be trained on, or the masks leave nothing.
@@ -105,6 +103,10 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             )
         check_pictures([self.train_dataset, self.eval_dataset])
         self._leave_masked_out()
+
+    def setup_train(self) -> None:
+        """Looks at all views and loads those for training."""
+        self.look()
         super().setup_train()
 
     def setup_eval(self) -> None:
@@ -120,9 +122,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             self.train_dataset, part = _with_pixels(self.train_dataset, "training")
             parts.append(part)
             if len(self.train_dataset) == 0:
-                raise ValueError(
-                    f"--data {self._data}: {part}; some training view must have a pixel that counts"
-                )
+                raise ValueError(f"--data {self._data}: {part}; some training view must have a pixel that counts")
         if self.eval_dataset.limited and len(self.eval_dataset) > 0:
             self.eval_dataset, part = _with_pixels(self.eval_dataset, "evaluation")
             parts.append(part)
@@ -158,8 +158,8 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         self.no_evaluation = reason
         if self.test_mode != "inference":
             CONSOLE.print(
-                f"[yellow]No evaluation views: {escape(reason)}. A training goes on, with no PSNR before and after a cut "
-                "and no evaluation in TensorBoard; ns-eval and ns-prune bench have nothing to measure."
+                f"[yellow]No evaluation views: {escape(reason)}. A training goes on, without PSNR before and after a "
+                "cut or evaluation in TensorBoard; ns-eval and ns-prune bench have nothing to measure."
             )
 
 

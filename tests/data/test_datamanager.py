@@ -39,6 +39,8 @@ def photographs(folder: Path, **options: Any) -> NerfstudioDataParserConfig:
         ({"fl_x": float("inf")}, ["transforms.json: fl_x"]),
         ({"fl_y": 0.0}, ["focal lengths not 0", "images/000.png"]),
         ({"cx": 1e39}, ["transforms.json: cx"]),
+        ({"cy": 1e30}, ["transforms.json: cy"]),
+        ({"fl_x": 1e-30}, ["focal lengths not 0"]),
         ({"k1": float("nan")}, ["transforms.json: k1"]),
         ({"frames": {5: {"transform_matrix": [[10**400, 0, 0, 0], *pose(5)[1:]]}}}, ["images/005.png"]),
     ],

@@ -1,5 +1,6 @@
 """The look at the pictures: what would train wrongly or die late is told at once, and what trains is let pass."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ def test_modes_that_pass_are_those_that_train_as_they_look(tmp_path: Path, mode:
         ("folder", ["not a file", "a folder"]),
         ("empty", ["no picture that Pillow can read", "0 bytes", "mogrify -format png"]),
         ("text", ["no picture that Pillow can read", "11 bytes"]),
-        ("cut png", ["damaged", "copy the file again"]),
-        ("cut jpeg", ["damaged", "truncated"]),
+        ("cut png", ["cannot be read", "copy the file again"]),
+        ("cut jpeg", ["cannot be read", "truncated"]),
+        ("pipe", ["not a file", "take its frame out"]),
         ("turned", ["turned upright by EXIF only", "picture 8x12, camera 12x8, EXIF orientation 6", "-auto-orient"]),
     ],
 )
@@ -93,8 +95,10 @@ def test_file_that_cannot_be_trained(tmp_path: Path, kind: str, parts: list[str]
         options = replaced(tmp_path, path.name, picture(width=11 if kind == "one pixel" else 12))
     # Written first: the host's parser opens the first picture.
     dataset = dataset_of(tmp_path, **options)
-    if kind in ("gone", "folder"):
+    if kind in ("gone", "folder", "pipe"):
         path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
     if kind == "folder":
         path.mkdir()
     if kind in ("empty", "text"):
@@ -105,6 +109,13 @@ def test_file_that_cannot_be_trained(tmp_path: Path, kind: str, parts: list[str]
         assert part in text
     table = capsys.readouterr().out
     assert "what is wrong" in table and "odd-" in table
+
+
+def test_missing_folder_of_smaller_copies(tmp_path: Path) -> None:
+    """A parser that is told a factor looks into a folder of its own, which only `ns-process-data` makes."""
+    parser = NerfstudioDataParserConfig(data=scene(tmp_path), downscale_factor=2).setup()
+    text = refusal(InputDataset(parser.get_dataparser_outputs("train")))
+    assert "9 of 9 pictures" in text and "images_2 with ns-process-data, or give --downscale-factor 1" in text
 
 
 def test_every_kind_is_listed_at_once(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_folder
 
@@ -252,6 +253,33 @@ def make_config(
             final = optimizer["optimizer"].lr * share
             optimizer["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=final, max_steps=steps)
     return config
+
+
+class _Look(CheckedDataManager):
+    """The views of a data set, looked at as in a training and not loaded."""
+
+    def setup_train(self) -> None:
+        """Looks at all views."""
+        self.look()
+
+    def setup_eval(self) -> None:
+        """Loads nothing."""
+
+
+def check_data(scene: Scene, scale: Scale) -> None:
+    """Refuses data that no run could train on or be measured on: once, before the first of them.
+
+    Args:
+        scene: Data.
+        scale: Sizes and options.
+
+    Raises:
+        ValueError: Says what is wrong with which files, or why there are no evaluation views.
+    """
+    config = make_config(Run("look", 0, "dense", 1), scale, scene, 1, Path(), None).pipeline.datamanager
+    look = _Look(config, test_mode="test")  # type: ignore[arg-type]
+    if not look.eval_dataset:
+        raise ValueError(f"--data: there are no evaluation views to measure the runs on: {look.no_evaluation}")
 
 
 def make_trainer(config: TrainerConfig) -> Trainer:

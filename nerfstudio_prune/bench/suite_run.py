@@ -16,7 +16,7 @@ from rich.table import Table
 
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_seconds
-from nerfstudio_prune.bench.setup import Scene, find_scene, parse_options
+from nerfstudio_prune.bench.setup import Scene, check_data, find_scene, parse_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
 from nerfstudio_prune.records.schema import Record, SpeedRecord
@@ -46,6 +46,8 @@ def run_suite(asked: Bench) -> None:
         return
     with folder.alone():
         todo = [job for job in jobs if not folder.done(job)]
+        if todo and asked.data is not None:
+            check_data(scene, scale)
         failed = _carry_out(console, todo, len(jobs), folder)
     if failed:
         console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")

@@ -90,8 +90,8 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             self._give_up_evaluation(reason)
         return self._dataset(outputs)
 
-    def setup_train(self) -> None:
-        """Looks at all pictures, counts the pixels of the masks, and loads the training views.
+    def look(self) -> None:
+        """Looks at the headers of all pictures and counts the pixels of the masks.
 
         Raises:
             ValueError: If a picture cannot be trained on, or the masks leave nothing.
@@ -103,6 +103,10 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             )
         check_pictures([self.train_dataset, self.eval_dataset])
         self._leave_masked_out()
+
+    def setup_train(self) -> None:
+        """Looks at all views and loads those for training."""
+        self.look()
         super().setup_train()
 
     def setup_eval(self) -> None:
@@ -154,8 +158,8 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         self.no_evaluation = reason
         if self.test_mode != "inference":
             CONSOLE.print(
-                f"[yellow]No evaluation views: {escape(reason)}. A training goes on, with no PSNR before and after a cut "
-                "and no evaluation in TensorBoard; ns-eval and ns-prune bench have nothing to measure."
+                f"[yellow]No evaluation views: {escape(reason)}. A training goes on, without PSNR before and after a "
+                "cut or evaluation in TensorBoard; ns-eval and ns-prune bench have nothing to measure."
             )
 
 

@@ -16,6 +16,9 @@ FORMATS = {
 }
 """File or folder that tells a format -> its name, and how to train on it."""
 NAMES = 5
+LARGEST = 1e12
+"""Number that a pose or a lens may have: its square has to fit into single precision."""
+SMALLEST_FOCAL_LENGTH = 1e-6
 
 
 def explain(data: Path, parser: str, error: Exception) -> str:
@@ -54,13 +57,15 @@ def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
         data: Folder or file of the data set.
 
     Raises:
-        ValueError: If a pose or lens is not finite, or a focal length is 0. Names the frames.
+        ValueError: If a pose or lens is not finite or absurd, or a focal length is 0. Names the frames.
     """
     cameras = outputs.cameras
     parts = [cameras.camera_to_worlds.flatten(1), cameras.fx, cameras.fy, cameras.cx, cameras.cy]
     if cameras.distortion_params is not None:
         parts.append(cameras.distortion_params)
-    bad = ~torch.isfinite(torch.cat(parts, dim=1)).all(dim=1) | (cameras.fx == 0)[:, 0] | (cameras.fy == 0)[:, 0]
+    fits = (torch.cat(parts, dim=1).abs() <= LARGEST).all(dim=1)
+    bends = (torch.cat([cameras.fx, cameras.fy], dim=1).abs() >= SMALLEST_FOCAL_LENGTH).all(dim=1)
+    bad = ~(fits & bends)
     if not bool(bad.any()):
         return
     # One bad pose spoils all of them when they are centred: the file tells which it is.
@@ -68,13 +73,13 @@ def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
     frames = frames or [str(outputs.image_filenames[int(i)]) for i in bad.nonzero()]
     more = f" and {len(frames) - NAMES} more" if len(frames) > NAMES else ""
     raise ValueError(
-        f"cameras of {data}: poses and lenses must be finite and focal lengths not 0; wrong: "
+        f"cameras of {data}: poses and lenses must be finite, below {LARGEST:g}, and focal lengths not 0; wrong: "
         f"{', '.join(frames[:NAMES])}{more}. Correct these frames, or take them out"
     )
 
 
 def bad_frames(path: Path) -> list[str]:
-    """Where a `transforms.json` has numbers that are not finite in single precision.
+    """Where a `transforms.json` has numbers that are not finite or absurd.
 
     Args:
         path: The file; anything else has none.
@@ -105,9 +110,8 @@ def _files(data: Path) -> list[Path]:
 
 
 def _not_finite(fields: dict[str, Any]) -> Iterator[str]:
-    limit = torch.finfo(torch.float32).max
     for name, value in fields.items():
-        if any(not abs(number) <= limit for number in _numbers(value)):
+        if any(not abs(number) <= LARGEST for number in _numbers(value)):
             yield name
 
 

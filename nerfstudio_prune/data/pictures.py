@@ -104,10 +104,11 @@ def look(path: Path) -> Header | Fault:
     Args:
         path: The file.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else ""
-        return Fault("not there" if not path.exists() else "not a file", COPY, path, found)
     try:
+        if not path.exists():
+            return Fault("not there", _advice_on_missing(path), path, "")
+        if not path.is_file():  # opening a pipe would wait for ever
+            return Fault("not a file", COPY, path, "a folder" if path.is_dir() else "")
         with Image.open(path) as image:
             exif = image.getexif() if "exif" in image.info else {}  # elsewhere Pillow would decode the picture
             width, height = image.size
@@ -117,8 +118,15 @@ def look(path: Path) -> Header | Fault:
     except Image.UnidentifiedImageError:
         return Fault("no picture that Pillow can read", "convert it: mogrify -format png FILE", path, _size(path))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Fault("damaged", COPY, path, str(error))
+        return Fault("cannot be read", COPY, path, str(error))
     return header
+
+
+def _advice_on_missing(path: Path) -> str:
+    """Smaller copies lie in folders of their own, which a parser may take for granted."""
+    if path.parent.exists() or "_" not in path.parent.name:
+        return COPY
+    return f"make {path.parent} with ns-process-data, or give --downscale-factor 1 behind the parser's name"
 
 
 def _ends(path: Path, image_format: str) -> bool:

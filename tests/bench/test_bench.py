@@ -17,6 +17,7 @@ from msgspec import structs
 from nerfstudio.engine.trainer import Trainer
 from support import record_factory
 from support.bench_run import bench, contents, names_in, record_of, small_host, speed_of
+from support.pictures import scene
 
 from nerfstudio_prune import cli
 from nerfstudio_prune.bench import runs as runs_module
@@ -269,6 +270,21 @@ def test_records_of_another_scene_are_kept_apart(five: Path, executed: list[str]
     with pytest.raises(ValueError, match="scene demo-data"):
         bench("paper", five, only=FIVE, data=data)
     assert executed == []
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_data_that_nothing_can_be_measured_on_is_refused_once(tmp_path: Path, executed: list[str], odd: bool) -> None:
+    """Without evaluation views, or with a picture that cannot be trained on, each run of the suite would fail by
+    itself."""
+    frames = {1: {"file_path": "images/gone.png"}} if odd else {}
+    data = scene(tmp_path / "data", views=10 if odd else 3, frames=frames)
+    match = (
+        "1 of 10 pictures cannot be trained" if odd else "no evaluation views to measure the runs on: Nerfstudio gives"
+    )
+    with pytest.raises(ValueError, match=match):
+        bench("frontier", tmp_path / "results", data=data)
+    assert executed == [] and not (tmp_path / "results").exists()
+    bench("frontier", tmp_path / "results", data=data, dry_run=True)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"kind": "run"}', "[]"])

@@ -87,6 +87,7 @@ def test_classes_of_a_configuration_are_at_home(tiny_config: Config) -> None:
     assert found == {
         ("engine.trainer", "PruneTrainer"),
         ("engine.trainer", "PruneTrainerConfig"),
+        ("data.datamanager", "CheckedDataManager"),
         ("nerf.config", "FieldTargetConfig"),
         ("nerf.config", "PruneConfig"),
         ("nerf.model", "PruneModel"),

@@ -6,16 +6,15 @@ import sys
 
 PLAIN = {
     "→": "->",
-    "×": "x",
+    "\u00d7": "x",
+    "\u2013": "-",
     "…": "...",
     "—": "-",
-    "–": "-",
+    "─": "-",
     "±": "+-",
     "²": "^2",
     "⁶": "^6",
-    "«": '"',
-    "»": '"',
-    "─": "-",
+    "Δ": "Delta",
 }
 """What stands for a character where it is not to be had; a question mark for all others."""
 PLAIN_ERRORS = "nerfstudio-prune-plain"

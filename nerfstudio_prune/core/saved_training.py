@@ -108,7 +108,11 @@ def check_saved_schedulers(saved: Any, schedulers: Mapping[str, Any]) -> None:
         if strange or missing:
             raise ValueError(f"{where}: {'has an unknown' if strange else 'lacks the'} entry {[*strange, *missing][0]}")
         for key in own.keys() & state.keys():
-            _check_like(state[key], own[key], f"{where}, {key}", whole=True)
+            value = state[key]
+            if key == "lr_lambdas" and isinstance(value, list) and len(value) == len(own[key]):
+                # PyTorch saves plain functions as None, and keeps those that are there.
+                value = [mine if saved is None else saved for saved, mine in zip(value, own[key], strict=True)]
+            _check_like(value, own[key], f"{where}, {key}", whole=True)
 
 
 def check_saved_scaler(saved: Any, scaler: Any) -> None:

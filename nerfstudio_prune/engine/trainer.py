@@ -16,6 +16,12 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+from nerfstudio_prune.core.saved_training import (
+    check_saved_optimizers,
+    check_saved_scaler,
+    check_saved_schedulers,
+    saved_shapes,
+)
 from nerfstudio_prune.engine.checkpoints import (
     TRAINING,
     Checkpoint,
@@ -309,25 +315,36 @@ class PruneTrainer(Trainer):
         else:
             super()._load_checkpoint()
             return
-        self._start_step = found.step + 1
         try:
+            self._check(found)
             self.pipeline.load_pipeline(found.content["pipeline"], found.step)
         except ValueError as error:
             raise CheckpointError(f"{found.path}: {error}") from error
+        self._start_step = found.step + 1
         self._load_optimizers(found)
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
+    def _check(self, found: Checkpoint) -> None:
+        """Checks what is loaded after the network, so that all of a checkpoint is loaded or nothing.
+
+        Raises:
+            ValueError: Names what does not fit.
+        """
+        own, content = self.optimizers.optimizers, found.content
+        check_saved_optimizers(content["optimizers"], own, saved_shapes(own, self.pipeline, content["pipeline"]))
+        if self._loads_schedulers(found):
+            check_saved_schedulers(content["schedulers"], self.optimizers.schedulers)
+        check_saved_scaler(content["scalers"], self.grad_scaler)
+
+    def _loads_schedulers(self, found: Checkpoint) -> bool:
+        return "schedulers" in found.content and self.config.load_scheduler
+
     def _load_optimizers(self, found: Checkpoint) -> None:
         parts: dict[str, Any] = {"optimizers": self.optimizers.optimizers}
-        if "schedulers" in found.content and self.config.load_scheduler:
+        if self._loads_schedulers(found):
             parts["schedulers"] = self.optimizers.schedulers
         for part, own in parts.items():
             for name, state in found.content[part].items():
-                if name not in own:
-                    raise CheckpointError(
-                        f"{found.path}: holds {part} of {name}; this run has {', '.join(own) or 'none'}"
-                        + (". --load-scheduler False leaves them out" if part == "schedulers" else "")
-                    )
                 self._load(own[name], state, f"{found.path}: the {part} of {name}")
         if "schedulers" in parts:
             self.optimizers.begin_schedulers_without(found.content["schedulers"])

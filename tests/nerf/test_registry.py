@@ -50,8 +50,8 @@ def test_dataparser_is_registered() -> None:
 
 def test_defaults_are_those_of_the_stock_method() -> None:
     """`nerf-prune` is compared with `vanilla-nerf`; every setting of training that both have must be equal, or the
-    comparison measures the settings. The exceptions are what the host uses to tell and to show runs, and how many rays
-    are rendered at once, which changes no picture."""
+    comparison measures the settings. The exceptions are what the host uses to tell, to show and to save runs, and how
+    many rays are rendered at once, which changes no picture."""
     ours: Any = all_methods["nerf-prune"]
     stock: Any = all_methods["vanilla-nerf"]
     for part in (ours.pipeline.model, ours.pipeline.datamanager):
@@ -62,7 +62,8 @@ def test_defaults_are_those_of_the_stock_method() -> None:
     # The paper lets the rate decay, the stock method does not.
     assert all(ours.optimizers[name]["optimizer"] == stock.optimizers[name]["optimizer"] for name in stock.optimizers)
     different = {f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) != getattr(stock, f.name)}
-    assert different <= {"method_name", "pipeline", "vis", "max_num_iterations", "machine", "optimizers"}
+    shown_and_saved = {"_target", "vis", "viewer"}
+    assert different <= {"method_name", "pipeline", "max_num_iterations", "machine", "optimizers", *shown_and_saved}
     assert (ours.max_num_iterations, ours.vis) == (100_000, "viewer+tensorboard")
     sizes = ("base_mlp_num_layers", "base_mlp_layer_width", "head_mlp_num_layers", "head_mlp_layer_width")
     assert [getattr(ours.pipeline.model, name) for name in sizes] == [8, 256, 2, 128]

@@ -2,6 +2,7 @@
 that carries them loads with `weights_only=True`."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
@@ -111,6 +112,8 @@ class PruneState:
     """Name of the parameter -> its value at the rewind step, cut down with the network."""
     given: Optional[dict[str, Any]] = None
     """Those of `options` that were given, not filled in. None: a checkpoint that does not say."""
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name of a listener -> what it has to know to go on as if nothing had happened, as plain values."""
 
     @property
     def succeeded(self) -> list[PruneEvent]:
@@ -181,6 +184,7 @@ class PruneState:
             "phase": self.phase,
             "masks": dict(self.masks),
             "rewind_snapshot": dict(self.rewind_snapshot),
+            "memory": deepcopy(self.memory),
         }
 
     @classmethod
@@ -229,6 +233,7 @@ def _read_state(values: Mapping[str, Any]) -> PruneState:
         history=_read_all(PruneEvent, values["history"], "history"),
         masks=dict(_read(dict[str, Any], values["masks"], "masks")),
         rewind_snapshot=dict(_read(dict[str, Any], values["rewind_snapshot"], "rewind_snapshot")),
+        memory=_read(dict[str, dict[str, Any]], values.get("memory", {}), "memory"),
     )
 
 
@@ -291,6 +296,7 @@ def _check_state(state: PruneState) -> None:
     """
     check_plain(state.options, "options")
     check_plain(state.given, "given")
+    check_plain(state.memory, "memory")
     for i, event in enumerate(state.history):
         check_plain(event.options, f"history[{i}].options")
         check_plain([event.seconds, event.rays_per_sec_before], f"history[{i}], seconds and rays per second")

@@ -125,6 +125,7 @@ def update_plan(
         aim = {name: values[name] for name in kind.aims}
         plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial), aim)
     state.initial_sizes, state.plan, state.options, state.given = initial, plan, in_force.stored(), given
+    state.memory = {}  # it was about another plan
     return in_force, changed
 
 

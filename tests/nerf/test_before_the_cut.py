@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_run import start
+from support.tiny_run import resume, start
 
 from nerfstudio_prune.nerf.shrinking import ShrinkageSchedule
 from nerfstudio_prune.neurons.shrinkage import Shrinkage
@@ -92,6 +92,27 @@ def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, 
     pipeline.controller.observe = lambda step, psnr: observe(step, torch.tensor(10.0 + step))
     trainer.train()
     assert [event.step for event in pipeline.model.prune_state.history] == [expected]
+
+
+def test_a_resumed_run_knows_how_the_training_went(tiny_config: Config) -> None:
+    """The slope is taken over many steps. A run that is cut off within them and began to look anew would prune later
+    than the one that was not."""
+
+    def started(name: str, checkpoint: Any = None, **options: Any) -> Any:
+        config = tiny_config(name, **options)
+        config.steps_per_save, config.save_only_latest_checkpoint = 6, False
+        trainer = start(config if checkpoint is None else resume(config, checkpoint, 6, 3))
+        controller = trainer.pipeline.controller
+        observe = controller.observe
+        # Up to step 6 it rises by 1 dB a step, then it stands still: known with step 7.
+        controller.observe = lambda step, psnr: observe(step, torch.tensor(10.0 + min(step, 6)))
+        trainer.train()
+        return trainer
+
+    whole = started("whole", start_step=9, auto_start=0.5)
+    resumed = started("resumed", whole, preset=None)
+    for trainer in (whole, resumed):
+        assert [event.step for event in trainer.pipeline.model.prune_state.history] == [7]
 
 
 def test_budget_through_the_training(tiny_config: Config, tmp_path: Path) -> None:

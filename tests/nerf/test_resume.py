@@ -54,6 +54,7 @@ ITERATIVE = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_st
         ({**ITERATIVE, "strategy": "edge", "edge_keep_fraction": 0.3}, 5),
         ({**ITERATIVE, "strategy": "edge", "edge_threshold": 0.1, "edge_scope": "global"}, 5),
         ({"strategy": "none"}, 5),
+        ({"strategy": "obs", "refit": "lstsq", "start_step": 8, "shrink_steps": 5, "shrink_weight": 30.0}, 5),
     ],
 )
 def test_resumed_run_is_the_uninterrupted_run(tiny_config: Config, options: dict[str, Any], save_at: int) -> None:
@@ -76,6 +77,7 @@ def test_resumed_run_is_the_uninterrupted_run(tiny_config: Config, options: dict
     assert events(whole) == events(trainer)
     masks_a, masks_b = (t["pipeline"]["_model._extra_state"]["masks"] for t in (a, b))
     assert same_bits(masks_a, masks_b) and bool(masks_a) == (options.get("strategy") == "edge")
+    assert a["pipeline"]["_model._extra_state"]["memory"] == b["pipeline"]["_model._extra_state"]["memory"] == {}
     lr_a, lr_b = (t.optimizers.optimizers["fields"].param_groups[0]["lr"] for t in (whole, trainer))
     assert lr_a == lr_b
 

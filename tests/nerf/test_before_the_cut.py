@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_run import resume, start
+from support.tiny_run import checkpoint, resume, start, widths
 
 from nerfstudio_prune.nerf.shrinking import ShrinkageSchedule
 from nerfstudio_prune.neurons.shrinkage import Shrinkage
@@ -92,6 +92,41 @@ def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, 
     pipeline.controller.observe = lambda step, psnr: observe(step, torch.tensor(10.0 + step))
     trainer.train()
     assert [event.step for event in pipeline.model.prune_state.history] == [expected]
+
+
+def test_a_resumed_run_shrinks_the_same_neurons(tiny_config: Config) -> None:
+    """Chosen again, from weights that have moved on, they would be others: some would have shrunk for nothing, and some
+    would leave without having shrunk."""
+    config = tiny_config("whole", strategy="obs", refit="lstsq", start_step=8, shrink_steps=5)
+    config.steps_per_save, config.save_only_latest_checkpoint = 5, False
+    whole = start(config)
+    whole.train()
+    memory = checkpoint(whole, 5)["pipeline"]["_model._extra_state"]["memory"]["shrinkage"]
+    assert memory["step"] == 8 and memory["leaving"].keys() == widths(whole.pipeline.model).keys()
+    assert {len(neurons) for neurons in memory["leaving"].values()} == {8, 4}
+
+    resumed = start(resume(tiny_config("resumed", preset=None), whole, 5, 4))
+    subject, calls = resumed.pipeline.controller.run.subject, []
+    inner = subject.calibrate
+    subject.calibrate = lambda *arguments: (calls.append(resumed.step), inner(*arguments))[1]
+    (schedule,) = [one for one in resumed.pipeline.controller.listeners if isinstance(one, ShrinkageSchedule)]
+    for layer, columns in schedule._shrinkage.columns:
+        assert columns.min() >= 0 and columns.max() < layer.in_features
+    resumed.train()
+    assert calls == [8]
+    assert checkpoint(resumed, 9)["pipeline"]["_model._extra_state"]["memory"] == {}
+
+
+def test_a_choice_that_is_none_of_the_network_is_refused(tiny_config: Config) -> None:
+    """An index past the layer, from a damaged checkpoint, would end the run in mid-step."""
+    whole = start(tiny_config("whole", strategy="obs", refit="lstsq", start_step=5, shrink_steps=2))
+    whole.pipeline.model.prune_state.memory["shrinkage"] = {
+        "step": 5,
+        "leaving": {"field_fine.mlp_base.layers.0": [16]},
+    }
+    whole.save_checkpoint(2)
+    with pytest.raises(ValueError, match="expected neurons of a layer with 16, got"):
+        start(resume(tiny_config("resumed", preset=None), whole, 2, 4))
 
 
 def test_a_resumed_run_knows_how_the_training_went(tiny_config: Config) -> None:

@@ -54,7 +54,6 @@ ITERATIVE = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_st
         ({**ITERATIVE, "strategy": "edge", "edge_keep_fraction": 0.3}, 5),
         ({**ITERATIVE, "strategy": "edge", "edge_threshold": 0.1, "edge_scope": "global"}, 5),
         ({"strategy": "none"}, 5),
-        ({"strategy": "obs", "refit": "lstsq", "start_step": 8, "shrink_steps": 5, "shrink_weight": 30.0}, 5),
     ],
 )
 def test_resumed_run_is_the_uninterrupted_run(tiny_config: Config, options: dict[str, Any], save_at: int) -> None:

@@ -288,7 +288,7 @@ class PrunePanel:
             self._wake.set()
 
     def _on_preview(self) -> None:
-        if self.preview.value:
+        if self._checked(self.preview):
             self._changed_at = time.monotonic() - SETTLE_SECONDS
         self._wake.set()
 
@@ -313,7 +313,7 @@ class PrunePanel:
         if self.pause.value == self.session.paused:
             return
         try:
-            self.session.pause(self.pause.value)
+            self.session.pause(self._checked(self.pause))
         finally:
             if self.pause.value != self.session.paused:
                 self.pause.value = self.session.paused

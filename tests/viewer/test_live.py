@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,15 +20,12 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
-from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from support.browser import free_port
 from support.live import caught_panel, with_panel
 from support.raw_client import RawClient
 from support.tiny_run import copied_state, form_values, same_bits, start, tiny_widths, widths
 
-from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine import controller as controller_module
-from nerfstudio_prune.engine import display as display_module
 from nerfstudio_prune.engine.run import event_seed
 from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.viewer import mounting
@@ -642,133 +638,3 @@ def test_tabs_that_leave_at_any_time_leave_nothing_behind(
         wait_until(lambda: not any(isinstance(thread, RenderStateMachine) for thread in threading.enumerate()))
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out + printed.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_stress(
-    tiny_config: Config, seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three people who click without thinking, a renderer that never stops and a panel that previews and draws, during
-    one short training with a schedule of its own: it must reach its end, with a whole network, optimizers that
-    hold its very tensors, and losses that are numbers."""
-    config = tiny_config(f"stress-{seed}", schedule="iterative", num_events=3, start_step=20, stop_step=80)
-    config.max_num_iterations = 100
-    for module in (controller_module, display_module):
-        monkeypatch.setattr(module, "CONSOLE", SimpleNamespace(print=lambda *args: None))  # tables take time
-    with with_panel(config) as (trainer, panel):
-        losses, errors, done = [], [], Counter()
-        for owner, name in (
-            (trainer.pipeline.controller, "prune_by_hand"),
-            (trainer.pipeline.controller, "undo"),
-            (panel.session, "preview"),
-            (panel, "_draw"),
-        ):
-            count_successes(owner, name, done)
-        inner = trainer.train_iteration
-        trainer.train_iteration = lambda step: [out := inner(step), losses.append(float(out[0].detach()))][0]
-        over = threading.Event()
-
-        def person(number: int) -> None:
-            choose = random.Random(100 * seed + number)
-            while not over.is_set():
-                click(panel, choose)
-                time.sleep(choose.choice([0.0, 0.001, 0.01, 0.05]))
-
-        def renderer() -> None:
-            choose = random.Random(seed)
-            while not over.is_set():
-                with trainer.train_lock:
-                    model = panel.scene
-                    training = model.training
-                    model.eval()
-                    try:
-                        # As the host does: a picture that is not wanted any more ends at any line.
-                        with SetTrace(interrupt(choose.choice([50, 500, 5000]))):
-                            model.get_outputs_for_camera(camera())
-                    except IOChangeException:
-                        done["interrupted"] += 1
-                    if training:
-                        model.train()
-                time.sleep(0.005)
-
-        def noted(work: Callable[..., None], *args: Any) -> None:
-            try:
-                work(*args)
-            except Exception as error:
-                errors.append(error)
-                raise
-
-        threads = [threading.Thread(target=noted, args=(person, n)) for n in range(3)]
-        threads.append(threading.Thread(target=noted, args=(renderer,)))
-        for thread in threads:
-            thread.start()
-        try:
-            trainer.train()
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join(60)
-        assert errors == [] and not any(thread.is_alive() for thread in threads)
-        assert panel._thread.is_alive()
-        assert {"prune_by_hand", "undo", "preview", "_draw", "interrupted"} <= done.keys(), done
-        assert len(losses) == 100 and bool(np.isfinite(losses).all())
-        model, optimizers = trainer.pipeline.model, trainer.optimizers
-        check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
-        groups = model.neuron_groups()
-        assert all(consumer.linear.weight.shape[1] >= group.width for group in groups for consumer in group.consumers)
-        with trainer.train_lock:  # the panel is still at work
-            model.eval()
-            assert bool(torch.isfinite(model.get_outputs_for_camera(camera())["rgb"]).all())
-        assert len(list(trainer.checkpoint_dir.glob("*.ckpt"))) == 1
-    # What goes wrong by more than a wrong wish is told with a traceback, and ends nothing.
-    assert "Traceback" not in capsys.readouterr().out
-
-
-def count_successes(owner: Any, name: str, done: Counter[str]) -> None:
-    inner = getattr(owner, name)
-
-    def counted(*args: Any) -> Any:
-        result = inner(*args)
-        done[name] += 1
-        return result
-
-    setattr(owner, name, counted)
-
-
-def interrupt(lines: int) -> Callable[..., Any]:
-    """A trace function that ends what is traced after some lines, as the host's does when the camera moves."""
-    left = [lines]
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        if event == "line":
-            left[0] -= 1
-            if left[0] == 0:
-                raise IOChangeException
-        return trace
-
-    return trace
-
-
-def click(panel: Any, choose: random.Random) -> None:
-    """Something that a person may do; buttons that cannot be pressed are not."""
-    what = choose.randrange(9)
-    if what == 0:
-        panel.elements["strategy"].value = choose.choice(["importance", "uniform", "obs", "coreset"])
-    elif what == 1:
-        panel.elements["value"].value = choose.choice([0.0, 0.2, 0.5, 0.9, 1.0])
-    elif what == 2:
-        panel.elements["target"].value = choose.choice(["pruning_ratio", "target_parameters", "target_macs"])
-    elif what == 3:
-        panel.elements["refit"].value = choose.choice(["none", "lstsq", "merge"])
-    elif what == 4:
-        panel.preview.value = not panel.preview.value
-    elif what == 5:
-        panel.pause.value = not panel.pause.value
-    elif what == 6:
-        panel.plot.value = choose.choice(["scores", "weights", "sizes", "PSNR"])
-        panel._on_plot()
-    else:
-        name = choose.choice(["prune", "undo", "retarget"])
-        if not getattr(panel, name).disabled:
-            panel._on_prune() if name == "prune" else panel._on_request(name)

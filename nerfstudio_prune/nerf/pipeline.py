@@ -11,12 +11,12 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from nerfstudio_prune.core.subject import Subject
-from nerfstudio_prune.engine.checks import check_data, check_training
+from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.nerf.calibration import collect_samples
-from nerfstudio_prune.nerf.checks import check_batch, check_rays
+from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
@@ -77,10 +77,7 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
-        check_data(config.datamanager)
-        if test_mode == "val":  # what trains; other modes show runs of any options
-            config.prune.check_values()
-            check_batch(getattr(config.datamanager, "train_num_rays_per_batch", 1), config.model)
+        check_config(config, trains=test_mode == "val")
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""

@@ -3,10 +3,10 @@ types and no ranges."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional
 
 from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
-from nerfstudio_prune.engine.typed import shown, typed_value
+from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
 
 MAX_RAYS = 2**20
 """Rays of one batch."""
@@ -59,7 +59,7 @@ def check_values(config: Any, prefix: str, rules: Sequence[Rule]) -> None:
     Raises:
         ValueError: Names the option, what was found and what was expected.
     """
-    hints = get_type_hints(type(config))
+    hints = hints_of(type(config))
     known = {f.name for f in fields(config)}
     for names, holds, expected in rules:
         for name in (name for name in names if name in known):

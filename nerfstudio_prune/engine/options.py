@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.core.schedule import ScheduleKind
-from nerfstudio_prune.engine.typed import shown, typed_value
+from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
 
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
@@ -124,7 +124,7 @@ class Group(PrintableConfig):
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"{prefix.rstrip('.')} must be options with their values, got {shown(values)}")
-        found, hints = {}, get_type_hints(cls)
+        found, hints = {}, hints_of(cls)
         for f in fields(cls):
             if f.name not in values:
                 continue
@@ -163,7 +163,7 @@ class Group(PrintableConfig):
     def all_effects(cls) -> list[Effect]:
         """Effects of the group, of those that it is put together from, and of those within it, by dotted names."""
         found = [effect for group in reversed(cls.__mro__) for effect in vars(group).get("effects", ())]
-        for name, kind in get_type_hints(cls).items():
+        for name, kind in hints_of(cls).items():
             if isinstance(kind, type) and issubclass(kind, Group):
                 for names, holds, needs in kind.all_effects():
                     inner = [f"{name}.{option}" for option in names]

@@ -2,29 +2,36 @@
 
 from typing import Any
 
+from nerfstudio_prune.engine.checks import check_data
 from nerfstudio_prune.engine.options import PREFIX
 from nerfstudio_prune.nerf.config import PruneConfig
-from nerfstudio_prune.nerf.model import PruneModelConfig
+from nerfstudio_prune.nerf.model import check_model
 
 MAX_SAMPLES = 2**26
 """Samples of one training step; at 256 neurons one layer's activations of so many take 69 GB."""
 
 
-def check_batch(rays: Any, config: PruneModelConfig) -> None:
-    """Checks that a training step fits into any memory.
+def check_config(config: Any, trains: bool) -> None:
+    """Checks options before anything is loaded.
 
     Args:
-        rays: Training rays of a step.
-        config: Options of the model.
+        config: Options of the pipeline.
+        trains: Whether there is a training to come; a run that is only shown may have pruned by other ranges.
 
     Raises:
-        ValueError: Names the options.
+        ValueError: Names the option, what was found and what was expected.
     """
-    samples = rays * (2 * config.num_coarse_samples + config.num_importance_samples + 1)
+    check_data(config.datamanager)
+    check_model(config.model)
+    if not trains:
+        return
+    config.prune.check_values()
+    rays, model = getattr(config.datamanager, "train_num_rays_per_batch", 1), config.model
+    samples = rays * (2 * model.num_coarse_samples + model.num_importance_samples + 1)
     if samples > MAX_SAMPLES:
         raise ValueError(
             f"pipeline.datamanager.train_num_rays_per_batch {rays} with pipeline.model.num_coarse_samples "
-            f"{config.num_coarse_samples} and num_importance_samples {config.num_importance_samples} asks the fields "
+            f"{model.num_coarse_samples} and num_importance_samples {model.num_importance_samples} asks the fields "
             f"at {samples:,} points in a step; the most is {MAX_SAMPLES:,}"
         )
 

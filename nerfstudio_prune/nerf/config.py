@@ -28,7 +28,7 @@ from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.refit import Refit, RefitMode
 from nerfstudio_prune.neurons.samples import SampleWeights
 from nerfstudio_prune.neurons.scores import SCORES, needs_of, score_by_name
-from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES, Strategy
+from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES, ImportanceStrategy, Strategy
 
 RATIO: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "in [0, 1)")
 """Rule for a share that leaves something."""
@@ -305,6 +305,8 @@ class EdgeOptions(Group):
 _TARGETS = {*TARGETS, "coarse", "fine"}
 _EDGES = {"edge_threshold", "edge_keep_fraction"}
 _CHOICE = {"score", "coreset_variant"}
+_CALIBRATION = [f.name for f in fields(CalibrationOptions)]
+_KEEPS = "a recovery that keeps weights of the neurons that are chosen"
 REPLACED: Mapping[str, Set[str]] = {
     **dict.fromkeys(_TARGETS, _TARGETS),
     "group_widths": {*_TARGETS, "groups"},
@@ -335,10 +337,17 @@ class PruneConfig(
     durations: ClassVar[Sequence[str]] = (*PruneOptions.durations, "shrink_steps", "teacher.steps")
     effects: ClassVar[Sequence[Effect]] = (
         (("preset",), lambda o: o.strategy != EDGE, "strategies for neurons"),
+        (("seed",), lambda o: o.draws, "a strategy that draws, calibration, recovery scratch or a teacher"),
         (
             ("round_to",),
             lambda o: o.strategy != EDGE and (not o.explicit or (o.schedule != "one-shot" and o.num_events != 1)),
             "widths that are not all given, or several events",
+        ),
+        (("score", "coreset_variant"), lambda o: o.recovery != "scratch", _KEEPS),
+        (
+            (*_CALIBRATION, "refit_ridge"),
+            lambda o: o.recovery != "scratch" or bool(o.budgets),
+            _KEEPS,
         ),
     )
 
@@ -473,21 +482,33 @@ class PruneConfig(
         return chosen or bool(self.budgets) or self.refit == "lstsq"
 
     @property
+    def ranks_by_error(self) -> bool:
+        """Whether the strategy ranks by what a refit would leave; pivoted-qr is blind to what neurons are used for."""
+        return self._strategy().needs_samples and self.strategy != "pivoted-qr"
+
+    @property
     def weighs_layers(self) -> bool:
         """Whether a cut compares errors of one layer with those of another, or of single outputs."""
         by_score = self.needs == "samples" and self.score != "apoz"  # which counts samples
-        return self.judged and (by_score or bool(self.budgets) or self._strategy().needs_samples)
+        return self.judged and (by_score or bool(self.budgets) or self.ranks_by_error)
 
     @property
     def weighs_samples(self) -> bool:
         """Whether a cut counts some samples more than others."""
-        return self.judged and (self.refit == "lstsq" or self.weighs_layers)
+        asked = self.refit == "lstsq" or self.weighs_layers
+        return self.judged and (asked or self._strategy().needs_samples)
 
     @property
     def refits(self) -> bool:
         """Whether a cut asks what a refit would leave."""
         asked = bool(self.budgets) or self.refit == "lstsq" or self.score == "obs"
-        return self.judged and (asked or self._strategy().needs_samples)
+        return self.judged and (asked or self.ranks_by_error)
+
+    @property
+    def draws(self) -> bool:
+        """Whether something is chosen at random beside the training's own draws."""
+        by_rank = self.strategy == EDGE or type(self._strategy()).select is ImportanceStrategy.select
+        return not by_rank or self.judged or self.recovery == "scratch" or self.teacher.filled().renders
 
     def resolve(self) -> FieldRecipe:
         """What the options come to.

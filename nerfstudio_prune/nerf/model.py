@@ -91,7 +91,7 @@ class PruneModel(NeRFModel):
             ValueError: If the sizes do not give a network.
         """
         config = self.config
-        check_network_size(config)
+        check_model(config)
         # Not NeRFModel's: it builds fields of fixed size, and an LPIPS network that is downloaded and saved.
         Model.populate_modules(self)
         self.prune_state = PruneState()
@@ -312,6 +312,7 @@ RULES: Sequence[Rule] = (
         lambda value: 0 <= value.get("near_plane", -1) < value.get("far_plane", -1) <= 10**6,
         "near_plane and far_plane with 0 <= near_plane < far_plane <= 1,000,000",
     ),
+    (("enable_collider",), lambda value: value, "True: the samplers ask for a near and a far plane"),
     (
         ("loss_coefficients",),
         lambda value: all(0 <= factor <= 10**6 for factor in value.values()),
@@ -323,7 +324,6 @@ RULES: Sequence[Rule] = (
             "coarse_sampler",
             "background_color",
             "use_scene_contraction",
-            "enable_collider",
             "use_gradient_scaling",
             "enable_temporal_distortion",
         ),
@@ -333,7 +333,7 @@ RULES: Sequence[Rule] = (
 )
 
 
-def check_network_size(config: PruneModelConfig) -> None:
+def check_model(config: PruneModelConfig) -> None:
     """Checks that the options give a network that the host's `MLP` can run, and rays that it can be asked for.
 
     Raises:

@@ -14,14 +14,14 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
-from nerfstudio_prune.engine.checks import check_data, check_training
+from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
-from nerfstudio_prune.nerf.checks import check_batch, check_rays
+from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
@@ -81,10 +81,7 @@ class PrunePipeline(VanillaPipeline):
             torch.set_flush_denormal(True)
         load_whole_checkpoints_of(PrunePipeline)
         print_in_any_encoding()
-        check_data(config.datamanager)
-        if test_mode == "val":  # what trains; other modes show runs of any options
-            config.prune.check_values()
-            check_batch(getattr(config.datamanager, "train_num_rays_per_batch", 1), config.model)
+        check_config(config, trains=test_mode == "val")
         if config.datamanager._target is VanillaDataManager:  # as in configurations saved by earlier versions
             config.datamanager._target = CheckedDataManager
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)

@@ -5,17 +5,17 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import RAdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.trainer import PruneTrainerConfig
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 nerf_prune = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune",
         machine=default_machine(),
         max_num_iterations=100_000,
@@ -33,7 +33,7 @@ nerf_prune = MethodSpecification(
 )
 
 nerf_prune_demo = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
         max_num_iterations=2000,
@@ -66,7 +66,7 @@ nerf_prune_demo = MethodSpecification(
 )
 
 nerf_prune_real = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune-real",
         machine=default_machine(),
         max_num_iterations=100_000,

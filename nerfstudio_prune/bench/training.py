@@ -17,11 +17,11 @@ from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_s
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.engine.checkpoints import TRAINING, newest_checkpoint
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.rays import FixedRays
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage
 
 CURVE_SEED = 0
@@ -168,12 +168,14 @@ def execute(
 
 
 def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:
-    """The last checkpoint of a run.
+    """The newest whole checkpoint of a run.
 
     Raises:
-        FileNotFoundError: If there is none.
+        CheckpointError: If there is none.
     """
-    return newest_checkpoint(folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models")
+    return newest_checkpoint(
+        folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models", TRAINING
+    ).path
 
 
 def _record(

@@ -145,6 +145,12 @@ class PruneController:
         for listener in self.listeners:
             listener.step_done(step)
 
+    def settle(self) -> None:
+        """Leaves a training step that was broken off as at its end; at the end of a step it changes nothing."""
+        for listener in self.listeners:
+            listener.settle()
+        self.run.subject.after_step()
+
     def obstacle(self, name: ActionName) -> str:
         """Why something cannot be asked for; empty if it can.
 

@@ -1,6 +1,5 @@
-"""What is asked of the host and the machine: device, clock, random state, module-level state, checkpoints."""
+"""What is asked of the host and the machine: device, clock, random state, module-level state."""
 
-import io
 import random
 import time
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from nerfstudio.configs.base_config import MachineConfig
-from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import profiler, writer
 
 
@@ -56,18 +54,3 @@ def seed_host(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  the host's samplers use the global state
     torch.manual_seed(seed)
-
-
-def checkpoint_bytes(trainer: Trainer) -> int:
-    """Size that a checkpoint would have now: model, optimizers, schedulers and scaler, as the host saves them."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "pipeline": trainer.pipeline.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in trainer.optimizers.optimizers.items()},
-            "schedulers": {k: v.state_dict() for k, v in trainer.optimizers.schedulers.items()},
-            "scalers": trainer.grad_scaler.state_dict(),
-        },
-        buffer,
-    )
-    return buffer.tell()

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, cast
 
-import numpy as np
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
@@ -12,8 +11,10 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
@@ -24,9 +25,6 @@ from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.nerf.teacher.schedule import DistillationSchedule
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.viewer.panel_mount import PanelMount
-
-# The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
-torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
 
 
 @dataclass
@@ -75,6 +73,8 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+        load_whole_checkpoints_of(PrunePipeline)
+        print_in_any_encoding()
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
@@ -177,6 +177,11 @@ class PrunePipeline(VanillaPipeline):
         self.steering = Steering(self.controller)
         callbacks = super().get_training_callbacks(training_callback_attributes)
         return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]
+
+    def settle(self) -> None:
+        """Puts back what holds within a training step only; the trainer asks for it where a step was broken off."""
+        if self.controller is not None:
+            self.controller.settle()
 
 
 def registered_options(method_name: Optional[str]) -> Optional[PruneConfig]:

@@ -51,7 +51,7 @@ def read_config_file(path: Path) -> TrainerConfig:
     """
     try:
         text = read_file(path, MAX_BYTES).decode()
-        config = yaml.load(text, Loader=_Loader)  # noqa: S506  it is a SafeLoader
+        config = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError, ArithmeticError) as error:
         raise ConfigFileError(_short(error)) from error
     if not isinstance(config, TrainerConfig):

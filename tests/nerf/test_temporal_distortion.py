@@ -93,7 +93,7 @@ def test_sums_say_what_they_are_of(subject: Any, extra: str) -> None:
         """As much of a model as the name of its sums looks at."""
 
         def __init__(self, groups: list[str], fields: list[str]) -> None:
-            self.get_param_groups = lambda: dict.fromkeys(groups, [nn.Parameter(torch.ones(1))])
+            self.get_param_groups = lambda: {name: [nn.Parameter(torch.ones(1))] for name in groups}
             self.fields = lambda: dict.fromkeys(fields)
 
     both = ["field_coarse", "field_fine"]

@@ -142,8 +142,8 @@ class RunFolder:
         except Timeout:
             process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
             raise ValueError(
-                f"--output {self.path}: another `ns-prune bench` (process {process}) works on this folder; wait for it, "
-                "or choose another --output"
+                f"--output {self.path}: another `ns-prune bench` (process {process}) works on this folder; wait for "
+                "it, or choose another --output"
             ) from None
         with lock:
             owner.write_text(str(os.getpid()), encoding="utf-8")

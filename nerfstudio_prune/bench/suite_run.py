@@ -19,6 +19,7 @@ from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_se
 from nerfstudio_prune.bench.setup import Scene, find_scene, parse_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
+from nerfstudio_prune.engine.interrupts import TrainingInterrupted
 from nerfstudio_prune.records.schema import Record, SpeedRecord
 
 
@@ -41,12 +42,15 @@ def run_suite(asked: Bench) -> None:
     # Made before output is redirected, so that progress stays on the terminal.
     console = Console(file=sys.stdout, soft_wrap=True)
     folder = RunFolder(asked.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
+    todo = [job for job in jobs if not folder.done(job)]
     if asked.dry_run:
-        _print_plan(console, jobs, [job for job in jobs if not folder.done(job)], folder)
+        _print_plan(console, jobs, todo, folder)
         return
-    with folder.alone():
-        todo = [job for job in jobs if not folder.done(job)]
-        failed = _carry_out(console, todo, len(jobs), folder)
+    failed = []
+    if todo:
+        with folder.alone():
+            # Another process may have recorded some of them in the meantime.
+            failed = _carry_out(console, [job for job in todo if not folder.done(job)], len(jobs), folder)
     if failed:
         console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")
         raise SystemExit(1)
@@ -81,7 +85,7 @@ def _carry_out(console: Console, todo: list[Job], total: int, folder: RunFolder)
         try:
             with _progress(console, label) as advance, _logged(log):
                 record = folder.carry_out(job, advance)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TrainingInterrupted):
             console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)
             raise SystemExit(130) from None
         except Exception as error:  # one failed run must not lose the others

@@ -30,6 +30,8 @@ from nerfstudio_prune.engine.checkpoints import (
 )
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
+from nerfstudio_prune.engine.optimizers import RunOptimizers
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
 KEPT = "_kept"
 """Ends the name of the folder beside the checkpoints, whose files no save deletes."""
@@ -40,6 +42,11 @@ class PruneTrainerConfig(TrainerConfig):
     """Configuration of a training whose files are written as a whole."""
 
     _target: type = field(default_factory=lambda: PruneTrainer)
+
+    def print_to_terminal(self) -> None:
+        """Prints the configuration; it is the first that `ns-train` prints."""
+        print_in_any_encoding()
+        super().print_to_terminal()
 
     def save_config(self) -> None:
         """Saves the configuration as `config.yml` of the run.
@@ -111,6 +118,11 @@ class PruneTrainer(Trainer):
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
         for optimizer in self.optimizers.optimizers.values():
             optimizer.register_step_pre_hook(self._begin_change)
+
+    def setup_optimizers(self) -> RunOptimizers:
+        """Optimizers whose schedulers know how long the run is."""
+        config = self.config
+        return RunOptimizers(config.optimizers, self.pipeline.get_param_groups(), config.max_num_iterations)
 
     def train(self) -> None:
         """Trains. What ends it early leaves a checkpoint of the last whole step.
@@ -313,6 +325,8 @@ class PruneTrainer(Trainer):
                         + (". --load-scheduler False leaves them out" if part == "schedulers" else "")
                     )
                 self._load(own[name], state, f"{found.path}: the {part} of {name}")
+        if "schedulers" in parts:
+            self.optimizers.begin_schedulers_without(found.content["schedulers"])
         self._load(self.grad_scaler, found.content["scalers"], f"{found.path}: the gradient scaler")
 
     @staticmethod

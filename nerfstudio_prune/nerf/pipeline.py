@@ -8,6 +8,7 @@ import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.controller import PruneController
@@ -76,6 +77,7 @@ class PrunePipeline(VanillaPipeline):
         load_whole_checkpoints_of(PrunePipeline)
         print_in_any_encoding()
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        tell_missing_times(self.model, self.datamanager.train_dataset)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
         self.controller: Optional[PruneController] = None
@@ -182,6 +184,20 @@ class PrunePipeline(VanillaPipeline):
         """Puts back what holds within a training step only; the trainer asks for it where a step was broken off."""
         if self.controller is not None:
             self.controller.settle()
+
+
+def tell_missing_times(model: PruneModel, dataset: Any) -> None:
+    """Says so where a model has a temporal distortion, and its views no times that it could read.
+
+    Args:
+        model: The model.
+        dataset: Training views.
+    """
+    if model.temporal_distortion is not None and dataset.cameras.times is None:
+        CONSOLE.print(
+            "[yellow]--pipeline.model.enable-temporal-distortion True has no effect: the views have no times. Data of "
+            "moving scenes has them, such as `dnerf-data` reads"
+        )
 
 
 def registered_options(method_name: Optional[str]) -> Optional[PruneConfig]:

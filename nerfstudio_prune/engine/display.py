@@ -32,6 +32,9 @@ class Display(Listener):
     def started(self) -> None:
         """Prints the plan."""
         CONSOLE.print(f"Pruning plan{self.run.origin}: {plan_text(self.run)}")
+        if self.run.without_effect:
+            named = ", ".join(f"prune.{name} (goes with {needs})" for name, needs in self.run.without_effect.items())
+            CONSOLE.print(f"[yellow]These options have no effect on what is planned: {named}")
         late = [event.step for event in self.run.state.pending if event.step > self.run.last_step]
         if late:
             CONSOLE.print(f"[yellow]Pruning steps {late} lie past the end of this run; a resumed run does them")

@@ -14,13 +14,18 @@ from typing_extensions import Self
 
 from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.core.schedule import ScheduleKind
-from nerfstudio_prune.engine.typed import shown, typed_value
+from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
 
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
 
+Effect = tuple[Sequence[str], Callable[[Any], bool], str]
+"""Names of options, whether they have an effect beside the others of the group, filled in, and what they go with."""
+
 C = TypeVar("C", bound=type)
 
+MAX_STEPS = 10**9
+"""Training steps; checkpoints are named by nine digits."""
 PREFIX = "prune."
 """What stands before an option's name in messages; on the command line it is `--pipeline.prune.`."""
 
@@ -51,14 +56,18 @@ def with_help(cls: C) -> C:
     return cls
 
 
-def at_least(bound: float) -> tuple[Callable[[Any], bool], str]:
-    """Rule for numbers with a least value."""
-    return lambda value: value >= bound, f"at least {bound:g}"
+def at_least(bound: float, most: Optional[float] = None) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers with a least value, and perhaps a largest one."""
+    if most is None:
+        return lambda value: value >= bound, f"at least {bound:g}"
+    return lambda value: bound <= value <= most, f"in [{bound:g}, {most:,}]"
 
 
-def above(bound: float) -> tuple[Callable[[Any], bool], str]:
-    """Rule for numbers above a bound."""
-    return lambda value: value > bound, f"above {bound:g}"
+def above(bound: float, most: Optional[float] = None) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers above a bound, and perhaps up to another one."""
+    if most is None:
+        return lambda value: value > bound, f"above {bound:g}"
+    return lambda value: bound < value <= most, f"in ({bound:g}, {most:,}]"
 
 
 SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "in [0, 1]")
@@ -73,6 +82,9 @@ class Group(PrintableConfig):
 
     rules: ClassVar[Sequence[Rule]] = ()
     """What holds for the options that the class itself adds."""
+    effects: ClassVar[Sequence[Effect]] = ()
+    """When options have an effect; those that are not named here always have one. A group within the group is named as
+    a whole."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -109,7 +121,7 @@ class Group(PrintableConfig):
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"{prefix.rstrip('.')} must be options with their values, got {shown(values)}")
-        found, hints = {}, get_type_hints(cls)
+        found, hints = {}, hints_of(cls)
         for f in fields(cls):
             if f.name not in values:
                 continue
@@ -129,14 +141,48 @@ class Group(PrintableConfig):
         """
         return self.from_plain(vars(self))
 
+    def names_given(self, registered: Optional["Group"] = None) -> list[str]:
+        """Dotted names of options that are given: neither open, nor as the class or a method brings them.
+
+        Args:
+            registered: Options of the method as registered, of this class or a base of it.
+        """
+        found, fresh = [], type(self)()
+        for f in fields(self):
+            value, own = getattr(self, f.name), getattr(registered, f.name, None)
+            if isinstance(value, Group):
+                found += [f"{f.name}.{name}" for name in value.names_given(own)]
+            elif value is not None and value not in (getattr(fresh, f.name), own):
+                found.append(f.name)
+        return found
+
+    @classmethod
+    def all_effects(cls) -> list[Effect]:
+        """Effects of the group, of those that it is put together from, and of those within it, by dotted names."""
+        found = [effect for group in reversed(cls.__mro__) for effect in vars(group).get("effects", ())]
+        for name, kind in hints_of(cls).items():
+            if isinstance(kind, type) and issubclass(kind, Group):
+                for names, holds, needs in kind.all_effects():
+                    inner = [f"{name}.{option}" for option in names]
+                    found.append((inner, lambda o, name=name, holds=holds: holds(getattr(o, name).filled()), needs))
+        return found
+
     @classmethod
     def checked(cls, values: Any) -> dict[str, Any]:
         """Plain values of some options as `plain` gives them, after the checks of `from_plain`; only those named."""
         whole = cls.from_plain(values).plain()
         return {name: whole[name] for name in values if name in whole}
 
+    def check_values(self) -> None:
+        """Checks each option alone, its type and its range, and those of the groups within.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        self.typed().check_rules(PREFIX)
+
     def check_rules(self, prefix: str) -> None:
-        """Checks each option by the rules of the group that it belongs to.
+        """Checks each option by the rules of the group that it belongs to, and those of the groups within by theirs.
 
         Args:
             prefix: What stands before an option's name on the command line.
@@ -150,6 +196,9 @@ class Group(PrintableConfig):
                     value = getattr(self, name)
                     if value is not None and not holds(value):
                         raise ValueError(f"{prefix}{name} must be {expected}, got {shown(value)}")
+        for name, value in vars(self).items():
+            if isinstance(value, Group):
+                value.check_rules(f"{prefix}{name}.")
 
 
 def _plain(value: Any) -> Any:
@@ -180,16 +229,20 @@ class ScheduleOptions(Group):
     )
     """Training step at whose end the last event happens."""
     num_events: Optional[int] = option(None, "the preset's, else 1 for one-shot and 4 for the others")
-    """Number of events that the cut is spread over."""
+    """Number of events that the cut is spread over, 1 to 1000."""
     schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else {}")
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
     round_to: Optional[int] = option(1)
     """Sizes that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("num_events", "round_to"), *at_least(1)),
-        (("start_step", "stop_step"), *at_least(0)),
-        (("auto_start",), *above(0)),
+        (("num_events",), *at_least(1, 1000)),
+        (("round_to",), *at_least(1, 2**20)),
+        (("start_step", "stop_step"), *at_least(0, MAX_STEPS)),
+        (("auto_start",), *above(0, 1000)),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("stop_step",), lambda o: o.schedule != "one-shot" and o.num_events != 1, "several events"),
     )
 
 
@@ -204,20 +257,25 @@ class RecoveryOptions(Group):
     rewind_step: Optional[int] = option(0)
     """Training step at whose end the weights for recovery rewind are kept."""
     recovery_lr: Optional[float] = option(None, "as it was")
-    """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there."""
+    """Learning rate after an event, in [1e-10, 1]; a scheduler decays from there, a warm-up ends there."""
     recovery_decay: Optional[int] = option(0, "{}, recovery_lr is there to stay")
     """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
     rewinding."""
     recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
-    """Factor on the learning rate from an event on, > 0; with several events it grows with the share of the cut that is
-    done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate in
-    force, with it."""
+    """Factor on the learning rate from an event on, in [0.001, 100]; with several events it grows with the share of the
+    cut that is done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate
+    in force, with it."""
     recovery_warm_up: Optional[int] = option(0)
     """Training steps after an event in which the learning rate rises from zero to what it would be."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0)),
-        (("recovery_lr", "recovery_lr_factor"), *above(0)),
+        (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0, MAX_STEPS)),
+        (("recovery_lr",), *at_least(1e-10, 1)),
+        (("recovery_lr_factor",), *at_least(1e-3, 100)),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("rewind_step",), lambda o: o.recovery == "rewind", "recovery rewind"),
+        (("recovery_decay",), lambda o: o.recovery_lr is not None, "recovery_lr, the rate that it starts from"),
     )
 
     def check_recovery(self) -> None:
@@ -226,11 +284,6 @@ class RecoveryOptions(Group):
         Raises:
             ValueError: Names the options.
         """
-        if self.recovery_decay and self.recovery_lr is None:
-            raise ValueError(
-                f"prune.recovery_decay {self.recovery_decay} has no effect without prune.recovery_lr, the rate that it "
-                "starts from; give it, or leave the decay away"
-            )
         if self.recovery_lr is not None and not self.recovery_decay and self.recovery_lr_factor not in (None, 1):
             raise ValueError(
                 f"prune.recovery_lr {self.recovery_lr} and prune.recovery_lr_factor {self.recovery_lr_factor} both say "
@@ -245,9 +298,10 @@ class RunOptions(Group):
     on_error: Literal["stop", "continue"] = "stop"
     """When an event fails (the network is then as before): stop the training, or go on without that event."""
     num_eval_rays: int = 2048
-    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none, at most
+    1,048,576."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0)),)
+    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0, 2**20)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +350,8 @@ class ChoiceOptions(Group):
     strategy: Optional[str] = None
     seed: Optional[int] = None
 
+    rules: ClassVar[Sequence[Rule]] = ((("seed",), lambda value: value >= 0, "in [0, 2^63)"),)
+
 
 @dataclass
 class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
@@ -305,6 +361,29 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
     """Groups within the options of which those that are not given again hold on their own."""
     aims: ClassVar[Set[str]] = frozenset()
     """Options that say how far to cut where the events of a plan name no targets."""
+    durations: ClassVar[Sequence[str]] = ("recovery_decay", "recovery_warm_up")
+    """Options that count training steps, by dotted names; none can be longer than the run."""
+    standing: ClassVar[Set[str]] = frozenset({"strategy", "panel"})
+    """Options that say something where nothing is planned."""
+
+    def without_effect(self, names: Sequence[str]) -> dict[str, str]:
+        """Options that change nothing of what is planned -> what they go with.
+
+        An option that only tunes what is switched off is no reason to refuse a run. Two that ask for different results
+        contradict each other, and `validate` refuses them.
+
+        Args:
+            names: Dotted names of options that are given.
+        """
+        filled = self.filled()
+        if filled.strategy == "none":
+            return {name: "a strategy other than none" for name in names if name not in self.standing}
+        found: dict[str, str] = {}
+        for known, holds, needs in self.all_effects():
+            named = [name for name in names if name not in found and {name, name.partition(".")[0]} & {*known}]
+            if named and not holds(filled):
+                found.update(dict.fromkeys(named, needs))
+        return found
 
     def shared(self) -> dict[str, Any]:
         """What every recipe takes over as it is from options that are filled in."""

@@ -60,7 +60,8 @@ def take_up(
     elif resumed:
         origin = " (taken up from the checkpoint; options that are given again replace it)"
     seed = seed if recipe.seed is None else recipe.seed
-    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
+    idle = in_force.without_effect(options.typed().names_given(defaults))
+    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin, idle)
 
 
 def update_plan(

@@ -4,7 +4,8 @@ whole numbers to floats, lists to tuples and numpy's numbers to plain ones."""
 import math
 import reprlib
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -29,6 +30,12 @@ MAX_LENGTH = 1000
 _repr = reprlib.Repr()
 _repr.maxlevel = 2
 _repr.maxstring = _repr.maxother = 80
+
+
+@cache
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """Type hints of a dataclass, by name."""
+    return get_type_hints(cls)
 
 
 def shown(value: Any) -> str:

@@ -11,12 +11,14 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
+from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
@@ -51,7 +53,7 @@ class PrunePipeline(VanillaPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process.
+        ValueError: If there is more than one process, or an option is not of its type or out of its range.
     """
 
     config: PrunePipelineConfig
@@ -74,8 +76,12 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+<<<<<<< HEAD
         load_whole_checkpoints_of(PrunePipeline)
         print_in_any_encoding()
+=======
+        check_config(config, trains=test_mode == "val")
+>>>>>>> options
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         tell_missing_times(self.model, self.datamanager.train_dataset)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
@@ -152,10 +158,11 @@ class PrunePipeline(VanillaPipeline):
         """Starts the controller; the host has loaded the checkpoint by now.
 
         Raises:
-            ValueError: If the options, with those of a loaded checkpoint, do not give a plan.
+            ValueError: If the options, with those of a loaded checkpoint, do not give a plan, or do not suit the data.
         """
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
+        check_training(trainer.config)
         self.model.lpips.may_download = False
         run = take_up(
             self.model.prune_state,
@@ -167,6 +174,7 @@ class PrunePipeline(VanillaPipeline):
             trainer.config.max_num_iterations,
             registered_options(trainer.config.method_name),
         )
+        check_rays(cast(PruneConfig, run.options), self.datamanager.train_dataset, self.datamanager.eval_dataset)
         self.seed = trainer.config.machine.seed
         self.distillation = DistillationSchedule(cast(FieldRecipe, run.recipe).teacher, run, self.model)
         self.controller = PruneController(

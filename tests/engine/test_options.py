@@ -241,7 +241,6 @@ def test_groups_of_the_engine_stand_alone(group: type[Group]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (RecoveryOptions(recovery_decay=5), "prune.recovery_decay 5 has no effect without prune.recovery_lr"),
         (RecoveryOptions(recovery_lr=0.1, recovery_lr_factor=2.0), "both say what the rate is from an event on"),
     ],
 )

@@ -274,10 +274,10 @@ WRONG: dict[str, tuple[Cut, str]] = {
     "unknown score": ({**HALF, "score": "typo"}, "typo"),
     "score of a rule without": ({**HALF, "strategy": "obs", "score": "w_in"}, "takes no prune.score"),
     "ratio 1": ({**HALF, "value": 1.0}, "prune.pruning_ratio must be in [0, 1), got 1.0"),
-    "ratio no number": ({**HALF, "value": math.nan}, "prune.pruning_ratio must be in [0, 1), got nan"),
+    "ratio no number": ({**HALF, "value": math.nan}, "prune.pruning_ratio must be a finite number, got nan"),
     "budget too small": ({**HALF, "target": "target_macs", "value": 1e-6}, "the smallest widths already take"),
-    "factor 0": ({**HALF, "lr_factor": 0.0}, "recovery_lr_factor must be above 0, got 0.0"),
-    "factor no number": ({**HALF, "lr_factor": math.nan}, "recovery_lr_factor must be above 0, got nan"),
+    "factor 0": ({**HALF, "lr_factor": 0.0}, "recovery_lr_factor must be in [0.001, 100], got 0.0"),
+    "factor no number": ({**HALF, "lr_factor": math.nan}, "recovery_lr_factor must be a finite number, got nan"),
     "nothing to remove": ({**HALF, "value": 0.0}, "nothing is left to remove for this target"),
     "budget that is met": ({**HALF, "target": "target_parameters", "value": 1.0}, "nothing is left to remove"),
 }

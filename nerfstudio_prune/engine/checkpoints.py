@@ -142,9 +142,7 @@ def newest_checkpoint(folder: Path, entries: Collection[str] = NETWORK) -> Check
     reasons: list[str] = []
     for step, path in reversed(saved_checkpoints(folder).items()):
         try:
-            found = read_checkpoint(path, entries)
-            if found.step != step:
-                raise CheckpointError(f"{path}: holds step {found.step}, not the one of its name")
+            found = _read_named(path, step, entries)
         except CheckpointError as error:
             reasons.append(str(error))
             continue
@@ -176,7 +174,7 @@ def checkpoint_of_step(folder: Path, step: int, entries: Collection[str] = NETWO
     if step not in saved:
         there = f"there are {', '.join(map(str, saved))}" if saved else "it holds none"
         raise CheckpointError(f"{folder}: holds no checkpoint of step {step}; {there}")
-    return read_checkpoint(saved[step], entries)
+    return _read_named(saved[step], step, entries)
 
 
 def read_checkpoint(path: Path, entries: Collection[str] = NETWORK) -> Checkpoint:
@@ -194,6 +192,13 @@ def read_checkpoint(path: Path, entries: Collection[str] = NETWORK) -> Checkpoin
     except Exception as error:  # what is read may be any file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path}: expected a whole checkpoint of Nerfstudio: {reason}") from error
+
+
+def _read_named(path: Path, step: int, entries: Collection[str]) -> Checkpoint:
+    found = read_checkpoint(path, entries)
+    if found.step != step:
+        raise CheckpointError(f"{path}: expected the checkpoint of step {step}: it is the one of step {found.step}")
+    return found
 
 
 def _read(path: Path, entries: Collection[str]) -> Checkpoint:
@@ -219,12 +224,19 @@ def _load(path: Path) -> Any:
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _check_bytes(path)
+    elif _begins_as_zip(path):
+        raise ValueError("it is cut off")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except RuntimeError as error:
+    except RuntimeError:
         if not mapped:
-            raise ValueError(f"it is cut off or no file of PyTorch: {error}") from error
+            raise
         return torch.load(path, map_location="cpu", weights_only=True)  # not every disk can be mapped
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _check_bytes(path: Path) -> None:

@@ -2,14 +2,17 @@
 
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.utils import profiler, writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 
 def default_machine() -> MachineConfig:
@@ -42,7 +45,8 @@ def reset_host() -> None:
     """Forgets what the host's writers and profilers leave behind, before another training in the same process."""
     for event_writer in writer.EVENT_WRITERS:
         if hasattr(event_writer, "tb_writer"):
-            event_writer.tb_writer.close()
+            with suppress(OSError):  # on a full disk
+                event_writer.tb_writer.close()
     writer.EVENT_WRITERS.clear()
     writer.EVENT_STORAGE.clear()
     writer.GLOBAL_BUFFER.clear()
@@ -54,3 +58,36 @@ def seed_host(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  the host's samplers use the global state
     torch.manual_seed(seed)
+
+
+class GuardedWriter:
+    """An event writer of Nerfstudio, TensorBoard's for example, that a full disk silences; the training goes on.
+
+    Args:
+        inner: The event writer.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(self._write, found) if name.startswith("write_") else found
+
+    def _write(self, function: Callable[..., None], *values: Any) -> None:
+        if self._failed:
+            return
+        try:
+            function(*values)
+        except OSError as error:
+            self._failed = True
+            name = type(self._inner).__name__
+            CONSOLE.print(f"[red]{name}: nothing more is logged in this run: {escape(str(error))}")
+
+
+def guard_event_writers() -> None:
+    """Puts a guard around all event writers of Nerfstudio but the console."""
+    writer.EVENT_WRITERS[:] = [
+        found if isinstance(found, writer.LocalWriter) else GuardedWriter(found) for found in writer.EVENT_WRITERS
+    ]

@@ -159,7 +159,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (drop("schedulers", "fields", "base_lrs"), "scheduler 'fields': lacks the entry base_lrs"),
     (
         lambda saved: saved["schedulers"].update(other={}),
-        "this run has fields; give the scheduler of that run, or --load",
+        "this run has fields; give the scheduler of that run; --load-scheduler False leaves it out",
     ),
     (scale("scale", NAN), "scalers.scale must be finite, got nan"),
     (scale("growth_factor", -2.0), "scalers, growth_factor must be at least 0, got -2.0"),

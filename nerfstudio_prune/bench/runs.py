@@ -103,12 +103,12 @@ class RunFolder:
         return not needed or self.has_checkpoint(job)
 
     def has_checkpoint(self, run: Run) -> bool:
-        """Whether a whole checkpoint of the run is there."""
+        """Whether the whole checkpoint of the run's end is there, as it is on record."""
+        record = self.record(run)
         try:
-            checkpoint_of(self.path, self.scene, run.name)
+            return record is not None and checkpoint_of(self.path, self.scene, record).exists()
         except CheckpointError:
             return False
-        return True
 
     def steps(self, run: Run) -> int:
         """Training steps that a run takes itself.
@@ -156,7 +156,7 @@ class RunFolder:
             record: Record = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
         else:
             parent = self.record(self.runs[job.parent]) if job.parent else None
-            if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):
+            if job.parent and not self.has_checkpoint(self.runs[job.parent]):
                 raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
             record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
         write_record(record, self.file(job))

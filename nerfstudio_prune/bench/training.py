@@ -17,7 +17,7 @@ from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_s
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.engine.checkpoints import TRAINING, newest_checkpoint
+from nerfstudio_prune.engine.checkpoints import TRAINING, checkpoint_of_step
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
@@ -151,7 +151,7 @@ def execute(
     Returns:
         The record; the run's checkpoint lies in the work folder.
     """
-    checkpoint = checkpoint_of(folder, scene, parent.name) if parent else None
+    checkpoint = checkpoint_of(folder, scene, parent) if parent else None
     config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
     device = trainer.pipeline.model.device
@@ -175,15 +175,14 @@ def execute(
     return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 
 
-def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:
-    """The newest whole checkpoint of a run.
+def checkpoint_of(folder: Path, scene: Scene, record: RunRecord) -> Path:
+    """The checkpoint of the end of a run.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If it is missing, or not whole.
     """
-    return newest_checkpoint(
-        folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models", TRAINING
-    ).path
+    saved = folder / "work" / "runs" / record.name / scene.method / "run" / "nerfstudio_models"
+    return checkpoint_of_step(saved, record.steps - 1, TRAINING).path
 
 
 def _record(

@@ -3,8 +3,6 @@
 import stat
 from pathlib import Path
 
-MB = 10**6
-
 
 def check_file(path: Path, max_bytes: int) -> int:
     """Checks that a path leads to a regular file of a size that can be.
@@ -19,14 +17,13 @@ def check_file(path: Path, max_bytes: int) -> int:
         Size in bytes.
 
     Raises:
-        OSError: If there is no such file, or it may not be looked at.
-        ValueError: If it is no regular file, or too large.
+        OSError: If there is no such file, it may not be looked at, is no regular file, or too large.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"is {_kind(found.st_mode)}, expected a regular file")
+        raise OSError(f"is {_kind(found.st_mode)}, expected a regular file")
     if found.st_size > max_bytes:
-        raise ValueError(f"is {found.st_size / MB:,.0f} MB large, expected at most {max_bytes / MB:,.0f} MB")
+        raise OSError(f"has {found.st_size:,} bytes, expected at most {max_bytes:,}")
     return found.st_size
 
 
@@ -38,14 +35,13 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         max_bytes: Largest size.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no regular file, or too large.
+        OSError: If it cannot be read, is no regular file, or too large.
     """
     check_file(path, max_bytes)
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise ValueError(f"grew beyond {max_bytes / MB:,.0f} MB while it was read")
+        raise OSError(f"grew beyond {max_bytes:,} bytes while it was read")
     return content
 
 

@@ -96,7 +96,7 @@ def check_saved_schedulers(saved: Any, schedulers: Mapping[str, Any]) -> None:
     if unknown:
         raise ValueError(
             f"schedulers: the checkpoint has one for {_listed(unknown)}, this run has {_listed(schedulers)}; give the "
-            "scheduler of that run, or --load-scheduler False"
+            "scheduler of that run; --load-scheduler False leaves it out"
         )
     for name, found in saved.items():
         scheduler, where = schedulers[name], f"scheduler {name!r}"

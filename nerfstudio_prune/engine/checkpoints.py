@@ -15,6 +15,7 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+from nerfstudio_prune.core.plain import MAX_INT
 from nerfstudio_prune.engine.files import write_whole
 
 NETWORK = ("pipeline",)
@@ -141,9 +142,7 @@ def newest_checkpoint(folder: Path, entries: Collection[str] = NETWORK) -> Check
     reasons: list[str] = []
     for step, path in reversed(saved_checkpoints(folder).items()):
         try:
-            found = read_checkpoint(path, entries)
-            if found.step != step:
-                raise CheckpointError(f"{path}: holds step {found.step}, not the one of its name")
+            found = _read_named(path, step, entries)
         except CheckpointError as error:
             reasons.append(str(error))
             continue
@@ -175,7 +174,7 @@ def checkpoint_of_step(folder: Path, step: int, entries: Collection[str] = NETWO
     if step not in saved:
         there = f"there are {', '.join(map(str, saved))}" if saved else "it holds none"
         raise CheckpointError(f"{folder}: holds no checkpoint of step {step}; {there}")
-    return read_checkpoint(saved[step], entries)
+    return _read_named(saved[step], step, entries)
 
 
 def read_checkpoint(path: Path, entries: Collection[str] = NETWORK) -> Checkpoint:
@@ -195,14 +194,23 @@ def read_checkpoint(path: Path, entries: Collection[str] = NETWORK) -> Checkpoin
         raise CheckpointError(f"{path}: expected a whole checkpoint of Nerfstudio: {reason}") from error
 
 
+def _read_named(path: Path, step: int, entries: Collection[str]) -> Checkpoint:
+    found = read_checkpoint(path, entries)
+    if found.step != step:
+        raise CheckpointError(f"{path}: expected the checkpoint of step {step}: it is the one of step {found.step}")
+    return found
+
+
 def _read(path: Path, entries: Collection[str]) -> Checkpoint:
     content = _load(path)
     step = content.get("step") if isinstance(content, Mapping) else None
-    if type(step) is not int or step < 0:
+    if type(step) is not int or not 0 <= step < MAX_INT:
         raise ValueError("it holds no step of a training")
     missing = [name for name in entries if not isinstance(content.get(name), Mapping)]
     if missing:
         raise ValueError(f"it holds no {', '.join(missing)}")
+    if not all(isinstance(name, str) for name in content.get("pipeline", ())):
+        raise ValueError("its pipeline has entries without a name")
     wanted = [name for name in (*entries, "schedulers") if name in content]
     return Checkpoint(path, step, {name: _own(name, content[name]) for name in wanted})
 
@@ -216,19 +224,29 @@ def _load(path: Path) -> Any:
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _check_bytes(path)
+    elif _begins_as_zip(path):
+        raise ValueError("it is cut off")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except RuntimeError as error:
+    except RuntimeError:
         if not mapped:
-            raise ValueError(f"it is cut off or no file of PyTorch: {error}") from error
+            raise
         return torch.load(path, map_location="cpu", weights_only=True)  # not every disk can be mapped
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _check_bytes(path: Path) -> None:
     """Holds the file against its checksums, which torch does not look at: a loss of power leaves zeros."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is compressed, which torch.save never does")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries overlap, and take more than the file holds")
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"it is damaged: {damaged} differs from its checksum")

@@ -41,8 +41,14 @@ def take_up(
         defaults: Options of the method as registered, which count as not given. None: nothing does.
 
     Raises:
-        ValueError: If the options do not give a plan, or there are no weights to rewind to.
+        ValueError: If the options do not give a plan, there are no weights to rewind to, or the state is of a later
+            step than the run.
     """
+    if state.history and state.history[-1].step >= first_step:
+        raise ValueError(
+            f"the checkpoint's history has an event at step {state.history[-1].step}, and the run goes on at step "
+            f"{first_step}; step and pruning state are not of one checkpoint"
+        )
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)

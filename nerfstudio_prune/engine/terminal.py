@@ -4,18 +4,7 @@ import codecs
 import io
 import sys
 
-PLAIN = {
-    "→": "->",
-    "\u00d7": "x",
-    "\u2013": "-",
-    "…": "...",
-    "—": "-",
-    "─": "-",
-    "±": "+-",
-    "²": "^2",
-    "⁶": "^6",
-    "Δ": "Delta",
-}
+PLAIN = {"→": "->", "…": "...", "—": "-", "─": "-", "±": "+-", "²": "^2", "⁶": "^6", "Δ": "Delta", "\u00d7": "x"}
 """What stands for a character where it is not to be had; a question mark for all others."""
 PLAIN_ERRORS = "nerfstudio-prune-plain"
 """Name of the handler that does so, for `errors=` of a stream."""

@@ -4,7 +4,6 @@ Where the state of the training is *whole*, it is that of the end of a step. Onl
 """
 
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,21 +26,16 @@ from nerfstudio_prune.engine.checkpoints import (
     Checkpoint,
     CheckpointError,
     checkpoint_of_step,
-    checkpoint_path,
     checkpoint_state,
     newest_checkpoint,
     read_checkpoint,
-    saved_checkpoints,
-    write_checkpoint,
 )
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
 from nerfstudio_prune.engine.optimizers import RunOptimizers
+from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
-
-KEPT = "_kept"
-"""Ends the name of the folder beside the checkpoints, whose files no save deletes."""
 
 
 @dataclass
@@ -70,9 +64,9 @@ class PruneTrainerConfig(TrainerConfig):
             raise _not_writable(self, folder, error) from error
 
 
-def _not_writable(config: TrainerConfig, folder: Path, error: OSError) -> ValueError:
+def _not_writable(config: TrainerConfig, folder: Path, reason: object) -> ValueError:
     return ValueError(
-        f"--output-dir {config.output_dir}: nothing can be saved in {folder}: {error}. Make room there, or give "
+        f"--output-dir {config.output_dir}: nothing can be saved in {folder}: {reason}. Make room there, or give "
         "another folder; nothing was trained"
     )
 
@@ -91,15 +85,10 @@ class PruneTrainer(Trainer):
 
     def __init__(self, config: PruneTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         super().__init__(config, local_rank, world_size)
-        self.kept_dir = self.checkpoint_dir.with_name(self.checkpoint_dir.name + KEPT)
-        """Checkpoints that no save deletes; in the format and under the names of the others."""
+        self._saver = Saver(self.checkpoint_dir)
         self._interrupts = Interrupts()
         self._whole: Optional[int] = None
         """Step whose end the state is; None while a step changes it."""
-        self._saved: Optional[tuple[int, os.stat_result]] = None
-        """Step that this process saved last, if nothing has changed since, and the file as it was written."""
-        self._failed: Optional[str] = None
-        """Why the last save failed, if it did."""
         self._ending = False
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -111,16 +100,17 @@ class PruneTrainer(Trainer):
         Raises:
             ValueError: If the run could save nothing, or the checkpoint to go on from cannot be used.
         """
+        config, folder = self.config, self.checkpoint_dir
         try:
-            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.checkpoint_dir):
-                pass
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _not_writable(self.config, self.checkpoint_dir, error) from error
-        former = self.config.load_dir
-        for folder in {self.checkpoint_dir, *([] if former is None else [former])}:
-            remove_abandoned(folder.parent)
-            remove_abandoned(folder)
+            raise _not_writable(config, folder, error) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise _not_writable(config, folder, "it is read-only")
+        former = config.load_dir or (config.load_checkpoint and config.load_checkpoint.parent) or folder
+        for place in (folder, former):
+            remove_abandoned(place.parent)
+            remove_abandoned(place)
         super().setup(test_mode)
         guard_event_writers()
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
@@ -139,15 +129,16 @@ class PruneTrainer(Trainer):
             TrainingInterrupted: If a signal ended it; the exit status is 128 plus the signal's number.
             CheckpointError: If it ended as planned, but the last step could not be saved.
         """
-        self._whole, self._saved, self._failed, self._ending = self._start_step - 1, None, None, False
+        self._whole, self._ending = self._start_step - 1, False
+        self._saver.state_changes()
         with self._interrupts.listening():
             try:
                 super().train()
             except (Exception, SystemExit) as error:
                 self._save_on_leaving(error)
                 raise
-        if self._failed is not None:
-            raise CheckpointError(f"The end of the run is not saved: {self._failed}")
+        if self._saver.failure:
+            raise CheckpointError(f"The end of the run is not saved: {self._saver.failure}")
 
     def train_iteration(self, step: int) -> Any:
         """Runs one step.
@@ -167,14 +158,14 @@ class PruneTrainer(Trainer):
         Args:
             step: Training step that has just ended.
         """
-        if self._ending and self._is_saved(step):
+        if self._ending and self._saver.is_saved(step):
             return
         with self._interrupts.held():
-            if self._save(step) and self.config.save_only_latest_checkpoint:
-                self._delete_others(step)
+            if self._saver.save(checkpoint_state(self, step)) and self.config.save_only_latest_checkpoint:
+                self._saver.delete_others(step)
 
     def keep_checkpoint(self, step: int) -> Path:
-        """Saves the present state where no later save deletes it.
+        """Saves the present state where no later save deletes it, in a folder beside the others.
 
         It can be gone on from with `--load-checkpoint`, and the newest of all kept ones with `--load-dir`.
 
@@ -188,57 +179,15 @@ class PruneTrainer(Trainer):
             CheckpointError: If it cannot be written; all that was saved before stays.
         """
         with self._interrupts.held():
-            try:
-                return write_checkpoint(self.kept_dir, checkpoint_state(self, step))
-            except OSError as error:
-                raise CheckpointError(f"{self.kept_dir}: step {step} cannot be saved: {error}") from error
-
-    def _save(self, step: int) -> bool:
-        """Saves the present state; whether it succeeded. What fails is told."""
-        state = checkpoint_state(self, step)
-        try:
-            path = write_checkpoint(self.checkpoint_dir, state)
-            self._saved, self._failed = (step, path.stat()), None
-            return True
-        except OSError as error:
-            self._failed = f"step {step} cannot be saved in {self.checkpoint_dir}: {error}. {self._newest()}"
-            CONSOLE.print(f"[red]Step {step} is not saved: {escape(str(error))}. {escape(self._newest())}")
-            return False
-
-    def _newest(self) -> str:
-        """Says which checkpoint a run would go on from."""
-        with suppress(CheckpointError):
-            if saved := saved_checkpoints(self.checkpoint_dir):
-                return f"The newest checkpoint is {saved[max(saved)]}"
-        return "There is no checkpoint yet"
-
-    def _is_saved(self, step: int) -> bool:
-        """Whether the state of a step lies on the disk as this process wrote it."""
-        if self._saved is None or self._saved[0] != step:
-            return False
-        with suppress(OSError):
-            found, written = checkpoint_path(self.checkpoint_dir, step).stat(), self._saved[1]
-            return (found.st_ino, found.st_mtime_ns, found.st_size) == (
-                written.st_ino,
-                written.st_mtime_ns,
-                written.st_size,
-            )
-        return False
-
-    def _delete_others(self, step: int) -> None:
-        for other, path in saved_checkpoints(self.checkpoint_dir).items():
-            if other != step:
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    CONSOLE.print(f"[yellow]An older checkpoint cannot be deleted: {escape(str(error))}")
+            return self._saver.keep(checkpoint_state(self, step))
 
     def _begin_step(self, step: int) -> None:
         self._interrupts.hold()
 
     def _begin_change(self, optimizer: Any, arguments: Any, options: Any) -> None:
         """Is called before an optimizer changes anything."""
-        self._whole = self._saved = None
+        self._whole = None
+        self._saver.state_changes()
 
     def _update_viewer_state(self, step: int) -> None:
         """Is called when a step has ended, with its callbacks, before anything is evaluated or saved."""
@@ -259,39 +208,40 @@ class PruneTrainer(Trainer):
         if self.viewer_state is None:
             return
         self._interrupts.restore()
-        if self._failed is not None:
-            CONSOLE.print(f"[red]The end of the run is not saved: {escape(self._failed)}. It is tried again on ctrl+c")
+        if self._saver.failure:
+            told = f"The end of the run is not saved: {self._saver.failure}. It is tried again on ctrl+c"
+            CONSOLE.print(f"[red]{escape(told)}", soft_wrap=True)
         try:
             super()._train_complete_viewer()
         finally:
-            if self._failed is not None:
+            if self._saver.failure:
                 self.save_checkpoint(self.step)
 
     def _save_on_leaving(self, error: BaseException) -> None:
         """Saves the last whole step before an error or a signal leaves the training; raises nothing itself."""
         self._interrupts.hold()
-        interrupted = isinstance(error, TrainingInterrupted)
         cause = error.signal.name if isinstance(error, TrainingInterrupted) else type(error).__name__
         try:
-            if self._whole is None:
-                told = f"[red]{cause} in the middle of a step, whose network is not saved. {escape(self._newest())}"
-            elif self._whole < self._start_step:
-                told = f"[yellow]{cause} before the end of the first step: there is nothing to save"
-            else:
-                self._settle()
-                if not self._is_saved(self._whole) and not self._save(self._whole):
-                    return
-                # After an error the older ones stay: they may be from before it came about.
-                if interrupted and self.config.save_only_latest_checkpoint:
-                    self._delete_others(self._whole)
-                told = (
-                    f"[yellow]{cause}: the run is saved as of step {self._whole}. "
-                    f"Go on with --load-dir {escape(str(self.checkpoint_dir))}"
-                )
-            CONSOLE.print(told, soft_wrap=True)
+            told = self._saved_on_leaving(isinstance(error, TrainingInterrupted))
+            CONSOLE.print(f"[yellow]{cause}: {escape(told)}", soft_wrap=True)
         except Exception as second:  # the terminal may have gone, or the device; the first error is the one to tell
             with suppress(OSError):
-                CONSOLE.print(f"[red]{cause}, and then: {escape(str(second))}")
+                CONSOLE.print(f"[red]{cause}, and then: {escape(str(second))}", soft_wrap=True)
+
+    def _saved_on_leaving(self, wanted: bool) -> str:
+        """Saves the last whole step; what became of it."""
+        step, saver = self._whole, self._saver
+        if step is None:
+            return "it came in the midst of a change of the network, which is not saved as it is"
+        if step < self._start_step:
+            return "no step of this run had ended yet, so there is nothing to save"
+        self._settle()
+        if not saver.is_saved(step) and not saver.save(checkpoint_state(self, step)):
+            return "the run ends without its last steps"
+        # After an error the older checkpoints stay: they may be from before it came about.
+        if wanted and self.config.save_only_latest_checkpoint:
+            saver.delete_others(step)
+        return f"the run is saved as of step {step}; go on with --load-dir {saver.folder}"
 
     def _settle(self) -> None:
         """Lets the pipeline put back what holds within a step only, such as the learning rate after a cut."""
@@ -325,34 +275,18 @@ class PruneTrainer(Trainer):
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:
-        """Checks what is loaded after the network, so that all of a checkpoint is loaded or nothing.
-
-        Raises:
-            ValueError: Names what does not fit.
-        """
-        own, content = self.optimizers.optimizers, found.content
-        check_saved_optimizers(content["optimizers"], own, saved_shapes(own, self.pipeline, content["pipeline"]))
-        if self._loads_schedulers(found):
-            check_saved_schedulers(content["schedulers"], self.optimizers.schedulers)
+        """Checks what PyTorch would take without a look, before anything is loaded."""
+        content, optimizers = found.content, self.optimizers.optimizers
+        shapes = saved_shapes(optimizers, self.pipeline, content["pipeline"])
+        check_saved_optimizers(content["optimizers"], optimizers, shapes)
+        if self.config.load_scheduler:
+            check_saved_schedulers(content.get("schedulers", {}), self.optimizers.schedulers)
         check_saved_scaler(content["scalers"], self.grad_scaler)
 
-    def _loads_schedulers(self, found: Checkpoint) -> bool:
-        return "schedulers" in found.content and self.config.load_scheduler
-
     def _load_optimizers(self, found: Checkpoint) -> None:
-        parts: dict[str, Any] = {"optimizers": self.optimizers.optimizers}
-        if self._loads_schedulers(found):
-            parts["schedulers"] = self.optimizers.schedulers
-        for part, own in parts.items():
-            for name, state in found.content[part].items():
-                self._load(own[name], state, f"{found.path}: the {part} of {name}")
-        if "schedulers" in parts:
-            self.optimizers.begin_schedulers_without(found.content["schedulers"])
-        self._load(self.grad_scaler, found.content["scalers"], f"{found.path}: the gradient scaler")
-
-    @staticmethod
-    def _load(target: Any, state: Any, what: str) -> None:
-        try:
-            target.load_state_dict(state)
-        except Exception as error:  # torch checks little of what it takes apart
-            raise CheckpointError(f"{what} cannot be used: {error}") from error
+        content = found.content
+        self.optimizers.load_optimizers(content["optimizers"])
+        if "schedulers" in content and self.config.load_scheduler:
+            self.optimizers.load_schedulers(content["schedulers"])
+            self.optimizers.begin_schedulers_without(content["schedulers"])
+        self.grad_scaler.load_state_dict(content["scalers"])

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from nerfstudio_prune.records.files import write_file
+from nerfstudio_prune.core.files import read_file
+from nerfstudio_prune.records.files import write_files
 from nerfstudio_prune.report.collect import collect
 from nerfstudio_prune.report.readme import fill, named_tables
+
+MAX_BYTES = 16_000_000
+"""More than any Markdown file has."""
 
 
 def write_report(records: Path, output: Path, readme: Iterable[Path]) -> None:
@@ -18,7 +22,8 @@ def write_report(records: Path, output: Path, readme: Iterable[Path]) -> None:
 
     Raises:
         RecordError: If the records cannot be read; names the file.
-        ValueError: If a Markdown file cannot be read or a marker of it is wrong; names the file.
+        ValueError: If a Markdown file cannot be read, a marker of it is wrong, or the files cannot be written; names
+            the file. No file is changed then.
     """
     # Drawing is slow to import, and a check needs none of it.
     from nerfstudio_prune.report.document import render  # noqa: PLC0415
@@ -26,12 +31,14 @@ def write_report(records: Path, output: Path, readme: Iterable[Path]) -> None:
     studies = collect(records)
     # All before anything is written: a wrong marker in the last file leaves the first one as it is.
     filled = {path: _filled(path, named_tables(studies)) for path in readme}
-    for name, content in render(studies).items():
-        write_file(output / name, content)
+    contents = {output / name: content for name, content in render(studies).items()}
+    contents |= {path: text.encode() for path, (text, changed) in filled.items() if changed}
+    try:
+        write_files(contents)
+    except OSError as error:
+        raise ValueError(f"--output {output}: the report cannot be written, no file was changed: {error}") from error
     print(f"{output / 'index.html'} and {output / 'report.md'}, from {records}")
-    for path, (text, changed) in filled.items():
-        if changed:
-            write_file(path, text.encode())
+    for path, (_, changed) in filled.items():
         print(f"{path}: {', '.join(changed) + ' rewritten' if changed else 'nothing to change'}")
 
 
@@ -59,7 +66,7 @@ def check_tables(records: Path, readme: Iterable[Path]) -> None:
 def _filled(path: Path, tables: Mapping[str, Callable[[], str]]) -> tuple[str, list[str]]:
     try:
         # Not `read_text`: it would turn the line ends of the file into others.
-        text = path.read_bytes().decode()
+        text = read_file(path, MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--readme {path}: cannot be read: {error}") from error
     return fill(text, tables, str(path))

@@ -93,6 +93,26 @@ def test_work_may_be_deleted_when_all_is_recorded(five: Path, executed: list[str
     assert executed == [] and contents(five) == before and not (five / "work").exists()
 
 
+HOLD = "import sys, filelock; x = filelock.FileLock(sys.argv[1]); x.acquire(); print(flush=True); input()"
+
+
+def test_two_of_them_do_not_do_the_same_work(five: Path, executed: list[str]) -> None:
+    """Two terminals, or a job that was started again too early: hours are spent twice, and each writes over the other's
+    checkpoints. The lock ends with its process, however that ends."""
+    (five / "runs" / f"{NAMES[2]}.json").unlink()
+    command = [sys.executable, "-c", HOLD, str(five / "work" / "bench.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        (five / "work" / "bench.pid").write_text(str(other.pid))
+        with pytest.raises(ValueError, match=rf"another `ns-prune bench` \(process {other.pid}\) works on this folder"):
+            bench("paper", five, only=FIVE)
+        assert executed == []
+        bench("paper", five, only=NAMES[3])  # all recorded: there is nothing to wait for
+        other.kill()
+    bench("paper", five, only=FIVE)
+    assert executed == [NAMES[2]] and (five / "work" / "bench.pid").read_text() == str(os.getpid())
+
+
 def test_a_start_is_run_again_where_its_checkpoint_is_needed(five: Path, executed: list[str]) -> None:
     """A branch that is still to come needs the start's weights, which come out the same; other branches stay."""
     before, quality = contents(five), qualities(five)

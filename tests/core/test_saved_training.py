@@ -140,7 +140,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (drop("optimizers", "fields"), "optimizers: the checkpoint has none, this run has fields"),
     (drop("optimizers", "fields", "state"), "optimizer 'fields': expected param_groups and state, got param_groups"),
     (lambda saved: saved["optimizers"]["fields"]["state"].update({9: {}}), "has a state of parameter 9"),
-    (lambda saved: saved["optimizers"]["fields"]["state"].update({True: {}}), "has a state of parameter True"),
+    (lambda saved: saved["optimizers"]["fields"]["state"].update({"0": {}}), "has a state of parameter '0'"),
     (group("lr", "fast"), "optimizer 'fields', group 0, lr: expected a value like"),
     (group("lr", NAN), "optimizer 'fields', group 0.lr must be finite, got nan"),
     (group("lr", -1.0), "group 0: lr must be at least 0, got -1.0"),
@@ -159,7 +159,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (drop("schedulers", "fields", "base_lrs"), "scheduler 'fields': lacks the entry base_lrs"),
     (
         lambda saved: saved["schedulers"].update(other={}),
-        "this run has fields; give the scheduler of that run, or --load",
+        "this run has fields; give the scheduler of that run; --load-scheduler False leaves it out",
     ),
     (scale("scale", NAN), "scalers.scale must be finite, got nan"),
     (scale("growth_factor", -2.0), "scalers, growth_factor must be at least 0, got -2.0"),

@@ -28,13 +28,13 @@ from support.fuzz import CLEAR, HALF, NOT_FINITE, TAKEN, Mutator, main, same
 from support.tiny_run import rays, tiny_model
 from torch import nn
 
-from nerfstudio_prune.core.checkpoint_file import read_checkpoint
 from nerfstudio_prune.core.saved_training import (
     check_saved_optimizers,
     check_saved_scaler,
     check_saved_schedulers,
     saved_shapes,
 )
+from nerfstudio_prune.engine.checkpoints import TRAINING, read_checkpoint
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -205,7 +205,8 @@ def loaded(path: Path, number: int, goes_on: bool) -> str:
     training = Training(**RUNS[number]) if goes_on else fresh(number)
     before = copy.deepcopy(training.content()) if not goes_on else None
     try:
-        training.load(read_checkpoint(path))
+        found = read_checkpoint(path, TRAINING)
+        training.load({"step": found.step, **found.content})
     except Exception:
         if before is not None and not same(training.content(), before):
             fresh.cache_clear()
@@ -221,7 +222,7 @@ def loaded(path: Path, number: int, goes_on: bool) -> str:
         # What does not depend on the network alone is told at the start; a network that diverges, at the event.
         return CLEAR if training.step == training.first or "not finite" in str(error) else f"{CLEAR}, in mid-training"
     torch.save(training.content(), path)
-    read_checkpoint(path)
+    read_checkpoint(path, TRAINING)
     return finite(training.model)
 
 

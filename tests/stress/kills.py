@@ -4,7 +4,8 @@
 
 Nerfstudio is imported once; every run is a fork of that process. A run is *lost* if a whole checkpoint had been saved
 before the kill and resuming does not work, starts from an older one, or ends with other bits than the uninterrupted
-run. One that had saved nothing yet starts again in the same folder, and is counted apart.
+run; also if any checkpoint or `config.yml` is left torn. One that had saved nothing yet starts again in the same
+folder, and is counted apart.
 """
 
 import json
@@ -34,14 +35,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.plain_state import plain_state
 from support.tiny_run import after_each_step, form_values, make_config, same_bits, start
 
-from nerfstudio_prune.engine import files
-from nerfstudio_prune.engine import trainer as trainer_module
+from nerfstudio_prune.engine import files, saving
 from nerfstudio_prune.engine.checkpoints import (
     TRAINING,
     Checkpoint,
     CheckpointError,
     checkpoint_state,
     newest_checkpoint,
+    read_checkpoint,
+    saved_checkpoints,
 )
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.steering import Steering
@@ -117,7 +119,7 @@ KINDS = {
     "save: kept": Kind(_tracing((PruneTrainer, "keep_checkpoint", _always)), ("by hand",)),
     "save: by a signal": Kind(_tracing((PruneTrainer, "_save_on_leaving", _always)), signalled=True),
     "save: replace to delete": Kind(
-        _tracing((files, "_sync_folder", _always), (PruneTrainer, "_delete_others", _always)),
+        _tracing((files, "_sync_folder", _always), (saving.Saver, "delete_others", _always)),
         ("thrice", "rewind", "by hand"),
     ),
     "save: any byte": Kind(lambda points: points.trace_bytes(files)),
@@ -331,7 +333,7 @@ class Trial:
         counts = Counter(tried=1, ended=int(status != 0))
         try:
             return counts + Counter({self._go_on(status): 1}), ""
-        except AssertionError as error:
+        except (AssertionError, CheckpointError) as error:
             return counts + Counter(lost=1), str(error)
 
     @property
@@ -354,7 +356,7 @@ class Trial:
         trainer.train()
 
     def _note_saves(self) -> None:
-        inner = trainer_module.write_checkpoint
+        inner = saving.write_checkpoint
 
         def noting(folder: Path, state: Any) -> Path:
             path = inner(folder, state)
@@ -362,7 +364,7 @@ class Trial:
                 file.write(f"{state['step']}\n" if folder.name == "nerfstudio_models" else "")
             return path
 
-        trainer_module.write_checkpoint = noting
+        saving.write_checkpoint = noting
 
     def _go_on(self, status: int) -> str:
         """Resumes the run as a person would; what became of it."""
@@ -374,6 +376,8 @@ class Trial:
         noted = self.folder / "saved.txt"
         saved = [int(line) for line in noted.read_text().splitlines()] if noted.exists() else []
         folder = self.run_folder / "nerfstudio_models"
+        for path in saved_checkpoints(folder).values():
+            read_checkpoint(path, TRAINING)
         try:
             newest: Optional[Checkpoint] = newest_checkpoint(folder, TRAINING)
         except CheckpointError as error:

@@ -1,6 +1,7 @@
 """A part of what `panel_values.py` does by hand."""
 
 import pytest
+
 from stress.panel_values import throw
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from stress.soak import KINDS, soak, soak_config
 from support.tiny_run import make_config
 
 from nerfstudio_prune.engine import controller as controller_module
 from nerfstudio_prune.engine import display as display_module
 from nerfstudio_prune.engine.host import reset_host
+from stress.soak import KINDS, soak, soak_config
 
 
 @pytest.mark.slow

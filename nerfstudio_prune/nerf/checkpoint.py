@@ -46,7 +46,7 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
                 if keys
             )
             + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
-            "(model.base_mlp_num_layers, model.head_mlp_num_layers)"
+            f"(model.base_mlp_num_layers, model.head_mlp_num_layers){_missing_option(missing, unknown)}"
         )
     shapes = _network_shapes(groups, state)
     for key, value in own.items():
@@ -74,6 +74,14 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
             parameters[key].data = parameters[key].data.new_empty(shape)
             parameters[key].grad = None
     return {**state, EXTRA_STATE: prune_state.to_dict()}
+
+
+def _missing_option(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """The option that a checkpoint with a network of its own asks for, or one without that network."""
+    for keys, value in ((unknown, True), (missing, False)):
+        if any(key.startswith("temporal_distortion.") for key in keys):
+            return f", and here with --pipeline.model.enable-temporal-distortion {value}"
+    return ""
 
 
 def _network_shapes(groups: Sequence[NeuronGroup], state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -41,6 +41,10 @@ class Rates(Listener):
 
     def after_step(self, step: int, seconds: float) -> None:
         """Puts the schedule's rates back."""
+        self.settle()
+
+    def settle(self) -> None:
+        """Puts the schedule's rates back."""
         self._rate.leave()
 
     def after_cut(self, event: PruneEvent) -> None:

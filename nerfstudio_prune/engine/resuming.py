@@ -60,7 +60,8 @@ def take_up(
     elif resumed:
         origin = " (taken up from the checkpoint; options that are given again replace it)"
     seed = seed if recipe.seed is None else recipe.seed
-    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
+    idle = in_force.without_effect(options.typed().names_given(defaults))
+    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin, idle)
 
 
 def update_plan(
@@ -91,15 +92,16 @@ def update_plan(
     Raises:
         ValueError: If the options do not give a plan.
     """
-    kind = type(options)
+    kind, options = type(options), options.typed()
     absent, own = kind().stored(), options.stored()
     given = {name: value for name, value in own.items() if value != absent[name]}
     stored: dict[str, Any] = {}
     steps: dict[str, Any] = {}
     changed: list[str] = []
     if state.options:
-        stored = kind.completed(state.options)
-        earlier = kind.completed_given(state.options) if state.given is None else state.given
+        known = kind.checked(state.options)
+        stored = kind.completed(known)
+        earlier = kind.completed_given(known) if state.given is None else kind.checked(state.given)
         again = _given_again(kind, own, (defaults or kind()).stored(), stored)
         changed = [name for name, value in again.items() if value != stored[name]]
         if "preset" in again and stored["strategy"] == "none" and "strategy" not in again:

@@ -5,19 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
-import numpy as np
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
+from nerfstudio_prune.engine.checks import check_data, check_training
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
+from nerfstudio_prune.nerf.checks import check_batch, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
@@ -27,9 +31,6 @@ from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.nerf.teacher.schedule import DistillationSchedule
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.viewer.panel_mount import PanelMount
-
-# The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
-torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
 
 
 @dataclass
@@ -55,7 +56,7 @@ class PrunePipeline(VanillaPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process.
+        ValueError: If there is more than one process, or an option is not of its type or out of its range.
     """
 
     config: PrunePipelineConfig
@@ -78,9 +79,16 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+        load_whole_checkpoints_of(PrunePipeline)
+        print_in_any_encoding()
+        check_data(config.datamanager)
+        if test_mode == "val":  # what trains; other modes show runs of any options
+            config.prune.check_values()
+            check_batch(getattr(config.datamanager, "train_num_rays_per_batch", 1), config.model)
         if config.datamanager._target is VanillaDataManager:  # as in configurations saved by earlier versions
             config.datamanager._target = CheckedDataManager
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        tell_missing_times(self.model, self.datamanager.train_dataset)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
         self.controller: Optional[PruneController] = None
@@ -173,10 +181,11 @@ class PrunePipeline(VanillaPipeline):
         """Starts the controller; the host has loaded the checkpoint by now.
 
         Raises:
-            ValueError: If the options, with those of a loaded checkpoint, do not give a plan.
+            ValueError: If the options, with those of a loaded checkpoint, do not give a plan, or do not suit the data.
         """
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
+        check_training(trainer.config)
         self.model.lpips.may_download = False
         run = take_up(
             self.model.prune_state,
@@ -188,6 +197,7 @@ class PrunePipeline(VanillaPipeline):
             trainer.config.max_num_iterations,
             registered_options(trainer.config.method_name),
         )
+        check_rays(cast(PruneConfig, run.options), self.datamanager.train_dataset, self.datamanager.eval_dataset)
         self.seed = trainer.config.machine.seed
         self.distillation = DistillationSchedule(cast(FieldRecipe, run.recipe).teacher, run, self.model)
         self.controller = PruneController(
@@ -196,10 +206,31 @@ class PrunePipeline(VanillaPipeline):
             self.datamanager.get_train_rays_per_batch,
             [self.distillation, ShrinkageSchedule(run)],
             watched=self.panel_mount.mounted,
+            # Runs of earlier versions are trained by Nerfstudio's own trainer, which keeps none.
+            keep_checkpoint=getattr(trainer, "keep_checkpoint", lambda step: None),
         )
         self.steering = Steering(self.controller)
         callbacks = super().get_training_callbacks(training_callback_attributes)
         return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]
+
+    def settle(self) -> None:
+        """Puts back what holds within a training step only; the trainer asks for it where a step was broken off."""
+        if self.controller is not None:
+            self.controller.settle()
+
+
+def tell_missing_times(model: PruneModel, dataset: Any) -> None:
+    """Says so where a model has a temporal distortion, and its views no times that it could read.
+
+    Args:
+        model: The model.
+        dataset: Training views.
+    """
+    if model.temporal_distortion is not None and dataset.cameras.times is None:
+        CONSOLE.print(
+            "[yellow]--pipeline.model.enable-temporal-distortion True has no effect: the views have no times. Data of "
+            "moving scenes has them, such as `dnerf-data` reads"
+        )
 
 
 def registered_options(method_name: Optional[str]) -> Optional[PruneConfig]:

@@ -3,8 +3,6 @@
 Errors name the run's file by the host's own option for it, `--load-config`, as every command that opens a run has it.
 """
 
-import pickle
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -15,7 +13,8 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
-import nerfstudio_prune.nerf.pipeline  # noqa: F401  it lets torch read the numbers in the host's checkpoints
+from nerfstudio_prune.core.checkpoint_file import read_checkpoint
+from nerfstudio_prune.engine.checkpoints import CheckpointError, checkpoint_of_step, newest_checkpoint
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
 
@@ -94,31 +93,8 @@ def build_model(config: TrainerConfig, path: Path) -> PruneModel:
     return options.setup(scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=1)
 
 
-def saved_checkpoints(folder: Path) -> dict[int, Path]:
-    """Step -> checkpoint, of all checkpoints that the host has finished writing to a folder; the folder may be missing.
-
-    The names cannot be compared as texts: a step of ten digits would sort before one of nine.
-    """
-    found = {
-        int(match[1]): file for file in folder.glob("*") if (match := re.fullmatch(r"step-(\d+)\.ckpt", file.name))
-    }
-    return dict(sorted(found.items()))
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the highest step in a folder.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    found = saved_checkpoints(folder)
-    if not found:
-        raise FileNotFoundError(f"{folder}: holds no checkpoint; expected step-*.ckpt")
-    return found[max(found)]
-
-
 def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = None) -> Path:
-    """The checkpoint of a step, or the newest one.
+    """The checkpoint of a step, or the newest whole one.
 
     `load_dir` and `load_step` of the configuration are where the run came from, not where it went.
 
@@ -128,22 +104,19 @@ def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = Non
         step: Step of the checkpoint; None for the newest one.
 
     Raises:
-        SavedRunError: If there is none.
+        SavedRunError: If there is none that is whole.
     """
     beside = path.parent / config.relative_model_dir
     folder = beside if beside.is_dir() else config.get_checkpoint_dir()
-    found = saved_checkpoints(folder)
-    if not found:
-        raise SavedRunError(f"{folder}: holds no checkpoint; expected step-*.ckpt, which the run of {path} saves")
-    if step is None:
-        return found[max(found)]
-    if step not in found:
-        raise SavedRunError(f"{folder}: holds no checkpoint of step {step}; there are {', '.join(map(str, found))}")
-    return found[step]
+    try:
+        found = newest_checkpoint(folder) if step is None else checkpoint_of_step(folder, step)
+    except CheckpointError as error:
+        raise SavedRunError(f"--load-config {path}: {error}") from error
+    return found.path
 
 
 def load_checkpoint(model: PruneModel, path: Path) -> int:
-    """Loads the network and pruning state of a checkpoint.
+    """Loads the network and pruning state of a checkpoint. Weights that are not finite are there to be looked at.
 
     Args:
         model: Model of the same numbers of layers, of any widths.
@@ -156,17 +129,16 @@ def load_checkpoint(model: PruneModel, path: Path) -> int:
         SavedRunError: If it is damaged, or does not fit.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        pipeline, step = loaded["pipeline"], int(loaded["step"])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise SavedRunError(f"{path}: expected a checkpoint of Nerfstudio, which it is not: {error!r}") from error
+        loaded = read_checkpoint(path)
+    except ValueError as error:
+        raise SavedRunError(str(error)) from error
     state = {
         key.removeprefix("_model.").removeprefix("module."): value
-        for key, value in pipeline.items()
+        for key, value in loaded["pipeline"].items()
         if key.startswith("_model.")
     }
     try:
-        model.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
+        model.take_up(state, finite=False)
+    except ValueError as error:
         raise SavedRunError(f"{path}: {error}") from error
-    return step
+    return loaded["step"]

@@ -51,6 +51,36 @@ def test_doomed_weights_shrink_before_the_cut(tiny_config: Config) -> None:
     assert [event.step for event in pipeline.model.prune_state.history] == [6]
 
 
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_neurons_that_cannot_be_chosen_ahead(tiny_config: Config, on_error: str, capsys: Any) -> None:
+    """The choice ahead of a cut reads photographs too, and fails as calibration fails. Who asked to continue goes on
+    without the penalty: it is tried once, not in each step, and the cut itself comes as planned."""
+    options = {"strategy": "obs", "refit": "lstsq", "start_step": 6, "shrink_steps": 3}
+    trainer = start(tiny_config(**options, on_error=on_error))
+    pipeline: Any = trainer.pipeline
+    subject, calls = pipeline.controller.run.subject, []
+    inner = subject.calibrate
+
+    def gone_once(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise OSError(5, "gone", "photo.png")
+        return inner(*args)
+
+    subject.calibrate = gone_once
+    if on_error == "stop":
+        with pytest.raises(OSError, match="photo"):
+            trainer.train()
+        assert trainer.step == 4
+        return
+    trainer.train()
+    assert len(calls) == 2
+    assert [(event.step, event.error) for event in pipeline.model.prune_state.history] == [(6, "")]
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("Step 4: the neurons that leave at step 6 cannot be shrunk ahead of it") == 1
+    assert "photo.png" in text
+
+
 @pytest.mark.parametrize(("auto_start", "expected"), [(1e6, 1), (1e-9, 7)], ids=["slow", "still fast"])
 def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, expected: int) -> None:
     """Every step of a dense network that no longer learns is wasted; one that still does must not be cut before the

@@ -172,9 +172,12 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
     "damaged pruning state": (lambda state: state["_extra_state"].pop("history"), ["cannot be read", "history"]),
     "damaged history": (
         edit(history=[{"scheduled": None, "before": {}, "after": {}, "stop": 3}]),
-        ["cannot be read", "TypeError"],
+        ["cannot be read: history[0]", "unknown field", "'stop'"],
     ),
-    "history without sizes": (edit(history=[{"scheduled": None, "step": 3}]), ["cannot be read", "before"]),
+    "history without sizes": (
+        edit(history=[{"scheduled": None, "step": 3}]),
+        ["cannot be read: history[0]", "strategy"],
+    ),
     "groups of another network": (
         edit(initial_sizes={"field_fine.mlp_base.layers.0": 16}),
         ["names 1 groups of neurons, among them field_fine.mlp_base.layers.0", "expected the network's 14"],

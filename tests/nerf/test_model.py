@@ -207,10 +207,16 @@ def test_network_size_options() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_mlp_num_layers": 0}, "model.base_mlp_num_layers must be at least 1, got 0"),
-        ({"base_mlp_layer_width": -4}, "model.base_mlp_layer_width must be at least 1, got -4"),
-        ({"head_mlp_num_layers": 0}, "model.head_mlp_num_layers must be at least 1, got 0"),
-        ({"head_mlp_layer_width": 0}, "model.head_mlp_layer_width must be at least 1, got 0"),
+        ({"base_mlp_num_layers": 0}, "pipeline.model.base_mlp_num_layers must be in [1, 64], got 0"),
+        (
+            {"base_mlp_layer_width": -4},
+            "pipeline.model.base_mlp_layer_width must be in [1, 4,096], got -4",
+        ),
+        ({"head_mlp_num_layers": 0}, "pipeline.model.head_mlp_num_layers must be in [1, 64], got 0"),
+        (
+            {"head_mlp_layer_width": 0},
+            "pipeline.model.head_mlp_layer_width must be in [1, 4,096], got 0",
+        ),
         ({"skip_connections": (0,)}, "0 must be neither the first nor the last of the 5 trunk layers"),
         ({"skip_connections": (2, 4)}, "4 must be neither the first nor the last of the 5 trunk layers"),
     ],

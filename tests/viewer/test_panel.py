@@ -55,7 +55,9 @@ def bench() -> Bench:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel_module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(panel_module, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(panel_module, "LEAST_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(panel_module, "WORK_SHARE", 1.0)
 
 
 CUTS = {

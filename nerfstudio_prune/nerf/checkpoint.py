@@ -51,7 +51,7 @@ def fit_to_checkpoint(
                 if keys
             )
             + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
-            "(model.base_mlp_num_layers, model.head_mlp_num_layers)"
+            f"(model.base_mlp_num_layers, model.head_mlp_num_layers){_missing_option(missing, unknown)}"
         )
     shapes = _network_shapes(groups, state)
     for key, value in own.items():
@@ -136,6 +136,14 @@ def _check_options(state: PruneState) -> None:
             PruneConfig.from_plain(event.options).check_rules("prune.")
     except ValueError as error:
         raise ValueError(f"the checkpoint's pruning options: {error}") from error
+
+
+def _missing_option(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """The option that a checkpoint with a network of its own asks for, or one without that network."""
+    for keys, value in ((unknown, True), (missing, False)):
+        if any(key.startswith("temporal_distortion.") for key in keys):
+            return f", and here with --pipeline.model.enable-temporal-distortion {value}"
+    return ""
 
 
 def _network_shapes(groups: Sequence[NeuronGroup], state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

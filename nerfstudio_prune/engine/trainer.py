@@ -83,6 +83,8 @@ class PruneTrainer(Trainer):
         world_size: Number of processes.
     """
 
+    optimizers: RunOptimizers
+
     def __init__(self, config: PruneTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         super().__init__(config, local_rank, world_size)
         self._saver = Saver(self.checkpoint_dir)

@@ -117,7 +117,7 @@ def test_runs_have_the_rates_of_their_suite(method: str, tmp_path: Path) -> None
     run = Run("dense", 1, "dense", 8)
     for decay, expected in (
         (None, None),
-        ((0.1, 8), ExponentialDecaySchedulerConfig(lr_final=pytest.approx(5e-5), max_steps=8)),
+        ((0.1, 8), ExponentialDecaySchedulerConfig(lr_final=5e-4 * 0.1, max_steps=8)),
     ):
         config = make_config(replace(run, decay=decay), SMOKE, scene, 8, tmp_path, None)
         assert [part["scheduler"] for part in config.optimizers.values()] == [expected] * 2

@@ -95,7 +95,7 @@ def test_killed_run_stays_on_its_schedule(tiny_config: Config, steps: int, optio
     again.load_dir, again.max_num_iterations = whole.checkpoint_dir, steps
     checkpoint_path(whole.checkpoint_dir, 9).rename(whole.base_dir / "last.ckpt")
     resumed = start(again, same_noise=True)
-    states: dict[int, Any] = {}
+    states: dict[str, Any] = {}
 
     def look(step: int) -> None:
         if step == 9:

@@ -153,10 +153,15 @@ class PruneController:
             listener.step_done(step)
 
     def settle(self) -> None:
-        """Leaves a training step that was broken off as at its end; at the end of a step it changes nothing."""
+        """Leaves a training step that was broken off as at its end; at the end of a step it changes nothing.
+
+        Raises:
+            ValueError: If it was broken off in the midst of a cut.
+        """
         for listener in self.listeners:
             listener.settle()
         self.run.subject.after_step()
+        self._check_optimizers()
 
     def obstacle(self, name: ActionName) -> str:
         """Why something cannot be asked for; empty if it can.

@@ -211,7 +211,11 @@ class PrunePipeline(VanillaPipeline):
         return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]
 
     def settle(self) -> None:
-        """Puts back what holds within a training step only; the trainer asks for it where a step was broken off."""
+        """Puts back what holds within a training step only; the trainer asks for it where a step was broken off.
+
+        Raises:
+            ValueError: If it was broken off in the midst of a cut.
+        """
         if self.controller is not None:
             self.controller.settle()
 

@@ -631,7 +631,8 @@ def test_torn_newest_checkpoint_is_passed_over(tiny_config: Config, capsys: pyte
     assert again._start_step == 9 and same_bits(result_of(again), result_of(first))
     told = capsys.readouterr().out
     assert f"Passed over {path}: expected a whole checkpoint of Nerfstudio: it is cut off" in told
-    _, pipeline, loaded, step = eval_setup(first.base_dir / "config.yml")
+    evaluated: Any = eval_setup(first.base_dir / "config.yml")
+    _, pipeline, loaded, step = evaluated
     assert (loaded, step) == (folder / "step-000000008.ckpt", 8) and f"Passed over {path}" in capsys.readouterr().out
     assert [event.step for event in pipeline.model.prune_state.history] == [2, 6]
     config = tiny_config("asked for")

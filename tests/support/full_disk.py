@@ -20,7 +20,12 @@ class FullDisk:
         self.room = 10**9
         """Bytes that fit into one file."""
         inner = files._write
-        monkeypatch.setattr(files, "_write", lambda file, write: inner(_File(file, self), write))
+
+        def write_what_fits(file: Any, write: Any) -> None:
+            limited: Any = _File(file, self)
+            inner(limited, write)
+
+        monkeypatch.setattr(files, "_write", write_what_fits)
 
 
 class _File:

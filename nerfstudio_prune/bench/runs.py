@@ -1,14 +1,17 @@
 """What of a suite is to be run: what was asked for, what is recorded already, and how long the rest will take."""
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
@@ -121,6 +124,30 @@ class RunFolder:
             raise FileNotFoundError(f"{run.name} needs the record {speed_name(run.pruning_ratio)}")
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from making the same records; ends with this process, however that ends.
+
+        Raises:
+            ValueError: If another process is at it; names it.
+        """
+        work = self.path / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        # Beside the lock: to take it, or to try to, empties its file.
+        owner = work / "bench.pid"
+        lock = FileLock(work / "bench.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+            raise ValueError(
+                f"--output {self.path}: another `ns-prune bench` (process {process}) works on this folder; wait for "
+                "it, or choose another --output"
+            ) from None
+        with lock:
+            owner.write_text(str(os.getpid()), encoding="utf-8")
+            yield
 
     def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
         """Runs a job and writes its record; `advance` is told which share is done."""

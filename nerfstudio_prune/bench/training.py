@@ -63,6 +63,7 @@ class Recorder:
         self.step_seconds: deque[float] = deque(maxlen=100)
         self.curve_seconds = 0.0
         self.notes: dict[str, Any] = {}
+        self.failure: Optional[Exception] = None
         self._start = self._start_cpu = 0.0
         self._steps = self.first_step
         self.controller.measure = self
@@ -90,7 +91,12 @@ class Recorder:
     def __call__(self, model: PruneModel) -> dict[str, float]:
         """Measures the present state; called right before and right after an event."""
         label = "right after" if self.stages and self.stages[-1].label == "before" else "before"
-        return self.add_stage(label)
+        try:
+            return self.add_stage(label)
+        except Exception as error:
+            # The controller goes on without a measurement, as a training should; a benchmark must not.
+            self.failure = error
+            raise
 
     def add_stage(self, label: str) -> dict[str, float]:
         """Measures the present state and keeps it under a label."""
@@ -102,6 +108,8 @@ class Recorder:
         return {"psnr": quality.psnr, "ssim": quality.ssim}
 
     def _look(self, step: int) -> None:
+        if self.failure is not None:
+            raise self.failure
         procedure = PROCEDURES.get(self.run.procedure)
         event = bool(self.stages) and self.stages[-1].step == self._steps
         if procedure is not None and step == self.first_step:

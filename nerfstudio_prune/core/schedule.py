@@ -28,7 +28,7 @@ def event_steps(start_step: int, stop_step: int, num_events: int) -> list[int]:
         return [start_step]
     if stop_step - start_step < num_events - 1:
         raise ValueError(
-            f"stop_step must be at least start_step + num_events - 1 = {start_step + num_events - 1}, "
+            f"prune.stop_step must be at least start_step + num_events - 1 = {start_step + num_events - 1}, "
             f"so that the {num_events} events fall on different steps; got {stop_step}"
         )
     return [start_step + (stop_step - start_step) * k // (num_events - 1) for k in range(num_events)]

@@ -15,6 +15,7 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+from nerfstudio_prune.core.plain import MAX_INT
 from nerfstudio_prune.engine.files import write_whole
 
 NETWORK = ("pipeline",)
@@ -203,11 +204,13 @@ def _read_named(path: Path, step: int, entries: Collection[str]) -> Checkpoint:
 def _read(path: Path, entries: Collection[str]) -> Checkpoint:
     content = _load(path)
     step = content.get("step") if isinstance(content, Mapping) else None
-    if type(step) is not int or step < 0:
+    if type(step) is not int or not 0 <= step < MAX_INT:
         raise ValueError("it holds no step of a training")
     missing = [name for name in entries if not isinstance(content.get(name), Mapping)]
     if missing:
         raise ValueError(f"it holds no {', '.join(missing)}")
+    if not all(isinstance(name, str) for name in content.get("pipeline", ())):
+        raise ValueError("its pipeline has entries without a name")
     wanted = [name for name in (*entries, "schedulers") if name in content]
     return Checkpoint(path, step, {name: _own(name, content[name]) for name in wanted})
 
@@ -239,8 +242,11 @@ def _begins_as_zip(path: Path) -> bool:
 def _check_bytes(path: Path) -> None:
     """Holds the file against its checksums, which torch does not look at: a loss of power leaves zeros."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is compressed, which torch.save never does")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries overlap, and take more than the file holds")
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"it is damaged: {damaged} differs from its checksum")

@@ -5,8 +5,8 @@ what is given again; its default stands in the field's metadata, once, and in th
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_type_hints
 
 import tyro
 from nerfstudio.configs.base_config import PrintableConfig
@@ -14,11 +14,23 @@ from typing_extensions import Self
 
 from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.core.schedule import ScheduleKind
+from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
 
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
 
+Effect = tuple[Sequence[str], Callable[[Any], bool], str]
+"""Names of options, whether they have an effect beside the others of the group, filled in, and what they go with."""
+
+PanelMode = Literal["auto", "show", "steer"]
+"""What a page of the viewer may do."""
+
 C = TypeVar("C", bound=type)
+
+MAX_STEPS = 10**9
+"""Training steps; checkpoints are named by nine digits."""
+PREFIX = "prune."
+"""What stands before an option's name in messages; on the command line it is `--pipeline.prune.`."""
 
 
 def option(default: Any, text: Optional[str] = None) -> Any:
@@ -47,14 +59,18 @@ def with_help(cls: C) -> C:
     return cls
 
 
-def at_least(bound: float) -> tuple[Callable[[Any], bool], str]:
-    """Rule for numbers with a least value."""
-    return lambda value: value >= bound, f"at least {bound:g}"
+def at_least(bound: float, most: Optional[float] = None) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers with a least value, and perhaps a largest one."""
+    if most is None:
+        return lambda value: value >= bound, f"at least {bound:g}"
+    return lambda value: bound <= value <= most, f"in [{bound:g}, {most:,}]"
 
 
-def above(bound: float) -> tuple[Callable[[Any], bool], str]:
-    """Rule for numbers above a bound."""
-    return lambda value: value > bound, f"above {bound:g}"
+def above(bound: float, most: Optional[float] = None) -> tuple[Callable[[Any], bool], str]:
+    """Rule for numbers above a bound, and perhaps up to another one."""
+    if most is None:
+        return lambda value: value > bound, f"above {bound:g}"
+    return lambda value: bound < value <= most, f"in ({bound:g}, {most:,}]"
 
 
 SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "in [0, 1]")
@@ -69,6 +85,9 @@ class Group(PrintableConfig):
 
     rules: ClassVar[Sequence[Rule]] = ()
     """What holds for the options that the class itself adds."""
+    effects: ClassVar[Sequence[Effect]] = ()
+    """When options have an effect; those that are not named here always have one. A group within the group is named as
+    a whole."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -86,26 +105,87 @@ class Group(PrintableConfig):
 
     def plain(self) -> dict[str, Any]:
         """All options as plain values, for a checkpoint."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: _plain(value) for name, value in values.items()}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Self:
-        """Options that `plain` gave, of this or an earlier version; those it does not name stay as they are."""
-        found = {}
-        hints = get_type_hints(cls)
+    def from_plain(cls, values: Any, prefix: str = PREFIX) -> Self:
+        """Options that `plain` gave, of this or an earlier version, or that come from anywhere else.
+
+        Those that are not named stay as they are. Names that this version does not know are passed over: a later
+        version wrote them. Of the others each has to be of the type of its field; ranges are `check_rules`'s.
+
+        Args:
+            values: Option -> value; anything, for what it holds may come from a stranger.
+            prefix: What stands before an option's name on the command line.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{prefix.rstrip('.')} must be options with their values, got {shown(values)}")
+        found, hints = {}, hints_of(cls)
         for f in fields(cls):
-            kind = hints[f.name]
-            if is_dataclass(kind):
-                found[f.name] = kind.from_plain(values.get(f.name) or {})  # type: ignore[union-attr]
-            elif f.name in values:
-                value = values[f.name]
-                is_tuple = tuple in {get_origin(part) or part for part in (kind, *get_args(kind))}
-                found[f.name] = tuple(value) if isinstance(value, list) and is_tuple else value
+            if f.name not in values:
+                continue
+            kind, value = hints[f.name], values[f.name]
+            if isinstance(kind, type) and issubclass(kind, Group):
+                parts = vars(value) if isinstance(value, kind) else {} if value is None else value
+                found[f.name] = kind.from_plain(parts, f"{prefix}{f.name}.")
+            else:
+                found[f.name] = typed_value(prefix + f.name, value, kind)
         return cls(**found)
 
+    def typed(self) -> Self:
+        """A copy whose options all have their types; those of code and of a `config.yml` may have any.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        return self.from_plain(vars(self))
+
+    def names_given(self, registered: Optional["Group"] = None) -> list[str]:
+        """Dotted names of options that are given: neither open, nor as the class or a method brings them.
+
+        Args:
+            registered: Options of the method as registered, of this class or a base of it.
+        """
+        found, fresh = [], type(self)()
+        for f in fields(self):
+            value, own = getattr(self, f.name), getattr(registered, f.name, None)
+            if isinstance(value, Group):
+                found += [f"{f.name}.{name}" for name in value.names_given(own)]
+            elif value is not None and value not in (getattr(fresh, f.name), own):
+                found.append(f.name)
+        return found
+
+    @classmethod
+    def all_effects(cls) -> list[Effect]:
+        """Effects of the group, of those that it is put together from, and of those within it, by dotted names."""
+        found = [effect for group in reversed(cls.__mro__) for effect in vars(group).get("effects", ())]
+        for name, kind in hints_of(cls).items():
+            if isinstance(kind, type) and issubclass(kind, Group):
+                for names, holds, needs in kind.all_effects():
+                    inner = [f"{name}.{option}" for option in names]
+                    found.append((inner, lambda o, name=name, holds=holds: holds(getattr(o, name).filled()), needs))
+        return found
+
+    @classmethod
+    def checked(cls, values: Any) -> dict[str, Any]:
+        """Plain values of some options as `plain` gives them, after the checks of `from_plain`; only those named."""
+        whole = cls.from_plain(values).plain()
+        return {name: whole[name] for name in values if name in whole}
+
+    def check_values(self) -> None:
+        """Checks each option alone, its type and its range, and those of the groups within.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        self.typed().check_rules(PREFIX)
+
     def check_rules(self, prefix: str) -> None:
-        """Checks each option by the rules of the group that it belongs to.
+        """Checks each option by the rules of the group that it belongs to, and those of the groups within by theirs.
 
         Args:
             prefix: What stands before an option's name on the command line.
@@ -118,7 +198,19 @@ class Group(PrintableConfig):
                 for name in names:
                     value = getattr(self, name)
                     if value is not None and not holds(value):
-                        raise ValueError(f"{prefix}{name} must be {expected}, got {value}")
+                        raise ValueError(f"{prefix}{name} must be {expected}, got {shown(value)}")
+        for name, value in vars(self).items():
+            if isinstance(value, Group):
+                value.check_rules(f"{prefix}{name}.")
+
+
+def _plain(value: Any) -> Any:
+    """A value of an option as a checkpoint takes it."""
+    if isinstance(value, Group):
+        return value.plain()
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, dict) else value
 
 
 @with_help
@@ -140,16 +232,20 @@ class ScheduleOptions(Group):
     )
     """Training step at whose end the last event happens."""
     num_events: Optional[int] = option(None, "the preset's, else 1 for one-shot and 4 for the others")
-    """Number of events that the cut is spread over."""
+    """Number of events that the cut is spread over, 1 to 1000."""
     schedule: Optional[ScheduleKind] = option("one-shot", "the preset's, else {}")
     """How far each event goes: one-shot (all at start_step), iterative (equal parts), cubic (most at the beginning)."""
     round_to: Optional[int] = option(1)
     """Sizes that follow from a ratio, a proportion or a schedule are multiples of this. Explicit ones are exact."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("num_events", "round_to"), *at_least(1)),
-        (("start_step", "stop_step"), *at_least(0)),
-        (("auto_start",), *above(0)),
+        (("num_events",), *at_least(1, 1000)),
+        (("round_to",), *at_least(1, 2**20)),
+        (("start_step", "stop_step"), *at_least(0, MAX_STEPS)),
+        (("auto_start",), *above(0, 1000)),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("stop_step",), lambda o: o.schedule != "one-shot" and o.num_events != 1, "several events"),
     )
 
 
@@ -164,20 +260,25 @@ class RecoveryOptions(Group):
     rewind_step: Optional[int] = option(0)
     """Training step at whose end the weights for recovery rewind are kept."""
     recovery_lr: Optional[float] = option(None, "as it was")
-    """Learning rate after an event, > 0; a scheduler decays from there, a warm-up ends there."""
+    """Learning rate after an event, in [1e-10, 1]; a scheduler decays from there, a warm-up ends there."""
     recovery_decay: Optional[int] = option(0, "{}, recovery_lr is there to stay")
     """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
     rewinding."""
     recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
-    """Factor on the learning rate from an event on, > 0; with several events it grows with the share of the cut that is
-    done. Narrow layers bear larger rates: half the width about twice the rate. What is logged as learning rate is
-    the schedule's, without it."""
+    """Factor on the learning rate from an event on, in [0.001, 100]; with several events it grows with the share of the
+    cut that is done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate
+    in force, with it."""
     recovery_warm_up: Optional[int] = option(0)
     """Training steps after an event in which the learning rate rises from zero to what it would be."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0)),
-        (("recovery_lr", "recovery_lr_factor"), *above(0)),
+        (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0, MAX_STEPS)),
+        (("recovery_lr",), *at_least(1e-10, 1)),
+        (("recovery_lr_factor",), *at_least(1e-3, 100)),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("rewind_step",), lambda o: o.recovery == "rewind", "recovery rewind"),
+        (("recovery_decay",), lambda o: o.recovery_lr is not None, "recovery_lr, the rate that it starts from"),
     )
 
     def check_recovery(self) -> None:
@@ -186,11 +287,6 @@ class RecoveryOptions(Group):
         Raises:
             ValueError: Names the options.
         """
-        if self.recovery_decay and self.recovery_lr is None:
-            raise ValueError(
-                f"prune.recovery_decay {self.recovery_decay} has no effect without prune.recovery_lr, the rate that it "
-                "starts from; give it, or leave the decay away"
-            )
         if self.recovery_lr is not None and not self.recovery_decay and self.recovery_lr_factor not in (None, 1):
             raise ValueError(
                 f"prune.recovery_lr {self.recovery_lr} and prune.recovery_lr_factor {self.recovery_lr_factor} both say "
@@ -205,9 +301,13 @@ class RunOptions(Group):
     on_error: Literal["stop", "continue"] = "stop"
     """When an event fails (the network is then as before): stop the training, or go on without that event."""
     num_eval_rays: int = 2048
-    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none."""
+    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none, at most
+    1,048,576."""
+    panel: PanelMode = "auto"
+    """What a page of the viewer may do: show the run, steer it (prune, undo, plan, pause), or auto: steer where the
+    viewer listens on this machine only (127.0.0.1), else show."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0)),)
+    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0, 2**20)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +356,8 @@ class ChoiceOptions(Group):
     strategy: Optional[str] = None
     seed: Optional[int] = None
 
+    rules: ClassVar[Sequence[Rule]] = ((("seed",), lambda value: value >= 0, "in [0, 2^63)"),)
+
 
 @dataclass
 class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
@@ -265,6 +367,29 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
     """Groups within the options of which those that are not given again hold on their own."""
     aims: ClassVar[Set[str]] = frozenset()
     """Options that say how far to cut where the events of a plan name no targets."""
+    durations: ClassVar[Sequence[str]] = ("recovery_decay", "recovery_warm_up")
+    """Options that count training steps, by dotted names; none can be longer than the run."""
+    standing: ClassVar[Set[str]] = frozenset({"strategy", "panel"})
+    """Options that say something where nothing is planned."""
+
+    def without_effect(self, names: Sequence[str]) -> dict[str, str]:
+        """Options that change nothing of what is planned -> what they go with.
+
+        An option that only tunes what is switched off is no reason to refuse a run. Two that ask for different results
+        contradict each other, and `validate` refuses them.
+
+        Args:
+            names: Dotted names of options that are given.
+        """
+        filled = self.filled()
+        if filled.strategy == "none":
+            return {name: "a strategy other than none" for name in names if name not in self.standing}
+        found: dict[str, str] = {}
+        for known, holds, needs in self.all_effects():
+            named = [name for name in names if name not in found and {name, name.partition(".")[0]} & {*known}]
+            if named and not holds(filled):
+                found.update(dict.fromkeys(named, needs))
+        return found
 
     def shared(self) -> dict[str, Any]:
         """What every recipe takes over as it is from options that are filled in."""
@@ -308,8 +433,8 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
-        filled = self.filled()
-        filled.check_rules("prune.")
+        filled = self.typed().filled()
+        filled.check_rules(PREFIX)
         filled.check_recovery()
 
     def resolve(self) -> Recipe:

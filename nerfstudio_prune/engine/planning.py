@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from nerfstudio_prune.core.events import ScheduledEvent
@@ -29,9 +30,16 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> Op
         A copy with `start_step`, `stop_step` and `num_events` set.
 
     Raises:
-        ValueError: If an event would never happen.
+        ValueError: If an event would never happen, or something is to last longer than the run.
     """
     end = first_step + num_iterations
+    for name in options.durations:
+        steps = attrgetter(name)(options)
+        if steps is not None and steps > end:
+            raise ValueError(
+                f"prune.{name} {steps} is longer than the run, whose last step is {end - 1}; lower it or raise "
+                "max_num_iterations"
+            )
     start = options.start_step
     if start is None:
         start = max(first_step, num_iterations * START_PERCENT // 100)
@@ -52,6 +60,11 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> Op
             f"prune.stop_step {stop} lies past the end of the run, whose last step is {end - 1}; the last event would "
             f"never happen. {advice}"
         )
+    if events > end - start:
+        raise ValueError(
+            f"prune.num_events {events} is more than the {end - start} steps from the first event at step {start} to "
+            "the end of the run; lower it, or raise max_num_iterations"
+        )
     return replace(options, start_step=start, stop_step=stop, num_events=events)
 
 
@@ -67,8 +80,8 @@ def resolve_plan(recipe: Recipe, subject: Subject[Any], initial: Mapping[str, in
         ValueError: If steps, schedule or targets contradict each other.
     """
     assert recipe.start_step is not None and recipe.stop_step is not None and recipe.num_events is not None
-    progress = event_progress(recipe.schedule, recipe.num_events)
     steps = event_steps(recipe.start_step, recipe.stop_step, recipe.num_events)
+    progress = event_progress(recipe.schedule, recipe.num_events)
     targets = subject.targets(recipe)
     events = [ScheduledEvent(step, share, targets) for step, share in zip(steps, progress, strict=True)]
     return [scaled(event, targets, initial, recipe.round_to) for event in events]

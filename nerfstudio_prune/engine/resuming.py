@@ -41,8 +41,14 @@ def take_up(
         defaults: Options of the method as registered, which count as not given. None: nothing does.
 
     Raises:
-        ValueError: If the options do not give a plan, or there are no weights to rewind to.
+        ValueError: If the options do not give a plan, there are no weights to rewind to, or the state is of a later
+            step than the run.
     """
+    if state.history and state.history[-1].step >= first_step:
+        raise ValueError(
+            f"the checkpoint's history has an event at step {state.history[-1].step}, and the run goes on at step "
+            f"{first_step}; step and pruning state are not of one checkpoint"
+        )
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
@@ -60,7 +66,8 @@ def take_up(
     elif resumed:
         origin = " (taken up from the checkpoint; options that are given again replace it)"
     seed = seed if recipe.seed is None else recipe.seed
-    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin)
+    idle = in_force.without_effect(options.typed().names_given(defaults))
+    return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin, idle)
 
 
 def update_plan(
@@ -91,15 +98,16 @@ def update_plan(
     Raises:
         ValueError: If the options do not give a plan.
     """
-    kind = type(options)
+    kind, options = type(options), options.typed()
     absent, own = kind().stored(), options.stored()
     given = {name: value for name, value in own.items() if value != absent[name]}
     stored: dict[str, Any] = {}
     steps: dict[str, Any] = {}
     changed: list[str] = []
     if state.options:
-        stored = kind.completed(state.options)
-        earlier = kind.completed_given(state.options) if state.given is None else state.given
+        known = kind.checked(state.options)
+        stored = kind.completed(known)
+        earlier = kind.completed_given(known) if state.given is None else kind.checked(state.given)
         again = _given_again(kind, own, (defaults or kind()).stored(), stored)
         changed = [name for name, value in again.items() if value != stored[name]]
         if "preset" in again and stored["strategy"] == "none" and "strategy" not in again:
@@ -123,6 +131,7 @@ def update_plan(
         aim = {name: values[name] for name in kind.aims}
         plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial), aim)
     state.initial_sizes, state.plan, state.options, state.given = initial, plan, in_force.stored(), given
+    state.memory = {}  # it was about another plan
     return in_force, changed
 
 

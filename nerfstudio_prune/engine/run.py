@@ -1,6 +1,7 @@
 """A training that is pruned, as the controller and its listeners share it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nerfstudio.engine.optimizers import Optimizers
@@ -40,6 +41,8 @@ class PruneRun:
     """Steps that this run takes."""
     origin: str = ""
     """Where the plan comes from, if it is not new; follows the words «Pruning plan»."""
+    without_effect: Mapping[str, str] = field(default_factory=dict)
+    """Options that are given and change nothing of what is planned -> what they go with."""
     step: int = 0
     """Training step that ended last."""
     paused: bool = False

@@ -15,6 +15,12 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+from nerfstudio_prune.core.saved_training import (
+    check_saved_optimizers,
+    check_saved_scaler,
+    check_saved_schedulers,
+    saved_shapes,
+)
 from nerfstudio_prune.engine.checkpoints import (
     TRAINING,
     Checkpoint,
@@ -27,7 +33,9 @@ from nerfstudio_prune.engine.checkpoints import (
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
+from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
 
 @dataclass
@@ -35,6 +43,11 @@ class PruneTrainerConfig(TrainerConfig):
     """Configuration of a training whose files are written as a whole."""
 
     _target: type = field(default_factory=lambda: PruneTrainer)
+
+    def print_to_terminal(self) -> None:
+        """Prints the configuration; it is the first that `ns-train` prints."""
+        print_in_any_encoding()
+        super().print_to_terminal()
 
     def save_config(self) -> None:
         """Saves the configuration as `config.yml` of the run.
@@ -70,6 +83,8 @@ class PruneTrainer(Trainer):
         world_size: Number of processes.
     """
 
+    optimizers: RunOptimizers
+
     def __init__(self, config: PruneTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         super().__init__(config, local_rank, world_size)
         self._saver = Saver(self.checkpoint_dir)
@@ -103,6 +118,11 @@ class PruneTrainer(Trainer):
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
         for optimizer in self.optimizers.optimizers.values():
             optimizer.register_step_pre_hook(self._begin_change)
+
+    def setup_optimizers(self) -> RunOptimizers:
+        """Optimizers whose schedulers know how long the run is."""
+        config = self.config
+        return RunOptimizers(config.optimizers, self.pipeline.get_param_groups(), config.max_num_iterations)
 
     def train(self) -> None:
         """Trains. What ends it early leaves a checkpoint of the last whole step.
@@ -247,31 +267,28 @@ class PruneTrainer(Trainer):
         else:
             super()._load_checkpoint()
             return
-        self._start_step = found.step + 1
         try:
+            self._check(found)
             self.pipeline.load_pipeline(found.content["pipeline"], found.step)
         except ValueError as error:
             raise CheckpointError(f"{found.path}: {error}") from error
+        self._start_step = found.step + 1
         self._load_optimizers(found)
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
-    def _load_optimizers(self, found: Checkpoint) -> None:
-        parts: dict[str, Any] = {"optimizers": self.optimizers.optimizers}
-        if "schedulers" in found.content and self.config.load_scheduler:
-            parts["schedulers"] = self.optimizers.schedulers
-        for part, own in parts.items():
-            for name, state in found.content[part].items():
-                if name not in own:
-                    raise CheckpointError(
-                        f"{found.path}: holds {part} of {name}; this run has {', '.join(own) or 'none'}"
-                        + (". --load-scheduler False leaves them out" if part == "schedulers" else "")
-                    )
-                self._load(own[name], state, f"{found.path}: the {part} of {name}")
-        self._load(self.grad_scaler, found.content["scalers"], f"{found.path}: the gradient scaler")
+    def _check(self, found: Checkpoint) -> None:
+        """Checks what PyTorch would take without a look, before anything is loaded."""
+        content, optimizers = found.content, self.optimizers.optimizers
+        shapes = saved_shapes(optimizers, self.pipeline, content["pipeline"])
+        check_saved_optimizers(content["optimizers"], optimizers, shapes)
+        if self.config.load_scheduler:
+            check_saved_schedulers(content.get("schedulers", {}), self.optimizers.schedulers)
+        check_saved_scaler(content["scalers"], self.grad_scaler)
 
-    @staticmethod
-    def _load(target: Any, state: Any, what: str) -> None:
-        try:
-            target.load_state_dict(state)
-        except Exception as error:  # torch checks little of what it takes apart
-            raise CheckpointError(f"{what} cannot be used: {error}") from error
+    def _load_optimizers(self, found: Checkpoint) -> None:
+        content = found.content
+        self.optimizers.load_optimizers(content["optimizers"])
+        if "schedulers" in content and self.config.load_scheduler:
+            self.optimizers.load_schedulers(content["schedulers"])
+            self.optimizers.begin_schedulers_without(content["schedulers"])
+        self.grad_scaler.load_state_dict(content["scalers"])

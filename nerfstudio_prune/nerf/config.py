@@ -1,15 +1,17 @@
 """Options of pruning a vanilla NeRF, under `--pipeline.prune`, and what they are resolved to."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Optional
 
 from typing_extensions import Self
 
 from nerfstudio_prune.engine.options import (
+    MAX_STEPS,
     PART,
     SHARE,
     ChoiceOptions,
+    Effect,
     Group,
     PruneOptions,
     Rule,
@@ -26,7 +28,12 @@ from nerfstudio_prune.neurons.edges import EdgeScope
 from nerfstudio_prune.neurons.refit import Refit, RefitMode
 from nerfstudio_prune.neurons.samples import SampleWeights
 from nerfstudio_prune.neurons.scores import SCORES, needs_of, score_by_name
-from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES, Strategy
+from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES, ImportanceStrategy, Strategy
+
+RATIO: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "in [0, 1)")
+"""Rule for a share that leaves something."""
+FACTOR = at_least(1e-6, 10**6)
+"""Rule for a factor that makes something count more or less, but not nothing."""
 
 
 @dataclass
@@ -40,7 +47,7 @@ class FieldTargetConfig(Group):
     pruning_ratio: Optional[float] = None
     """Fraction of the initial neurons to remove from every layer, in [0, 1); 0 leaves this field whole."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("pruning_ratio",), lambda value: 0 <= value < 1, "in [0, 1)"),)
+    rules: ClassVar[Sequence[Rule]] = ((("pruning_ratio",), *RATIO),)
 
     def check_target(self, prefix: str, min_width: int) -> None:
         """Checks the target.
@@ -57,7 +64,6 @@ class FieldTargetConfig(Group):
                 f"{prefix}width/head_width and {prefix}pruning_ratio are contradictory targets; give exactly one of "
                 "them"
             )
-        self.check_rules(prefix)
         for name in ("width", "head_width"):
             check_width(prefix + name, getattr(self, name), min_width)
 
@@ -98,16 +104,24 @@ class TargetOptions(Group):
     target_mb: Optional[float] = None
     """Budget instead of widths: size of both fields in fp32, in units of 10^6 bytes."""
     coarse_error_weight: Optional[float] = option(0.03)
-    """Under a budget: how much errors of the coarse field count, > 0; it only shapes the sampling."""
+    """Under a budget: how much errors of the coarse field count, in [1e-6, 1e6]; it only shapes the sampling."""
     groups: Optional[tuple[str, ...]] = option(("*",), "all")
     """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper."""
     min_width: Optional[int] = option(8)
     """Fewest neurons of a layer; an explicit width below it is an error."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("min_width",), *at_least(1)),
+        (("pruning_ratio",), *RATIO),
+        (("min_width",), *at_least(1, 2**16)),
         (("target_parameters", "target_macs"), *PART),
-        (("target_mb", "coarse_error_weight"), *above(0)),
+        (("target_mb",), *above(0, 10**6)),
+        (("coarse_error_weight",), *FACTOR),
+        (("groups", "group_widths"), lambda value: len(value) > 0, "at least one pattern of names"),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("width", "head_width", "pruning_ratio"), lambda o: len(o.own) < 2, "a field that has no target of its own"),
+        (("min_width",), lambda o: o.strategy != EDGE and not o.explicit, "widths that are not all given"),
+        (("coarse_error_weight",), lambda o: bool(o.budgets), "target_parameters, target_macs or target_mb"),
     )
 
     @property
@@ -129,6 +143,13 @@ class TargetOptions(Group):
     def common(self) -> FieldTargetConfig:
         """The target of the fields that have no own one."""
         return FieldTargetConfig(self.width, self.head_width, self.pruning_ratio)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the widths of all layers are given as they are to be."""
+        targets = [self.own.get(name, self.common) for name in ("coarse", "fine")]
+        both = all(target.width is not None and target.head_width is not None for target in targets)
+        return self.group_widths is not None or both
 
     def check_targets(self) -> None:
         """Checks that at most one kind of target is given, and its values.
@@ -184,14 +205,28 @@ class SelectionOptions(Group):
     """How the neurons that stay take over what left: none; lstsq (least squares on calibration samples, weights and
     biases); merge (added to the most similar neuron, needs no samples)."""
     refit_ridge: Optional[float] = option(Refit.ridge)
-    """Refit lstsq: how strongly weights are drawn to their present values, as a share of the mean squared input, >= 0.
-    """
+    """Refit lstsq: how strongly weights are drawn to their present values, as a share of the mean squared input, in
+    [0, 1e6]."""
     refit_moments: Optional[MomentsMode] = option("keep")
     """What the optimizers remember of refitted layers: keep, rescale (with each column's norm) or reset."""
     coreset_variant: Optional[Literal["paper", "mussay"]] = option("paper")
     """paper: Algorithm 1 of Ding et al. 2025; mussay: its source, which also re-weights what stays."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("refit_ridge",), *at_least(0)),)
+    rules: ClassVar[Sequence[Rule]] = ((("refit_ridge",), *at_least(0, 10**6)),)
+    effects: ClassVar[Sequence[Effect]] = (
+        (("score",), lambda o: o.takes_score, "a strategy that takes a score"),
+        (("refit",), lambda o: o.strategy != EDGE, "strategies for neurons"),
+        (("refit_ridge",), lambda o: o.refits, "refit lstsq, a budget, or a strategy or score that looks at refits"),
+        (
+            ("refit_moments",),
+            lambda o: o.recovery == "continue" and (o.judged or (o.refit != "none" and o.strategy != EDGE)),
+            "recovery continue and a refit",
+        ),
+        (("coreset_variant",), lambda o: o.strategy == "coreset", "strategy coreset"),
+    )
+
+
+_JUDGED = "a refit lstsq, a budget, or a strategy or score that looks at training rays"
 
 
 @with_help
@@ -200,21 +235,27 @@ class CalibrationOptions(Group):
     """Training rays that a cut is judged by."""
 
     calibration_rays: Optional[int] = option(Calibration.num_rays)
-    """Training rays on which calibration samples are collected."""
+    """Training rays on which calibration samples are collected, at most 262,144, and as many as there are pixels."""
     calibration_samples: Optional[int] = option(Calibration.num_samples)
-    """Most calibration samples per field."""
+    """Most calibration samples per field, at most 1,048,576."""
     calibration_weights: Optional[SampleWeights] = option(Calibration.weights)
     """What samples and outputs count: gradient (how much the pixel's colour follows them), contribution (transmittance
     times alpha, outputs alike)."""
     calibration_floor: Optional[float] = option(Calibration.floor)
     """Share of the weight that is spread evenly over all samples, so that empty space stays empty, in [0, 1]."""
     density_weight: Optional[float] = option(Calibration.density_weight)
-    """Factor for errors of the density against those of the colour head behind the trunk, > 0."""
+    """Factor for errors of the density against those of the colour head behind the trunk, in [1e-6, 1e6]."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("calibration_rays", "calibration_samples"), *at_least(1)),
+        (("calibration_rays",), *at_least(1, 2**18)),
+        (("calibration_samples",), *at_least(1, 2**20)),
         (("calibration_floor",), *SHARE),
-        (("density_weight",), *above(0)),
+        (("density_weight",), *FACTOR),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("calibration_rays", "calibration_samples"), lambda o: o.judged, _JUDGED),
+        (("calibration_weights", "calibration_floor"), lambda o: o.weighs_samples, f"{_JUDGED}, and weighs it"),
+        (("density_weight",), lambda o: o.weighs_layers, f"{_JUDGED}, and weighs layers"),
     )
 
 
@@ -227,9 +268,16 @@ class ShrinkageOptions(Group):
     """Training steps before each event in which the outgoing weights of the neurons that are about to leave are drawn
     towards zero by an L1 penalty."""
     shrink_weight: Optional[float] = option(0.01)
-    """Factor of that penalty on the mean absolute weight, > 0; it rises linearly to this."""
+    """Factor of that penalty on the mean absolute weight, in (0, 1000]; it rises linearly to this."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("shrink_steps",), *at_least(0)), (("shrink_weight",), *above(0)))
+    rules: ClassVar[Sequence[Rule]] = (
+        (("shrink_steps",), *at_least(0, MAX_STEPS)),
+        (("shrink_weight",), *above(0, 1000)),
+    )
+    effects: ClassVar[Sequence[Effect]] = (
+        (("shrink_steps", "shrink_weight"), lambda o: o.strategy != EDGE, "strategies for neurons"),
+        (("shrink_weight",), lambda o: o.shrink_steps > 0, "shrink_steps"),
+    )
 
 
 @with_help
@@ -238,18 +286,27 @@ class EdgeOptions(Group):
     """Strategy edge: single weights are masked instead of neurons removed."""
 
     edge_threshold: Optional[float] = None
-    """Strategy edge: keep weights with an absolute value of at least this, >= 0."""
+    """Strategy edge: keep weights with an absolute value of at least this, in [0, 1e6]."""
     edge_keep_fraction: Optional[float] = option(None, f"{HALF:g}, unless a threshold is given")
     """Strategy edge: keep this share of the weights, in (0, 1]."""
     edge_scope: Optional[EdgeScope] = option("layer")
     """Strategy edge: whether edge_keep_fraction counts within each layer or over all layers together."""
 
-    rules: ClassVar[Sequence[Rule]] = ((("edge_threshold",), *at_least(0)), (("edge_keep_fraction",), *PART))
+    rules: ClassVar[Sequence[Rule]] = ((("edge_threshold",), *at_least(0, 10**6)), (("edge_keep_fraction",), *PART))
+    effects: ClassVar[Sequence[Effect]] = (
+        (
+            ("edge_scope",),
+            lambda o: o.strategy == EDGE and o.edge_threshold is None,
+            "strategy edge and edge_keep_fraction",
+        ),
+    )
 
 
 _TARGETS = {*TARGETS, "coarse", "fine"}
 _EDGES = {"edge_threshold", "edge_keep_fraction"}
 _CHOICE = {"score", "coreset_variant"}
+_CALIBRATION = [f.name for f in fields(CalibrationOptions)]
+_KEEPS = "a recovery that keeps weights of the neurons that are chosen"
 REPLACED: Mapping[str, Set[str]] = {
     **dict.fromkeys(_TARGETS, _TARGETS),
     "group_widths": {*_TARGETS, "groups"},
@@ -277,6 +334,22 @@ class PruneConfig(
 
     merged: ClassVar[Set[str]] = frozenset({"teacher"})  # of its options none contradicts another
     aims: ClassVar[Set[str]] = frozenset({*BUDGETS, *_EDGES})
+    durations: ClassVar[Sequence[str]] = (*PruneOptions.durations, "shrink_steps", "teacher.steps")
+    effects: ClassVar[Sequence[Effect]] = (
+        (("preset",), lambda o: o.strategy != EDGE, "strategies for neurons"),
+        (("seed",), lambda o: o.draws, "a strategy that draws, calibration, recovery scratch or a teacher"),
+        (
+            ("round_to",),
+            lambda o: o.strategy != EDGE and (not o.explicit or (o.schedule != "one-shot" and o.num_events != 1)),
+            "widths that are not all given, or several events",
+        ),
+        (("score", "coreset_variant"), lambda o: o.recovery != "scratch", _KEEPS),
+        (
+            (*_CALIBRATION, "refit_ridge"),
+            lambda o: o.recovery != "scratch" or bool(o.budgets),
+            _KEEPS,
+        ),
+    )
 
     preset: Optional[PresetName] = option("best")
     """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no
@@ -292,7 +365,7 @@ class PruneConfig(
     obs (least error after refit, one by one), pivoted-qr (those that span the others; faster, blind to their use);
     edge (single weights, masked and no faster); none (the dense control)."""
     seed: Optional[int] = option(None, "the run's machine seed")
-    """Seed of random choices."""
+    """Seed of random choices, in [0, 2^63)."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The dense network as a teacher of the pruned one, for some steps after each event; off by default."""
 
@@ -336,8 +409,7 @@ class PruneConfig(
             ValueError: Names the option, what was found and what was expected.
         """
         super().validate()
-        filled = self.filled()
-        filled.teacher.check_teacher()
+        filled = self.typed().filled()
         filled.check_targets()
         if filled.strategy == "none":
             return
@@ -390,6 +462,54 @@ class PruneConfig(
         own = {name: f"{self.strategy}_{name}".replace("-", "_") for name in names}
         return cls(**{name: getattr(self, option) for name, option in own.items() if hasattr(self, option)})
 
+    @property
+    def takes_score(self) -> bool:
+        """Whether the strategy ranks neurons by a score."""
+        return self.strategy in STRATEGIES and self._strategy().default_score is not None
+
+    @property
+    def needs(self) -> str:
+        """What the score in force reads: weights, samples or gradients."""
+        score = (self.score or self._strategy().default_score) if self.takes_score else None
+        return "weights" if score is None else needs_of(score_by_name(score))
+
+    @property
+    def judged(self) -> bool:
+        """Whether a cut looks at calibration samples, of options that are filled in."""
+        if self.strategy in (EDGE, "none"):
+            return False
+        chosen = self._strategy().needs_samples or self.needs != "weights"
+        return chosen or bool(self.budgets) or self.refit == "lstsq"
+
+    @property
+    def ranks_by_error(self) -> bool:
+        """Whether the strategy ranks by what a refit would leave; pivoted-qr is blind to what neurons are used for."""
+        return self._strategy().needs_samples and self.strategy != "pivoted-qr"
+
+    @property
+    def weighs_layers(self) -> bool:
+        """Whether a cut compares errors of one layer with those of another, or of single outputs."""
+        by_score = self.needs == "samples" and self.score != "apoz"  # which counts samples
+        return self.judged and (by_score or bool(self.budgets) or self.ranks_by_error)
+
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether a cut counts some samples more than others."""
+        asked = self.refit == "lstsq" or self.weighs_layers
+        return self.judged and (asked or self._strategy().needs_samples)
+
+    @property
+    def refits(self) -> bool:
+        """Whether a cut asks what a refit would leave."""
+        asked = bool(self.budgets) or self.refit == "lstsq" or self.score == "obs"
+        return self.judged and (asked or self.ranks_by_error)
+
+    @property
+    def draws(self) -> bool:
+        """Whether something is chosen at random beside the training's own draws."""
+        by_rank = self.strategy == EDGE or type(self._strategy()).select is ImportanceStrategy.select
+        return not by_rank or self.judged or self.recovery == "scratch" or self.teacher.filled().renders
+
     def resolve(self) -> FieldRecipe:
         """What the options come to.
 
@@ -415,17 +535,14 @@ class PruneConfig(
                 scope=o.edge_scope,
             )
         strategy = o._strategy()
-        score = o.score or strategy.default_score
-        function = None if score is None else score_by_name(score)
-        needs = "weights" if function is None else needs_of(function)
-        judged = bool(o.budgets) or o.refit == "lstsq" or strategy.needs_samples or needs != "weights"
+        score = (o.score or strategy.default_score) if o.takes_score else None
         calibration = Calibration(
             o.calibration_rays,
             o.calibration_samples,
             o.calibration_weights,
             o.calibration_floor,
             o.density_weight,
-            loss_gradients=needs == "gradients",
+            loss_gradients=o.needs == "gradients",
         )
         rule = f"preset {o.preset}, {o.strategy}" + (f" by {score}" if score else "")
         target = o.common if o.common.given() else FieldTargetConfig(pruning_ratio=HALF)
@@ -435,9 +552,9 @@ class PruneConfig(
             rule=rule + (f", refit {o.refit}" if o.refit != "none" else ""),
             target=o.target_text,
             chooses=strategy,
-            score_function=function,
+            score_function=None if score is None else score_by_name(score),
             refit=Refit(o.refit, o.refit_ridge),
-            calibration=calibration if judged else None,
+            calibration=calibration if o.judged else None,
             common=FieldTarget(**vars(target)),
             own={f"field_{name}": FieldTarget(**vars(own), prefix=f"{name}.") for name, own in o.own.items()},
             group_widths=o.group_widths,

@@ -1,6 +1,6 @@
 """The vanilla-NeRF-derived model: fields of any size, their groups of neurons, outputs and metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.field_components.temporal_distortions import TemporalDistortionKind
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformLinDispPiecewiseSampler, UniformSampler
@@ -19,14 +20,17 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
-from torchmetrics.functional import structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.data.pixels import counted_pixels
+from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
+from nerfstudio_prune.engine.options import Rule, at_least
+from nerfstudio_prune.engine.typed import shown
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
-from nerfstudio_prune.nerf.metrics import LazyLpips
+from nerfstudio_prune.nerf.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")
@@ -86,10 +90,10 @@ class PruneModel(NeRFModel):
         Raises:
             ValueError: If the sizes do not give a network.
         """
+        config = self.config
+        check_model(config)
         # Not NeRFModel's: it builds fields of fixed size, and an LPIPS network that is downloaded and saved.
         Model.populate_modules(self)
-        config = self.config
-        check_network_size(config)
         self.prune_state = PruneState()
         position_encoding = NeRFEncoding(
             in_dim=3, num_frequencies=10, min_freq_exp=0.0, max_freq_exp=8.0, include_input=True
@@ -118,7 +122,6 @@ class PruneModel(NeRFModel):
         self.renderer_depth = DepthRenderer()
         self.rgb_loss = MSELoss()
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
-        self.ssim = structural_similarity_index_measure
         self.lpips = LazyLpips()
         if config.enable_temporal_distortion:
             params = dict(config.temporal_distortion_params)
@@ -221,7 +224,12 @@ class PruneModel(NeRFModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Metrics and pictures of one view, as the stock model gives them; LPIPS only where it can be had."""
+        """Metrics and pictures of one view, as the stock model gives them; LPIPS only where it can be had.
+
+        Where a `mask` limits the pixels, the metrics are those of the pixels that count, which the stock model does not
+        do: PSNR of their colours, the mean of SSIM's map over them, and LPIPS of the whole view with the true colours
+        everywhere else.
+        """
         rgb = outputs["rgb_fine"]
         image = self.renderer_rgb.blend_background(batch["image"].to(rgb.device))
         assert self.config.collider_params is not None
@@ -239,12 +247,15 @@ class PruneModel(NeRFModel):
                 for name in ("coarse", "fine")
             ],
         }
-        truth, fine, coarse = (x.moveaxis(-1, 0)[None] for x in (image, rgb, outputs["rgb_coarse"]))
+        pixels = counted_pixels(batch).to(rgb.device) if "mask" in batch else None
+        views = (image, masked(rgb, image, pixels), masked(outputs["rgb_coarse"], image, pixels))
+        truth, fine, coarse = (x.moveaxis(-1, 0)[None] for x in views)
+        fine_psnr, coarse_psnr = (float(self.psnr(counted(x, pixels), counted(truth, pixels))) for x in (fine, coarse))
         metrics = {
-            "psnr": float(self.psnr(fine, truth)),
-            "coarse_psnr": float(self.psnr(coarse, truth)),
-            "fine_psnr": float(self.psnr(fine, truth)),
-            "fine_ssim": float(self.ssim(fine, truth)),  # type: ignore[arg-type]
+            "psnr": fine_psnr,
+            "coarse_psnr": coarse_psnr,
+            "fine_psnr": fine_psnr,
+            "fine_ssim": ssim(truth, fine, pixels),
         }
         lpips = self.lpips(truth, fine)
         if lpips is not None:
@@ -266,9 +277,20 @@ class PruneModel(NeRFModel):
             ValueError: If the checkpoint does not fit; nothing is changed then. Not a RuntimeError, which the host
                 would swallow.
         """
-        result = super().load_state_dict(
-            fit_to_checkpoint(self, self.neuron_groups(), state_dict), strict=True, assign=False
-        )
+        return self.take_up(state_dict)
+
+    def take_up(self, state_dict: Mapping[str, Any], finite: bool = True) -> Any:
+        """Loads a checkpoint of any widths.
+
+        Args:
+            state_dict: Entries of the checkpoint, without the pipeline's prefix.
+            finite: Whether weights must be finite; a network that is only looked at may have others.
+
+        Raises:
+            ValueError: If the checkpoint does not fit; nothing is changed then.
+        """
+        fitting = fit_to_checkpoint(self, self.neuron_groups(), state_dict, finite)
+        result = super().load_state_dict(fitting, strict=True, assign=False)
         self.sync_widths()
         return result
 
@@ -278,18 +300,61 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear)
 
 
-def check_network_size(config: PruneModelConfig) -> None:
-    """Checks that the sizes give a network that the host's `MLP` can run.
+MAX_WEIGHTS = 10**8
+"""Weights of the trunk of one field, 400 MB and as much again for each moment."""
+RULES: Sequence[Rule] = (
+    (("base_mlp_num_layers", "head_mlp_num_layers"), *at_least(1, 64)),
+    (("base_mlp_layer_width", "head_mlp_layer_width"), *at_least(1, 4096)),
+    (("num_coarse_samples", "num_importance_samples"), *at_least(1, 4096)),
+    (("eval_num_rays_per_chunk",), *at_least(1, 2**20)),
+    (
+        ("collider_params",),
+        lambda value: 0 <= value.get("near_plane", -1) < value.get("far_plane", -1) <= 10**6,
+        "near_plane and far_plane with 0 <= near_plane < far_plane <= 1,000,000",
+    ),
+    (("enable_collider",), lambda value: value, "True: the samplers ask for a near and a far plane"),
+    (
+        ("loss_coefficients",),
+        lambda value: all(0 <= factor <= 10**6 for factor in value.values()),
+        "names of losses with factors in [0, 1,000,000]",
+    ),
+    (
+        (
+            "skip_connections",
+            "coarse_sampler",
+            "background_color",
+            "use_scene_contraction",
+            "use_gradient_scaling",
+            "enable_temporal_distortion",
+        ),
+        lambda value: True,
+        "of its type",
+    ),
+)
+
+
+def check_model(config: PruneModelConfig) -> None:
+    """Checks that the options give a network that the host's `MLP` can run, and rays that it can be asked for.
 
     Raises:
         ValueError: Names the option, what was found and what was expected.
     """
-    for name in ("base_mlp_num_layers", "base_mlp_layer_width", "head_mlp_num_layers", "head_mlp_layer_width"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"model.{name} must be at least 1, got {getattr(config, name)}")
+    prefix = "pipeline.model."
+    check_values(config, prefix, RULES)
+    if config.collider_params is None:
+        raise ValueError(f"{prefix}collider_params must be near_plane and far_plane, got None")
+    kind = dict(config.temporal_distortion_params).get("kind")
+    if config.enable_temporal_distortion and not isinstance(kind, TemporalDistortionKind):
+        raise ValueError(f"{prefix}temporal_distortion_params must name a kind of distortion, got {shown(kind)}")
+    weights = config.base_mlp_num_layers * config.base_mlp_layer_width**2
+    if weights > MAX_WEIGHTS:
+        raise ValueError(
+            f"{prefix}base_mlp_num_layers {config.base_mlp_num_layers} and base_mlp_layer_width "
+            f"{config.base_mlp_layer_width} give about {weights:,} weights a field; the most is {MAX_WEIGHTS:,}"
+        )
     for index in config.skip_connections:
         if index < 1 or index == config.base_mlp_num_layers - 1:
             raise ValueError(
-                f"model.skip_connections: {index} must be neither the first nor the last of the "
+                f"{prefix}skip_connections: {index} must be neither the first nor the last of the "
                 f"{config.base_mlp_num_layers} trunk layers"
             )

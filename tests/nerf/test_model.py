@@ -1,5 +1,6 @@
 """The model: its groups of neurons, sizes, costs and outputs, against the host's real field."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -207,16 +208,44 @@ def test_network_size_options() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_mlp_num_layers": 0}, "model.base_mlp_num_layers must be at least 1, got 0"),
-        ({"base_mlp_layer_width": -4}, "model.base_mlp_layer_width must be at least 1, got -4"),
-        ({"head_mlp_num_layers": 0}, "model.head_mlp_num_layers must be at least 1, got 0"),
-        ({"head_mlp_layer_width": 0}, "model.head_mlp_layer_width must be at least 1, got 0"),
+        ({"base_mlp_num_layers": 0}, "pipeline.model.base_mlp_num_layers must be in [1, 64], got 0"),
+        (
+            {"base_mlp_layer_width": -4},
+            "pipeline.model.base_mlp_layer_width must be in [1, 4,096], got -4",
+        ),
+        ({"head_mlp_num_layers": 0}, "pipeline.model.head_mlp_num_layers must be in [1, 64], got 0"),
+        (
+            {"head_mlp_layer_width": 0},
+            "pipeline.model.head_mlp_layer_width must be in [1, 4,096], got 0",
+        ),
+        ({"base_mlp_layer_width": 10**9}, "base_mlp_layer_width must be in [1, 4,096], got 1000000000"),
+        (
+            {"base_mlp_layer_width": 4096, "base_mlp_num_layers": 8},
+            "give about 134,217,728 weights a field; the most",
+        ),
+        ({"base_mlp_layer_width": "16"}, "pipeline.model.base_mlp_layer_width must be a whole number, got '16'"),
+        ({"num_coarse_samples": 0}, "pipeline.model.num_coarse_samples must be in [1, 4,096], got 0"),
+        ({"num_importance_samples": 10**9}, "pipeline.model.num_importance_samples must be in [1, 4,096]"),
+        ({"eval_num_rays_per_chunk": 0}, "pipeline.model.eval_num_rays_per_chunk must be in [1, 1,048,576], got 0"),
+        ({"collider_params": {"near_plane": 6.0, "far_plane": 2.0}}, "0 <= near_plane < far_plane <= 1,000,000, got"),
+        ({"collider_params": {"near_plane": 1.0, "far_plane": math.inf}}, "pipeline.model.collider_params must be"),
+        ({"collider_params": {"near_plane": 1.0}}, "pipeline.model.collider_params must be near_plane and far_plane"),
+        ({"collider_params": None}, "pipeline.model.collider_params must be near_plane and far_plane, got None"),
+        ({"enable_collider": False}, "pipeline.model.enable_collider must be True: the samplers ask for a near"),
+        ({"loss_coefficients": {"rgb_loss_fine": math.nan}}, "pipeline.model.loss_coefficients must be"),
+        ({"skip_connections": ("2",)}, "pipeline.model.skip_connections must be a list of whole numbers, got ('2',)"),
+        ({"coarse_sampler": "linear"}, "pipeline.model.coarse_sampler must be one of uniform, piecewise, got 'linear'"),
+        (
+            {"enable_temporal_distortion": True, "temporal_distortion_params": {}},
+            "pipeline.model.temporal_distortion_params must name a kind of distortion, got None",
+        ),
         ({"skip_connections": (0,)}, "0 must be neither the first nor the last of the 5 trunk layers"),
         ({"skip_connections": (2, 4)}, "4 must be neither the first nor the last of the 5 trunk layers"),
     ],
 )
-def test_bad_network_sizes(options: dict[str, Any], message: str) -> None:
-    """The host's MLP takes these sizes and fails in the first forward pass with a shape error that names no option."""
+def test_options_that_give_no_model(options: dict[str, Any], message: str) -> None:
+    """The host takes all of these, and fails in the first forward pass with a shape error, asks for memory that is
+    not there, or goes on with NaN."""
     with pytest.raises(ValueError) as caught:
         tiny_model(**options)
     assert message in str(caught.value)

@@ -13,6 +13,7 @@ from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.recipes import NeuronRecipe
 from nerfstudio_prune.nerf.targets import resolve_targets
+from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup
 
 
@@ -209,6 +210,19 @@ def test_open_steps_are_filled_in(options: dict[str, Any], first_step: int, expe
             "prune.stop_step 1000 lies past the end of the run, whose last step is 999; the last event would never "
             "happen. Lower it, raise max_num_iterations",
         ),
+        (
+            {"schedule": "cubic", "start_step": 900, "num_events": 101},
+            0,
+            "prune.num_events 101 is more than the 100 steps from the first event at step 900 to the end of the run",
+        ),
+        ({"shrink_steps": 1001}, 0, "prune.shrink_steps 1001 is longer than the run, whose last step is 999"),
+        (
+            {"recovery_warm_up": 1401},
+            400,
+            "prune.recovery_warm_up 1401 is longer than the run, whose last step is 13",
+        ),
+        ({"recovery_decay": 10**9, "recovery_lr": 0.1}, 0, "prune.recovery_decay 1000000000 is longer than the run"),
+        ({"teacher": TeacherConfig(steps=5000)}, 0, "prune.teacher.steps 5000 is longer than the run"),
     ],
 )
 def test_steps_that_cannot_be(options: dict[str, Any], first_step: int, message: str) -> None:
@@ -224,7 +238,7 @@ def test_steps_that_cannot_be(options: dict[str, Any], first_step: int, message:
         ({"num_events": 2}, "schedule one-shot has exactly 1 event, got num_events 2"),
         (
             {"schedule": "iterative", "num_events": 4, "start_step": 5, "stop_step": 7},
-            "stop_step must be at least start_step + num_events - 1 = 8",
+            "prune.stop_step must be at least start_step + num_events - 1 = 8",
         ),
         (
             {"schedule": "iterative", "num_events": 2, "start_step": 500, "stop_step": 499},

@@ -92,7 +92,7 @@ def test_errors_of_the_config(tmp_path: Path) -> None:
         path.write_bytes(content)
         fails(path, f"--load-config {path}: ", "config.yml of a run")
     path.write_text("a: 1")
-    fails(path, f"{path}: expected the config.yml of a run, got dict")
+    fails(path, f"{path}: expected the config.yml of a run: it holds a dict")
     for method in ("mipnerf", "tensorf"):
         path.write_text(yaml.dump(all_methods[method]))
         fails(path, f"{path}: expected a run of nerf-prune or vanilla-nerf, got method {method}")

@@ -443,7 +443,7 @@ def test_several_events_have_one_teacher(tiny_config: Config) -> None:
 
 def test_end_of_the_run_lets_the_teacher_go(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """More steps than the run has left: what the teacher cost must be said all the same."""
-    trainer = train(tiny_config(start_step=6, teacher=TeacherConfig(steps=1000)))
+    trainer = train(tiny_config(start_step=6, teacher=TeacherConfig(steps=10)))
     assert trainer.pipeline.distillation.teacher is None
     assert "Teacher switched off at step 9: 3 steps with it" in " ".join(capsys.readouterr().out.split())
 
@@ -473,17 +473,16 @@ def test_resumed_run(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": -1}, "prune.teacher.steps must be at least 0, got -1"),
+        ({"steps": -1}, "prune.teacher.steps must be in [0, 1,000,000,000], got -1"),
         ({"point_share": 1.5}, "prune.teacher.point_share must be in [0, 1], got 1.5"),
-        ({"point_weight": -1.0}, "prune.teacher.point_weight must be at least 0, got -1.0"),
+        ({"point_weight": -1.0}, "prune.teacher.point_weight must be in [0, 1,000], got -1.0"),
         ({"colour_weight": 2.0}, "prune.teacher.colour_weight must be in [0, 1], got 2.0"),
         ({"pseudo_rays": -0.5}, "prune.teacher.pseudo_rays must be in [0, 1], got -0.5"),
-        ({"jitter": math.nan}, "prune.teacher.jitter must be at least 0, got nan"),
+        ({"jitter": math.nan}, "prune.teacher.jitter must be a finite number, got nan"),
         ({"jitter_degrees": 181.0}, "prune.teacher.jitter_degrees must be in [0, 180], got 181.0"),
         ({"hard_rays": 1.1}, "prune.teacher.hard_rays must be in [0, 1], got 1.1"),
-        ({"hard_pool": 0}, "prune.teacher.hard_pool must be at least 1, got 0"),
-        ({"coarse_weight": -0.1}, "prune.teacher.coarse_weight must be at least 0, got -0.1"),
-        ({"steps": None, "hard_rays": 0.2}, "prune.teacher.hard_rays 0.2 has no effect without prune.teacher.steps"),
+        ({"hard_pool": 0}, "prune.teacher.hard_pool must be in [1, 262,144], got 0"),
+        ({"coarse_weight": -0.1}, "prune.teacher.coarse_weight must be in [0, 1,000], got -0.1"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

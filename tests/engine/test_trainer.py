@@ -696,16 +696,9 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda content: content["schedulers"].update(fields={}),
-            "holds schedulers of fields; this run has none. --load-scheduler False leaves them out",
-        ),
-        (lambda content: content["optimizers"].update(cameras={}), "holds optimizers of cameras; this run has fields"),
-        (lambda content: content["optimizers"].update(fields={"state": {}}), "the optimizers of fields cannot be used"),
-        (
-            lambda content: content["optimizers"]["fields"]["param_groups"][0].update(params=[0]),
-            "the optimizers of fields cannot be used",
-        ),
+        (lambda content: content["schedulers"].update(cameras={}), "has one for cameras, this run has fields"),
+        (lambda content: content["optimizers"].update(cameras={}), "has cameras, fields, this run has fields"),
+        (lambda content: content["optimizers"].update(fields={"state": {}}), "expected param_groups and state"),
     ],
 )
 def test_training_that_does_not_fit_is_told(tiny_config: Config, change: Callable[[Any], Any], message: str) -> None:
@@ -715,5 +708,5 @@ def test_training_that_does_not_fit_is_told(tiny_config: Config, change: Callabl
     content = torch.load(path)
     change(content)
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=f"{path}:? ?(the )?.*{message}"):
+    with pytest.raises(CheckpointError, match=f"{path}: .*{message}"):
         start(resume(tiny_config("second"), first, 9, 5))

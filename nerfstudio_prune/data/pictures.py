@@ -110,7 +110,8 @@ def look(path: Path) -> Header | Fault:
         if not path.is_file():  # opening a pipe would wait for ever
             return Fault("not a file", COPY, path, "a folder" if path.is_dir() else "")
         with Image.open(path) as image:
-            header = Header(*image.size, image.mode, _orientation(image), len(image.getbands()))
+            width, height = image.size
+            header = Header(width, height, image.mode, _orientation(image), len(image.getbands()))
             if not _ends(path, image.format or ""):
                 image.load()
     except Image.UnidentifiedImageError:

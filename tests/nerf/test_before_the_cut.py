@@ -51,7 +51,7 @@ def test_doomed_weights_shrink_before_the_cut(tiny_config: Config) -> None:
     assert [event.step for event in pipeline.model.prune_state.history] == [6]
 
 
-@pytest.mark.parametrize(("auto_start", "expected"), [(1e6, 1), (1e-9, 7)], ids=["slow", "still fast"])
+@pytest.mark.parametrize(("auto_start", "expected"), [(1000.0, 1), (1e-9, 7)], ids=["slow", "still fast"])
 def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, expected: int) -> None:
     """Every step of a dense network that no longer learns is wasted; one that still does must not be cut before the
     step that was given."""

@@ -1,39 +1,59 @@
 """The methods `nerf-prune`, `nerf-prune-demo` and `nerf-prune-real`."""
 
+from typing import Any
+
+from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import RAdamOptimizerConfig
-from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
+from nerfstudio_prune.engine.trainer import PruneTrainerConfig
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
+
+def this_machine() -> ViewerConfig:
+    """A viewer that only this machine reaches; what its pages can do is more than to look."""
+    return ViewerConfig(websocket_host="127.0.0.1")
+
+
+def optimizers(lr: float) -> dict[str, Any]:
+    """Optimizers of all parameters that a method may have.
+
+    Args:
+        lr: Learning rate at the beginning.
+    """
+    return {
+        name: {"optimizer": RAdamOptimizerConfig(lr=lr, eps=1e-8), "scheduler": RunDecaySchedulerConfig()}
+        for name in ("fields", "temporal_distortion")
+    }
+
+
 nerf_prune = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune",
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
-            datamanager=VanillaDataManagerConfig(dataparser=BlenderDataParserConfig()),
+            datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=BlenderDataParserConfig()),
             model=PruneModelConfig(),
         ),
-        optimizers={
-            name: {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}
-            for name in ("fields", "temporal_distortion")
-        },
+        optimizers=optimizers(lr=5e-4),
     ),
     description="Vanilla NeRF that is pruned while it trains.",
 )
 
 nerf_prune_demo = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
         max_num_iterations=2000,
@@ -41,9 +61,13 @@ nerf_prune_demo = MethodSpecification(
         steps_per_eval_batch=100,
         steps_per_eval_image=500,
         vis="tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                dataparser=DemoDataParserConfig(), train_num_rays_per_batch=256, eval_num_rays_per_batch=256
+                _target=CheckedDataManager,
+                dataparser=DemoDataParserConfig(),
+                train_num_rays_per_batch=256,
+                eval_num_rays_per_batch=256,
             ),
             model=PruneModelConfig(
                 base_mlp_num_layers=6,
@@ -55,24 +79,20 @@ nerf_prune_demo = MethodSpecification(
             ),
             prune=PruneConfig(start_step=1000, schedule="one-shot"),
         ),
-        optimizers={
-            "fields": {
-                "optimizer": RAdamOptimizerConfig(lr=6e-3, eps=1e-8),
-                "scheduler": ExponentialDecaySchedulerConfig(lr_final=6e-4, max_steps=2000),
-            }
-        },
+        optimizers=optimizers(lr=6e-3),
     ),
     description="Small nerf-prune on the built-in scene, for CPUs and for seeing pruning happen.",
 )
 
 nerf_prune_real = MethodSpecification(
-    config=TrainerConfig(
+    config=PruneTrainerConfig(
         method_name="nerf-prune-real",
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
+        viewer=this_machine(),
         pipeline=PrunePipelineConfig(
-            datamanager=VanillaDataManagerConfig(dataparser=NerfstudioDataParserConfig()),
+            datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=NerfstudioDataParserConfig()),
             model=PruneModelConfig(
                 use_scene_contraction=True,
                 coarse_sampler="piecewise",
@@ -80,7 +100,7 @@ nerf_prune_real = MethodSpecification(
                 background_color="last_sample",
             ),
         ),
-        optimizers={"fields": {"optimizer": RAdamOptimizerConfig(lr=5e-4, eps=1e-8), "scheduler": None}},
+        optimizers=optimizers(lr=5e-4),
     ),
     description="nerf-prune for photographs taken by hand: unbounded scenes.",
 )

@@ -1,18 +1,20 @@
 """The command `ns-prune`."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import tyro
 
 from nerfstudio_prune.bench.command import Bench
-from nerfstudio_prune.demo import Demo
+from nerfstudio_prune.demo.command import Demo
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.report.command import Report
 
 COMMANDS = {"demo": Demo, "bench": Bench, "report": Report, "inspect": Inspect}
-"""Name -> dataclass of options with a `main`."""
+"""Name -> dataclass of options with a `main`, which imports what the command works with."""
 
 
 def parse(arguments: Optional[Sequence[str]] = None) -> Any:
@@ -29,11 +31,16 @@ def parse(arguments: Optional[Sequence[str]] = None) -> Any:
 
 def entrypoint() -> None:
     """Entry point of the console script."""
+    print_in_any_encoding()
+    # Nerfstudio says so of its own code whenever it is imported.
+    warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.custom_[fb]wd", FutureWarning)
     tyro.extras.set_accent_color("bright_yellow")
-    command = parse()
     try:
-        command.main()
-    except ValueError as error:
+        parse().main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -10,10 +10,11 @@ import torch
 from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
-from nerfstudio_prune import demo as demo_module
-from nerfstudio_prune.demo import Demo, side_by_side
-from nerfstudio_prune.engine.host import checkpoint_bytes, reset_host
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
+from nerfstudio_prune.demo import demonstration
+from nerfstudio_prune.demo.command import Demo
+from nerfstudio_prune.demo.demonstration import Demonstration, side_by_side
+from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
+from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 
@@ -22,7 +23,7 @@ def refuse_download(url: str, *args: Any, **kwargs: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str, Path]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demonstration, str, Path]]:
     """A demo of 12 steps on 16x16 pixels, what it printed, and its folder."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,15 +34,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str, 
         for split in ("train", "val"):
             patch.setattr(dataparser, f"num_{split}_views", 2)
         patch.setattr(dataparser, "supersampling", 1)
-        with demo_module.CONSOLE.capture() as capture:
-            small = Demo(output_dir=folder / "runs", max_num_iterations=12, image_size=16, num_test_views=2)
-            small.main()
+        made: list[Demonstration] = []
+        run = Demonstration.run
+        patch.setattr(Demonstration, "run", lambda demo: (made.append(demo), run(demo)))
+        with demonstration.CONSOLE.capture() as capture:
+            Demo(output_dir=folder / "runs", max_num_iterations=12, image_size=16, num_test_views=2).main()
+        (small,) = made
     yield small, " ".join(capture.get().split()), folder
     reset_host()
     torch.set_flush_denormal(False)
 
 
-def test_three_records_that_shrink(demo: tuple[Demo, str, Path]) -> None:
+def test_three_records_that_shrink(demo: tuple[Demonstration, str, Path]) -> None:
     """The table is the claim of the project: dense, right after the cut and at the end, on the same views; sizes fall
     with the cut and not later, and no throughput claimed where no step was taken."""
     dense, cut, end = demo[0].records
@@ -57,12 +61,12 @@ def test_three_records_that_shrink(demo: tuple[Demo, str, Path]) -> None:
     assert not np.array_equal(dense.image, end.image)
 
 
-def test_files(demo: tuple[Demo, str, Path]) -> None:
+def test_files(demo: tuple[Demonstration, str, Path]) -> None:
     """Everything that the last lines name must exist, and lie in the folder that was asked for."""
     small, text, folder = demo
     (run,) = (folder / "runs/demo/nerf-prune-demo").iterdir()
     assert {"config.yml", "side_by_side.png", "nerfstudio_models"} <= {path.name for path in run.iterdir()}
-    saved = newest_checkpoint(run / "nerfstudio_models")
+    saved = newest_checkpoint(run / "nerfstudio_models").path
     assert saved.name == "step-000000011.ckpt"
     assert small.records[-1].checkpoint_mb == pytest.approx(saved.stat().st_size / 1e6, rel=0.05)
     # Four pictures of 32 pixels with margins of 8 between and around, and room for a caption.
@@ -73,7 +77,7 @@ def test_files(demo: tuple[Demo, str, Path]) -> None:
     assert {path.name for path in folder.iterdir()} <= {"runs", "scene", "torch"}
 
 
-def test_printed_table(demo: tuple[Demo, str, Path]) -> None:
+def test_printed_table(demo: tuple[Demonstration, str, Path]) -> None:
     """The numbers on the console are the recorded ones, and the summary their ratios."""
     small, text, _ = demo
     assert "nerf-prune-demo, mean of 2 test views" in text
@@ -116,7 +120,7 @@ def test_default_run_is_the_registered_method() -> None:
     """`make demo` and `ns-train nerf-prune-demo` must not drift apart; only the views and the trainer's own evaluation
     differ, and nothing of the registered method may be changed by building it."""
     registered: Any = all_methods["nerf-prune-demo"]
-    config: Any = Demo().config()
+    config: Any = Demonstration(Demo()).config()
     assert config.pipeline.model == registered.pipeline.model
     assert config.max_num_iterations == registered.max_num_iterations
     assert config.pipeline.prune == registered.pipeline.prune
@@ -124,8 +128,8 @@ def test_default_run_is_the_registered_method() -> None:
     assert config.timestamp != "{timestamp}" and registered.timestamp == "{timestamp}"
 
 
-def test_size_of_a_checkpoint_counts_the_moments(demo: tuple[Demo, str, Path]) -> None:
+def test_size_of_a_checkpoint_counts_the_moments(demo: tuple[Demonstration, str, Path]) -> None:
     """People compare with the files on their disk, which hold two moments per weight."""
     trainer = demo[0]._trainer
-    saved = newest_checkpoint(trainer.checkpoint_dir)
+    saved = newest_checkpoint(trainer.checkpoint_dir).path
     assert checkpoint_bytes(trainer) == pytest.approx(saved.stat().st_size, rel=0.02)

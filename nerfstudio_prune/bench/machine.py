@@ -36,7 +36,7 @@ def processor_name() -> str:
     info = Path("/proc/cpuinfo")
     name = platform.processor() or platform.machine()
     if info.exists():
-        lines = info.read_text(errors="replace").splitlines()
+        lines = info.read_text("utf-8", errors="replace").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     return name
 
@@ -101,7 +101,7 @@ class MemoryMeter:
             if trim is not None:
                 trim(0)
             try:
-                Path("/proc/self/clear_refs").write_text("5")
+                Path("/proc/self/clear_refs").write_text("5", "utf-8")
             except OSError:
                 pass  # without the right to reset, the peak is that of the whole process so far
         self._held = _status_mb("VmRSS") or 0.0
@@ -124,5 +124,5 @@ def _status_mb(name: str) -> Optional[float]:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    kilobytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(f"{name}:")]
+    kilobytes = [line.split()[1] for line in status.read_text("utf-8").splitlines() if line.startswith(f"{name}:")]
     return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else None

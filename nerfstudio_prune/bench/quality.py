@@ -12,7 +12,8 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import clock_of
-from nerfstudio_prune.engine.host import checkpoint_bytes, forked
+from nerfstudio_prune.engine.checkpoints import checkpoint_bytes
+from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
@@ -95,7 +96,8 @@ class ViewMeter:
         return model.renderer_rgb.blend_background(image.to(model.device))
 
     def _fingerprint(self, model: PruneModel) -> str:
-        content = hashlib.sha256(repr((self.views, str(self.dataset.image_filenames[0].name))).encode())
+        name, limited = self.dataset.image_filenames[0].name, getattr(self.dataset, "limited", "")
+        content = hashlib.sha256(repr((self.views, str(name), *([limited] if limited else []))).encode())
         # Weights as they act: under `torch.nn.utils.prune` a layer's `weight` is what the mask leaves of a parameter.
         for name, layer in linears(model.neuron_groups()).items():
             content.update(repr((name, tuple(layer.weight.shape))).encode())

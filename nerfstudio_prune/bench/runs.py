@@ -1,14 +1,17 @@
 """What of a suite is to be run: what was asked for, what is recorded already, and how long the rest will take."""
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
@@ -16,6 +19,7 @@ from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
 from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
+from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.schema import Record, RunRecord
 
@@ -99,10 +103,11 @@ class RunFolder:
         return not needed or self.has_checkpoint(job)
 
     def has_checkpoint(self, run: Run) -> bool:
-        """Whether the run's last checkpoint is there."""
+        """Whether the whole checkpoint of the run's end is there, as it is on record."""
+        record = self.record(run)
         try:
-            return checkpoint_of(self.path, self.scene, run.name).exists()
-        except FileNotFoundError:
+            return record is not None and checkpoint_of(self.path, self.scene, record).exists()
+        except CheckpointError:
             return False
 
     def steps(self, run: Run) -> int:
@@ -120,6 +125,30 @@ class RunFolder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from making the same records; ends with this process, however that ends.
+
+        Raises:
+            ValueError: If another process is at it; names it.
+        """
+        work = self.path / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        # Beside the lock: to take it, or to try to, empties its file.
+        owner = work / "bench.pid"
+        lock = FileLock(work / "bench.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+            raise ValueError(
+                f"--output {self.path}: another `ns-prune bench` (process {process}) works on this folder; wait for "
+                "it, or choose another --output"
+            ) from None
+        with lock:
+            owner.write_text(str(os.getpid()), encoding="utf-8")
+            yield
+
     def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
         """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
@@ -127,7 +156,7 @@ class RunFolder:
             record: Record = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
         else:
             parent = self.record(self.runs[job.parent]) if job.parent else None
-            if job.parent and (parent is None or not self.has_checkpoint(self.runs[job.parent])):
+            if job.parent and not self.has_checkpoint(self.runs[job.parent]):
                 raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
             record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
         write_record(record, self.file(job))

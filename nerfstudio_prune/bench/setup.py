@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, Optional, get_type_hints
@@ -19,6 +19,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_folder
 
@@ -100,7 +101,7 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
         ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the
             option takes, or of one that no record can hold.
     """
-    config = all_methods[method]
+    config = suite_config(method)
     parsed = {}
     for typed, text in options.items():
         path = typed.replace("-", "_")
@@ -170,8 +171,14 @@ def get_option(config: Any, path: str) -> Any:
         try:
             config = config[part] if isinstance(config, dict) else getattr(config, part)
         except (KeyError, AttributeError) as error:
-            raise ValueError(f"option {path}: there is no {part!r} in {type(config).__name__}") from error
+            names = sorted(config) if isinstance(config, dict) else _option_names(config)
+            there = f"there is {', '.join(names)}" if names else "that has no options"
+            raise ValueError(f"option {path}: there is no {part!r} in {type(config).__name__}; {there}") from error
     return config
+
+
+def _option_names(config: Any) -> list[str]:
+    return [f.name for f in fields(config) if not f.name.startswith("_")] if is_dataclass(config) else []
 
 
 def set_option(config: Any, path: str, value: Any) -> None:
@@ -187,6 +194,18 @@ def set_option(config: Any, path: str, value: Any) -> None:
         parent[name] = value
     else:
         setattr(parent, name, value)
+
+
+def suite_config(method: str) -> Any:
+    """A copy of a registered method with constant learning rates: the runs of a suite say themselves how they decay.
+
+    Args:
+        method: Nerfstudio method.
+    """
+    config = deepcopy(all_methods[method])
+    for optimizer in config.optimizers.values():
+        optimizer["scheduler"] = None
+    return config
 
 
 def run_options(run: Run, scale: Scale, method: str) -> dict[str, Any]:
@@ -213,7 +232,7 @@ def make_config(
         folder: Where the host saves the run.
         parent: Checkpoint that it goes on from.
     """
-    config = deepcopy(all_methods[scene.method])
+    config = suite_config(scene.method)
     config.output_dir, config.experiment_name, config.timestamp = folder, run.name, "run"
     # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
     config.vis = "tensorboard"
@@ -234,6 +253,33 @@ def make_config(
             final = optimizer["optimizer"].lr * share
             optimizer["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=final, max_steps=steps)
     return config
+
+
+class _Look(CheckedDataManager):
+    """The views of a data set, looked at as in a training and not loaded."""
+
+    def setup_train(self) -> None:
+        """Looks at all views."""
+        self.look()
+
+    def setup_eval(self) -> None:
+        """Loads nothing."""
+
+
+def check_data(scene: Scene, scale: Scale) -> None:
+    """Refuses data that no run could train on or be measured on: once, before the first of them.
+
+    Args:
+        scene: Data.
+        scale: Sizes and options.
+
+    Raises:
+        ValueError: Says what is wrong with which files, or why there are no evaluation views.
+    """
+    config = make_config(Run("look", 0, "dense", 1), scale, scene, 1, Path(), None).pipeline.datamanager
+    look = _Look(config, test_mode="test")  # type: ignore[arg-type]
+    if not look.eval_dataset:
+        raise ValueError(f"--data: there are no evaluation views to measure the runs on: {look.no_evaluation}")
 
 
 def make_trainer(config: TrainerConfig) -> Trainer:

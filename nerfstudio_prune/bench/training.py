@@ -17,11 +17,11 @@ from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_s
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.engine.checkpoints import TRAINING, checkpoint_of_step
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.rays import FixedRays
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
 from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage
 
 CURVE_SEED = 0
@@ -63,6 +63,7 @@ class Recorder:
         self.step_seconds: deque[float] = deque(maxlen=100)
         self.curve_seconds = 0.0
         self.notes: dict[str, Any] = {}
+        self.failure: Optional[Exception] = None
         self._start = self._start_cpu = 0.0
         self._steps = self.first_step
         self.controller.measure = self
@@ -90,7 +91,12 @@ class Recorder:
     def __call__(self, model: PruneModel) -> dict[str, float]:
         """Measures the present state; called right before and right after an event."""
         label = "right after" if self.stages and self.stages[-1].label == "before" else "before"
-        return self.add_stage(label)
+        try:
+            return self.add_stage(label)
+        except Exception as error:
+            # The controller goes on without a measurement, as a training should; a benchmark must not.
+            self.failure = error
+            raise
 
     def add_stage(self, label: str) -> dict[str, float]:
         """Measures the present state and keeps it under a label."""
@@ -102,6 +108,8 @@ class Recorder:
         return {"psnr": quality.psnr, "ssim": quality.ssim}
 
     def _look(self, step: int) -> None:
+        if self.failure is not None:
+            raise self.failure
         procedure = PROCEDURES.get(self.run.procedure)
         event = bool(self.stages) and self.stages[-1].step == self._steps
         if procedure is not None and step == self.first_step:
@@ -143,7 +151,7 @@ def execute(
     Returns:
         The record; the run's checkpoint lies in the work folder.
     """
-    checkpoint = checkpoint_of(folder, scene, parent.name) if parent else None
+    checkpoint = checkpoint_of(folder, scene, parent) if parent else None
     config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
     device = trainer.pipeline.model.device
@@ -167,13 +175,14 @@ def execute(
     return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 
 
-def checkpoint_of(folder: Path, scene: Scene, name: str) -> Path:
-    """The last checkpoint of a run.
+def checkpoint_of(folder: Path, scene: Scene, record: RunRecord) -> Path:
+    """The checkpoint of the end of a run.
 
     Raises:
-        FileNotFoundError: If there is none.
+        CheckpointError: If it is missing, or not whole.
     """
-    return newest_checkpoint(folder / "work" / "runs" / name / scene.method / "run" / "nerfstudio_models")
+    saved = folder / "work" / "runs" / record.name / scene.method / "run" / "nerfstudio_models"
+    return checkpoint_of_step(saved, record.steps - 1, TRAINING).path
 
 
 def _record(

@@ -1,17 +1,28 @@
 """Records of what was planned and what was done. Plain numbers, strings and tensors only, so that a checkpoint
 that carries them loads with `weights_only=True`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
+import msgspec
+import torch
 from torch import Tensor
+
+from nerfstudio_prune.core.format_1 import from_format_1
+from nerfstudio_prune.core.plain import MAX_INT, check_plain
+from nerfstudio_prune.core.tensors import check_storage, check_tensor
 
 FORMAT_VERSION = 2
 """Version of `PruneState.to_dict`; raised when an older reader could not understand the content."""
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+Duration = Annotated[float, msgspec.Meta(ge=0)]
+T = TypeVar("T")
 Phase = Literal["dense", "pruning", "recovery"]
 RecoveryMode = Literal["continue", "retrain", "rewind", "scratch"]
 """How a network goes on after an event: with the weights and moments that it has, with the weights alone, with the
@@ -22,9 +33,9 @@ weights of an earlier step, or with new ones."""
 class Sizes:
     """How large what is pruned is."""
 
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, Count] = field(default_factory=dict)
     """Name of the part (a layer, a cloud) -> units that live."""
-    costs: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, Count] = field(default_factory=dict)
     """Name of the cost (`parameters`, `macs_per_ray`) -> cost of the whole."""
 
 
@@ -32,11 +43,11 @@ class Sizes:
 class ScheduledEvent:
     """A pruning event that is to happen."""
 
-    step: int
+    step: Count
     """Training step at whose end it is due."""
     share: Fraction
     """Share of the whole cut that is done after it, in (0, 1]."""
-    targets: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, Count] = field(default_factory=dict)
     """Name of the part -> size after the event. Empty where the evidence of the event decides and `share` alone
     counts."""
     index: int = 0
@@ -56,7 +67,7 @@ class ScheduledEvent:
 class PruneEvent:
     """A pruning event that happened, or failed without changing anything."""
 
-    step: int
+    step: Count
     """Training step at whose end it happened."""
     scheduled: Optional[ScheduledEvent]
     """The plan's entry that it carried out; None if it was requested by hand."""
@@ -74,9 +85,9 @@ class PruneEvent:
     """Quality right before, for example {"psnr": dB}."""
     metrics_after: Mapping[str, float] = field(default_factory=dict)
     """Quality right after, on the same rays; empty until it is measured, and where that failed."""
-    rays_per_sec_before: float = 0.0
+    rays_per_sec_before: Duration = 0.0
     """Training rays per second before the event; 0 if there was no step to measure."""
-    seconds: float = 0.0
+    seconds: Duration = 0.0
     """Wall-clock time of the event without the measurements of quality."""
     error: str = ""
     """Why the event failed; empty if it succeeded."""
@@ -101,6 +112,8 @@ class PruneState:
     """Name of the parameter -> its value at the rewind step, cut down with the network."""
     given: Optional[dict[str, Any]] = None
     """Those of `options` that were given, not filled in. None: a checkpoint that does not say."""
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name of a listener -> what it has to know to go on as if nothing had happened, as plain values."""
 
     @property
     def succeeded(self) -> list[PruneEvent]:
@@ -171,35 +184,34 @@ class PruneState:
             "phase": self.phase,
             "masks": dict(self.masks),
             "rewind_snapshot": dict(self.rewind_snapshot),
+            "memory": deepcopy(self.memory),
         }
 
     @classmethod
     def from_dict(cls, values: Any) -> "PruneState":
         """Reads what `to_dict` wrote, of this or an earlier version.
 
+        Everything is checked that does not depend on what is pruned, so that nothing later fails on it.
+
         Raises:
             ValueError: If the content was written by a newer version, or is not a pruning state.
         """
         version = values.get("format_version") if isinstance(values, dict) else None
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
-                f"pruning state in the checkpoint has format version {version!r}, this version of nerfstudio-prune "
+                f"pruning state in the checkpoint has format version {version!r:.40}, this version of nerfstudio-prune "
                 f"reads up to {FORMAT_VERSION}"
             )
         try:
-            if version == 1:
-                values = _from_format_1(values)
-            return cls(
-                initial_sizes=dict(values["initial_sizes"]),
-                options=values["options"],
-                given=values.get("given"),
-                plan=[_scheduled_from_dict(event) for event in values["plan"]],
-                history=[_event_from_dict(event) for event in values["history"]],
-                masks=dict(values["masks"]),
-                rewind_snapshot=dict(values["rewind_snapshot"]),
-            )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"pruning state in the checkpoint cannot be read: {error!r}") from error
+            # Quality may be no number; it is for information.
+            check_plain(values, "state", finite=False, tensors=True)
+            state = _read_state(from_format_1(values) if version == 1 else values)
+            _check_state(state)
+        except KeyError as error:
+            raise ValueError(f"pruning state in the checkpoint cannot be read: {error} is missing") from error
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"pruning state in the checkpoint cannot be read: {error}") from error
+        return state
 
 
 def _scheduled_to_dict(event: ScheduledEvent) -> dict[str, Any]:
@@ -207,66 +219,103 @@ def _scheduled_to_dict(event: ScheduledEvent) -> dict[str, Any]:
     return {"index": event.index, "step": event.step, "share": share, "targets": dict(event.targets)}
 
 
-def _scheduled_from_dict(values: Mapping[str, Any]) -> ScheduledEvent:
-    return ScheduledEvent(**{**values, "share": Fraction(*values["share"])})
-
-
 def _event_to_dict(event: PruneEvent) -> dict[str, Any]:
     scheduled = None if event.scheduled is None else _scheduled_to_dict(event.scheduled)
     return {**asdict(event), "scheduled": scheduled}
 
 
-def _event_from_dict(values: Mapping[str, Any]) -> PruneEvent:
-    scheduled = values["scheduled"]
-    return PruneEvent(
-        **{
-            **values,
-            "scheduled": None if scheduled is None else _scheduled_from_dict(scheduled),
-            "before": Sizes(**values["before"]),
-            "after": Sizes(**values["after"]),
-        }
+def _read_state(values: Mapping[str, Any]) -> PruneState:
+    return PruneState(
+        initial_sizes=_read(dict[str, Count], values["initial_sizes"], "initial_sizes"),
+        options=_read(dict[str, Any], values["options"], "options"),
+        given=_read(Optional[dict[str, Any]], values.get("given"), "given"),
+        plan=_read_all(ScheduledEvent, values["plan"], "plan"),
+        history=_read_all(PruneEvent, values["history"], "history"),
+        masks=dict(_read(dict[str, Any], values["masks"], "masks")),
+        rewind_snapshot=dict(_read(dict[str, Any], values["rewind_snapshot"], "rewind_snapshot")),
+        memory=_read(dict[str, dict[str, Any]], values.get("memory", {}), "memory"),
     )
 
 
-def _from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Format 1 told planned events by equality, shares as floats, and named neurons' own costs."""
-    plan = list(values["plan"])
-    rest = {name: value for name, value in values.items() if name != "edge_masks"}
-    return {
-        **rest,
-        "plan": [_scheduled_from_format_1(event, index) for index, event in enumerate(plan)],
-        "history": [event_from_format_1(event, plan) for event in values["history"]],
-        "masks": values["edge_masks"],
-    }
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """A value of a kind, by the hints of the dataclasses in it; nothing is taken for something else."""
+    try:
+        return msgspec.convert(value, kind, dec_hook=decode_fraction)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def event_from_format_1(event: Mapping[str, Any], plan: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An event of a history as format 2 has it.
+def _read_all(kind: type[T], values: Any, where: str) -> list[T]:
+    return [_read_event(kind, value, f"{where}[{i}]") for i, value in enumerate(_read(list[Any], values, where))]
+
+
+def _read_event(kind: type[T], values: Any, where: str) -> T:
+    """An event with all its fields and no others: of each kind that stands in it as well."""
+    inner = {"scheduled": ScheduledEvent, "before": Sizes, "after": Sizes}
+    values = _read(dict[str, Any], values, where)
+    unknown = values.keys() - {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{where}: has an unknown field {min(unknown)!r:.60}")
+    for name in values.keys() & inner.keys():
+        if values[name] is not None:
+            _read_event(inner[name], values[name], f"{where}.{name}")
+    return _read(kind, values, where)
+
+
+def decode_fraction(kind: type, value: Any) -> Any:
+    """What `msgspec` does not read by itself: a fraction is its numerator and denominator.
 
     Args:
-        event: The event in format 1.
-        plan: Planned events in format 1, for the index of the one that the event carried out.
+        kind: What is wanted.
+        value: What was found.
 
     Raises:
-        KeyError, TypeError, ValueError: If it is no event of format 1.
+        ValueError: If it is no fraction.
+        NotImplementedError: If something else is wanted.
     """
-    event = dict(event)
-    for when in ("before", "after"):
-        costs = {name: event.pop(f"{name}_{when}") for name in ("parameters", "macs_per_ray")}
-        sizes = {"parts": event.pop(f"sizes_{when}"), "costs": costs}
-        event[when] = {} if event["error"] else sizes
-    old = event["scheduled"]
-    if old is not None:
-        event["scheduled"] = _scheduled_from_format_1(old, plan.index(old) if old in plan else -1)
-    return event
+    if kind is not Fraction:
+        raise NotImplementedError(kind)
+    try:
+        numerator, denominator = value
+        return Fraction(_whole(numerator), _whole(denominator))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"expected numerator and denominator, got {value!r:.60}") from error
 
 
-def _scheduled_from_format_1(event: Mapping[str, Any], index: int) -> dict[str, Any]:
-    # The shares of a cubic schedule have the cube of the number of events below the line.
-    share = Fraction(event["progress"]).limit_denominator(5 * 10**7)
-    return {
-        "index": index,
-        "step": event["step"],
-        "share": [share.numerator, share.denominator],
-        "targets": event["targets"],
-    }
+def _whole(value: Any) -> int:
+    if type(value) is not int or abs(value) > MAX_INT:
+        raise ValueError("not a whole number")
+    return value
+
+
+def _check_state(state: PruneState) -> None:
+    """Checks what must hold between the values of a state, whatever is pruned.
+
+    Raises:
+        ValueError: Names the value, what was found and what was expected.
+    """
+    check_plain(state.options, "options")
+    check_plain(state.given, "given")
+    check_plain(state.memory, "memory")
+    for i, event in enumerate(state.history):
+        check_plain(event.options, f"history[{i}].options")
+        check_plain([event.seconds, event.rays_per_sec_before], f"history[{i}], seconds and rays per second")
+    scheduled = [*state.plan, *(event.scheduled for event in state.history if event.scheduled is not None)]
+    for event in scheduled:
+        if not 0 < event.share <= 1 or abs(event.index) > MAX_INT:
+            raise ValueError(f"event of step {event.step}: expected a share in (0, 1], got {event.share}")
+    for first, second in pairwise(state.plan):
+        if second.index <= first.index or second.step < first.step:
+            raise ValueError(
+                f"plan: expected events by increasing step and index, got steps {first.step}, {second.step} and "
+                f"indices {first.index}, {second.index}"
+            )
+    for first, second in pairwise(state.history):
+        if second.step < first.step:
+            raise ValueError(f"history: expected the oldest event first, got steps {first.step}, {second.step}")
+    for name, mask in state.masks.items():
+        check_tensor(mask, f"mask of {name}", (torch.bool,))
+    for name, value in state.rewind_snapshot.items():
+        check_tensor(value, f"rewind snapshot of {name}")
+    check_storage({**state.masks}, "masks")
+    check_storage({**state.rewind_snapshot}, "rewind snapshot")

@@ -103,6 +103,9 @@ def restart_scheduler(
     """
     rates = [float(lr) for lr in scheduler.base_lrs]
     model = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": lr} for lr in rates], lr=rates[0])
-    scheduler.load_state_dict(build(model, rates[0]).state_dict())
+    # Its own curve, which a resumed run may have from its checkpoint, rather than that of the configuration.
+    own = isinstance(scheduler, LambdaLR)
+    fresh = LambdaLR(model, scheduler.lr_lambdas) if own else build(model, rates[0])
+    scheduler.load_state_dict(fresh.state_dict())
     for group, fresh in zip(optimizer.param_groups, model.param_groups, strict=True):
         group["lr"] = fresh["lr"]

@@ -90,7 +90,8 @@ def prepare_rebind(
         A change of the optimizers whose `apply` cannot fail half-way.
 
     Raises:
-        ValueError: If a trainable parameter is in none of the optimizers; it would silently stop learning.
+        ValueError: If a trainable parameter is in none of the optimizers, where it would silently stop learning, or a
+            new value is not finite.
     """
     known = {id(p) for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]}
     for edit in edits:
@@ -98,6 +99,12 @@ def prepare_rebind(
             raise ValueError(
                 f"parameter {edit.name} of shape {tuple(edit.old.shape)} is in none of the optimizers "
                 f"{sorted(optimizers)}; it would stop learning after the replacement"
+            )
+        bad = int((~torch.isfinite(edit.new)).sum())
+        if bad:
+            raise ValueError(
+                f"{edit.name}: {bad} of {edit.new.numel()} values would not be finite after the cut; nothing was "
+                "changed"
             )
     rebind = Rebinding(optimizers, parameter_lists, {id(edit.old): edit.new for edit in edits})
     for name, optimizer in optimizers.items():

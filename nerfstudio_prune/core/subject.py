@@ -76,7 +76,7 @@ class Subject(ABC, Generic[RecipeT]):
     """Name of each cost -> what it is called in tables, for example `macs_per_ray` -> `MACs per ray`; the first one is
     what an event is told by."""
     total: str = "in all"
-    """What all parts together are called in tables."""
+    """What is summed up in tables: all parts together, and what else is trained."""
     form: Form
     """What a person may choose."""
     model: Any

@@ -1,10 +1,11 @@
 """Starts pruning as soon as the training has become slow."""
 
-from collections import deque
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Optional
+from typing import Annotated, Optional
 
+import msgspec
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
 
+MEMORY = "auto_start"
+"""Name in the pruning state."""
 WINDOW_PERCENT = 5
 """Share of the run over which the slope of the training PSNR is taken."""
 
@@ -26,22 +29,22 @@ def slope(values: Sequence[float]) -> float:
     return products / (count * (count * count - 1) / 12)
 
 
-class Plateau:
-    """Watches a quality that rises ever more slowly.
+class Plateau(msgspec.Struct, forbid_unknown_fields=True):
+    """Watches a quality that rises ever more slowly. Plain, so that it goes into checkpoints."""
 
-    Args:
-        window: Steps that the slope is taken over, >= 2; nothing is said before so many were seen.
-        least_slope: Slope per step, below which the plateau is reached.
-    """
-
-    def __init__(self, window: int, least_slope: float) -> None:
-        self.least_slope = least_slope
-        self._values: deque[float] = deque(maxlen=window)
+    window: Annotated[int, msgspec.Meta(ge=2)]
+    """Values that the slope is taken over; nothing is said before so many were seen."""
+    least_slope: float
+    """Slope per value, below which the plateau is reached."""
+    values: list[float] = []
+    """The newest ones, at most as many as the window has."""
+    over: bool = False
+    """Whether nobody needs to watch any more."""
 
     def add(self, value: float) -> bool:
         """Takes up the value of a step; whether the plateau is reached."""
-        self._values.append(value)
-        return len(self._values) == self._values.maxlen and slope(self._values) < self.least_slope
+        self.values = [*self.values[-self.window + 1 :], value]
+        return len(self.values) == self.window and slope(self.values) < self.least_slope
 
 
 class AutoStart(Listener):
@@ -49,37 +52,60 @@ class AutoStart(Listener):
 
     Args:
         run: The run.
+
+    Raises:
+        ValueError: If what a checkpoint says of it cannot be used.
     """
 
     def __init__(self, run: PruneRun) -> None:
         self.run = run
         self.least_rise = run.recipe.auto_start
         self._plateau: Optional[Plateau] = None
-        if self.least_rise is not None:
-            window = max(2, run.num_iterations * WINDOW_PERCENT // 100)
-            self._plateau = Plateau(window, self.least_rise / window)
+        if self.least_rise is None:
+            run.state.memory.pop(MEMORY, None)
+            return
+        window = max(2, run.num_iterations * WINDOW_PERCENT // 100)
+        saved = run.state.memory.get(MEMORY, {"window": window, "least_slope": self.least_rise / window})
+        try:
+            self._plateau = msgspec.convert(saved, Plateau)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"the checkpoint's course for prune.auto_start cannot be used: {error}") from error
+        self._remember()
 
     def after_cut(self, event: PruneEvent) -> None:
         """Leaves the plan alone once a person has cut by hand."""
         if event.scheduled is None:
-            self._plateau = None
+            self._stop()
 
     def after_undo(self, event: PruneEvent) -> None:
         """Leaves the plan alone once a person has gone back."""
-        self._plateau = None
+        self._stop()
 
     def observe(self, step: int, psnr: Tensor) -> None:
         """Looks at a training step; changes the plan when it is time."""
-        state = self.run.state
-        if self._plateau is None or self.run.paused or state.phase != "dense" or not state.pending:
+        state, plateau = self.run.state, self._plateau
+        if plateau is None or plateau.over or self.run.paused or state.phase != "dense" or not state.pending:
             return
         pending = state.pending
-        if step >= pending[0].step or not self._plateau.add(float(psnr)):
+        value = float(psnr)
+        if step >= pending[0].step or not math.isfinite(value):
             return
-        self._plateau = None
+        reached = plateau.add(value)
+        self._remember()
+        if not reached:
+            return
+        self._stop()
         ahead = pending[0].step - step
         state.plan = [replace(event, step=event.step - ahead) if event in pending else event for event in state.plan]
         CONSOLE.print(
             f"The training PSNR rises by less than {self.least_rise:g} dB within {WINDOW_PERCENT} % of the run: "
             f"pruning starts at step {step} instead of {step + ahead}"
         )
+
+    def _stop(self) -> None:
+        if self._plateau is not None:
+            self._plateau.over, self._plateau.values = True, []
+            self._remember()
+
+    def _remember(self) -> None:
+        self.run.state.memory[MEMORY] = msgspec.structs.asdict(self._plateau)

@@ -1,7 +1,6 @@
 """Runs pruning events inside a training: due? prepare, measure, apply, record. Chooses nothing itself."""
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,6 @@ from typing import Any, Literal, Optional
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 from torch import Tensor
 
 from nerfstudio_prune.core.curve import TrainingCurve
@@ -19,7 +17,7 @@ from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.optimizer_state import check_optimizers, copied
 from nerfstudio_prune.core.subject import Change, Measure
 from nerfstudio_prune.engine.auto_start import AutoStart
-from nerfstudio_prune.engine.display import Display
+from nerfstudio_prune.engine.display import Display, failure_text, tell_failure
 from nerfstudio_prune.engine.host import seconds_now
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import PruneOptions, Recipe
@@ -33,10 +31,15 @@ ActionName = Literal["prune", "undo", "retarget", "pause"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A change, ready to be applied, and what it took to prepare it."""
+    """A change, ready to be applied, with what is known of its event before."""
 
     change: Change
     seconds: float
+    """What it took to prepare it."""
+    event: PruneEvent
+    """As it will be recorded, without what comes of it."""
+    snapshot: Optional[NetworkSnapshot] = None
+    """The network from right before, if a person looks on."""
 
 
 class PruneController:
@@ -48,6 +51,8 @@ class PruneController:
         rays_per_batch: Training rays of one step, for the throughput.
         listeners: What else hangs on the hooks, besides rates, auto start and display.
         watched: Whether a person looks on, who may want to see the course of the training and to undo an event.
+        keep_checkpoint: Saves the end of a step for good; called before a cut by hand, which does not happen if this
+            raises.
 
     Raises:
         ValueError: If the optimizers do not fit the model.
@@ -60,8 +65,10 @@ class PruneController:
         rays_per_batch: Callable[[], int],
         listeners: Sequence[Listener] = (),
         watched: bool = False,
+        keep_checkpoint: Callable[[int], object] = lambda step: None,
     ) -> None:
         self.run = run
+        self.keep_checkpoint = keep_checkpoint
         self.measure = measure
         self.rays_per_batch = rays_per_batch
         self.snapshot: Optional[NetworkSnapshot] = None
@@ -145,6 +152,17 @@ class PruneController:
         for listener in self.listeners:
             listener.step_done(step)
 
+    def settle(self) -> None:
+        """Leaves a training step that was broken off as at its end; at the end of a step it changes nothing.
+
+        Raises:
+            ValueError: If it was broken off in the midst of a cut.
+        """
+        for listener in self.listeners:
+            listener.settle()
+        self.run.subject.after_step()
+        self._check_optimizers()
+
     def obstacle(self, name: ActionName) -> str:
         """Why something cannot be asked for; empty if it can.
 
@@ -176,17 +194,18 @@ class PruneController:
             What happened.
 
         Raises:
-            ValueError: If the event is impossible, or would remove nothing. Nothing is changed then.
+            ValueError: If the event is impossible, or would remove nothing. Nothing is changed then, as with whatever
+                else is raised.
         """
         recipe, form = options.resolve(), self.run.subject.form
         if form.closed:
             raise ValueError(form.closed)
         self.run.subject.check()
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
-        prepared = self._prepare(recipe, event, step)
-        if not prepared.change.removes:
+        prepared = self._prepare(recipe, event, self._new_event(recipe, None, step))
+        if prepared is None:
             raise ValueError("nothing is left to remove for this target: all layers are that narrow already")
-        return self._carry_out(prepared, self._new_event(recipe, None, step))
+        return self._carry_out(prepared)
 
     def retarget(self, options: PruneOptions) -> str:
         """Uses other options for the events to come; their steps and shares stay. Checkpoints take that up.
@@ -250,64 +269,90 @@ class PruneController:
         return undone
 
     def _handle(self, due: ScheduledEvent, step: int) -> None:
-        """Carries a due event out; one that would remove nothing only leaves the plan."""
+        """Carries a due event out; one that would remove nothing only leaves the plan.
+
+        Whatever fails before the network is cut is the event's failure, which `on_error` is about.
+        """
         run, state = self.run, self.run.state
+        event = self._new_event(run.recipe, due, step)
         try:
             run.subject.check()
-            prepared = self._prepare(run.recipe, due, step)
-        except ValueError as error:
+            prepared = self._prepare(run.recipe, due, event)
+        except Exception as error:
             if run.recipe.on_error == "stop":
                 raise
-            state.history = [*state.history, self._new_event(run.recipe, due, step, error=str(error))]
-            CONSOLE.print(f"[red]Pruning at step {step} failed, training goes on with the network as it was: {error}")
+            state.history = [*state.history, replace(event, error=failure_text(error))]
+            tell_failure(f"Pruning at step {step} failed, training goes on with the network as it was", error)
             return
-        if not prepared.change.removes:
+        if prepared is None:
             state.plan = [event for event in state.plan if event.index != due.index]
             CONSOLE.print(f"Pruning at step {step} skipped: nothing is left to remove for its target")
             return
-        self._carry_out(prepared, self._new_event(run.recipe, due, step))
+        self._carry_out(prepared)
 
-    def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int, error: str = "") -> PruneEvent:
+    def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int) -> PruneEvent:
         options = {**recipe.options, "seed": self.run.seed, "score": recipe.score}
-        return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options, error=error)
+        return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options)
 
-    def _prepare(self, recipe: Recipe, event: ScheduledEvent, step: int) -> Prepared:
-        subject, seed, start = self.run.subject, self.run.event_seed(step), self._now()
+    def _prepare(self, recipe: Recipe, aim: ScheduledEvent, event: PruneEvent) -> Optional[Prepared]:
+        """Chooses, and does all that can fail; None if nothing would be removed.
+
+        Args:
+            recipe: How to cut.
+            aim: How far.
+            event: As it is known so far.
+        """
+        subject, seed, start = self.run.subject, self.run.event_seed(event.step), self._now()
         evidence = subject.gather(recipe, seed)
-        change = subject.prepare(recipe, event, evidence, self.run.optimizers, seed)
+        change = subject.prepare(recipe, aim, evidence, self.run.optimizers, seed)
         for part in change.report:
             CONSOLE.print(part)
-        return Prepared(change, self._now() - start)
-
-    def _carry_out(self, prepared: Prepared, event: PruneEvent) -> PruneEvent:
-        """Measures, prunes, measures again and records; nothing is checked any more.
-
-        What fails after the network is cut is told, and the event stands.
-        """
-        run, state, subject = self.run, self.run.state, self.run.subject
+        seconds = self._now() - start
+        if not change.removes:
+            return None
+        if event.scheduled is None:
+            self.keep_checkpoint(event.step)
         event = replace(
             event,
             rays_per_sec_before=self.rays_per_sec,
-            metrics_before=self.measure(subject.model),
+            metrics_before=self._measured(f"Pruning at step {event.step}: the quality before could not be measured"),
             before=subject.sizes(),
         )
-        snapshot = NetworkSnapshot(subject, run.optimizers) if self._watched else None
+        snapshot = NetworkSnapshot(subject, self.run.optimizers) if self._watched else None
         for listener in self.listeners:
             listener.before_cut(event)
+        return Prepared(change, seconds, event, snapshot)
+
+    def _carry_out(self, prepared: Prepared) -> PruneEvent:
+        """Prunes, measures and records; nothing is checked any more.
+
+        What fails after the network is cut is told, and the event stands.
+        """
+        state, subject = self.run.state, self.run.subject
         start = self._now()
         prepared.change.apply()
-        event = replace(event, after=subject.sizes())
+        event = replace(prepared.event, after=subject.sizes())
         state.history = [*state.history, event]
-        self.snapshot = snapshot
+        self.snapshot = prepared.snapshot
         self._step_seconds.clear()
         self._tell("after_cut", event.step, event)
         event = self._noted(event, seconds=prepared.seconds + self._now() - start)
-        try:
-            event = self._noted(event, metrics_after=self.measure(subject.model))
-        except Exception as error:  # the cut has been made, whatever its measurement says
-            _tell_failure(f"Pruning at step {event.step} is done, but its quality could not be measured", error)
+        done = f"Pruning at step {event.step} is done, but its quality could not be measured"
+        event = self._noted(event, metrics_after=self._measured(done))
         self._tell("measured", event.step, event)
         return event
+
+    def _measured(self, otherwise: str) -> dict[str, float]:
+        """Quality of the model; empty where it cannot be measured, which is no reason not to prune.
+
+        Args:
+            otherwise: What is said then.
+        """
+        try:
+            return self.measure(self.run.subject.model)
+        except Exception as error:
+            tell_failure(otherwise, error, "yellow")
+            return {}
 
     def _noted(self, event: PruneEvent, **values: Any) -> PruneEvent:
         """The newest event of the history with more of what is known of it."""
@@ -321,7 +366,7 @@ class PruneController:
             try:
                 getattr(listener, hook)(*event)
             except Exception as error:  # the others still have to hear of it
-                _tell_failure(f"Step {step}, {type(listener).__name__}.{hook} failed", error)
+                tell_failure(f"Step {step}, {type(listener).__name__}.{hook} failed", error)
 
     def _check_optimizers(self) -> None:
         optimizers = self.run.optimizers
@@ -329,9 +374,3 @@ class PruneController:
 
     def _now(self) -> float:
         return seconds_now(self.run.subject.device)
-
-
-def _tell_failure(what: str, error: Exception) -> None:
-    CONSOLE.print(f"[red]{what}: {escape(str(error))}")
-    if not isinstance(error, ValueError):
-        CONSOLE.print(escape("".join(traceback.format_exception(error))))

@@ -1,10 +1,12 @@
 """What a person sees of pruning on the console and in TensorBoard."""
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from rich.table import Table
 
 from nerfstudio_prune.core.events import Phase, PruneEvent
@@ -116,14 +118,46 @@ def event_text(event: PruneEvent, subject: Subject[Any], measured_on: str) -> st
     cost = next(iter(subject.labels))
     ratio = event.before.costs[cost] / max(1, event.after.costs[cost])
     parts = [f"{ratio:.2f}x fewer {subject.counted}"]
-    for name, before in event.metrics_before.items():
-        unit = " dB" if "psnr" in name else ""
-        after = f"{event.metrics_after[name]:.2f}{unit}" if name in event.metrics_after else "not measured"
-        parts.append(f"{name.upper()} {before:.2f} → {after}")
+    for name in {**event.metrics_before, **event.metrics_after}:
+        parts.append(f"{name.upper()} {metric_text(event, name)}")
+    measured = len(parts) > 1
     text = ", ".join([*parts, f"{event.seconds:.2f} s"])
-    return f"{text} ({measured_on})" if event.metrics_before else text
+    return f"{text} ({measured_on})" if measured else text
+
+
+def metric_text(event: PruneEvent, name: str) -> str:
+    """A metric before and after an event, either of which may be missing.
+
+    Args:
+        event: What happened.
+        name: Name of the metric.
+    """
+    unit = " dB" if "psnr" in name else ""
+    before, after = (
+        f"{metrics[name]:.2f}" if name in metrics else "not measured"
+        for metrics in (event.metrics_before, event.metrics_after)
+    )
+    return f"{before} → {after}" + (unit if name in event.metrics_after else "")
 
 
 def change(before: int, after: int) -> str:
     """A number before and after, or once if it stays."""
     return f"{before:,} → {after:,}" if before != after else f"{before:,}"
+
+
+def failure_text(error: Exception) -> str:
+    """What went wrong, never empty; the kind stands before what is no `ValueError` of this project."""
+    return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+
+
+def tell_failure(what: str, error: Exception, colour: str = "red") -> None:
+    """Prints what failed and why; with a traceback where that is no error of a person's.
+
+    Args:
+        what: What failed, and what that means for the run.
+        error: Why.
+        colour: Colour of the line.
+    """
+    CONSOLE.print(f"[{colour}]{escape(what)}: {escape(failure_text(error))}")
+    if not isinstance(error, ValueError):
+        CONSOLE.print(escape("".join(traceback.format_exception(error))))

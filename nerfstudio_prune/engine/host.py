@@ -1,17 +1,18 @@
-"""What is asked of the host and the machine: device, clock, random state, module-level state, checkpoints."""
+"""What is asked of the host and the machine: device, clock, random state, module-level state."""
 
-import io
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.configs.base_config import MachineConfig
-from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import profiler, writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 
 def default_machine() -> MachineConfig:
@@ -44,7 +45,8 @@ def reset_host() -> None:
     """Forgets what the host's writers and profilers leave behind, before another training in the same process."""
     for event_writer in writer.EVENT_WRITERS:
         if hasattr(event_writer, "tb_writer"):
-            event_writer.tb_writer.close()
+            with suppress(OSError):  # on a full disk
+                event_writer.tb_writer.close()
     writer.EVENT_WRITERS.clear()
     writer.EVENT_STORAGE.clear()
     writer.GLOBAL_BUFFER.clear()
@@ -58,16 +60,34 @@ def seed_host(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def checkpoint_bytes(trainer: Trainer) -> int:
-    """Size that a checkpoint would have now: model, optimizers, schedulers and scaler, as the host saves them."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "pipeline": trainer.pipeline.state_dict(),
-            "optimizers": {k: v.state_dict() for k, v in trainer.optimizers.optimizers.items()},
-            "schedulers": {k: v.state_dict() for k, v in trainer.optimizers.schedulers.items()},
-            "scalers": trainer.grad_scaler.state_dict(),
-        },
-        buffer,
-    )
-    return buffer.tell()
+class GuardedWriter:
+    """An event writer of Nerfstudio, TensorBoard's for example, that a full disk silences; the training goes on.
+
+    Args:
+        inner: The event writer.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(self._write, found) if name.startswith("write_") else found
+
+    def _write(self, function: Callable[..., None], *values: Any) -> None:
+        if self._failed:
+            return
+        try:
+            function(*values)
+        except OSError as error:
+            self._failed = True
+            name = type(self._inner).__name__
+            CONSOLE.print(f"[red]{name}: nothing more is logged in this run: {escape(str(error))}")
+
+
+def guard_event_writers() -> None:
+    """Puts a guard around all event writers of Nerfstudio but the console."""
+    writer.EVENT_WRITERS[:] = [
+        found if isinstance(found, writer.LocalWriter) else GuardedWriter(found) for found in writer.EVENT_WRITERS
+    ]

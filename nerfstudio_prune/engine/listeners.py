@@ -28,6 +28,9 @@ class Listener:
     def after_step(self, step: int, seconds: float) -> None:
         """A training step has ended and took so long; nothing was pruned yet."""
 
+    def settle(self) -> None:
+        """A training step was broken off, or has ended: what holds within a step only has to be put back."""
+
     def step_done(self, step: int) -> None:
         """All that was due at the end of a step is done."""
 

@@ -22,6 +22,9 @@ Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 Effect = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, whether they have an effect beside the others of the group, filled in, and what they go with."""
 
+PanelMode = Literal["auto", "show", "steer"]
+"""What a page of the viewer may do."""
+
 C = TypeVar("C", bound=type)
 
 MAX_STEPS = 10**9
@@ -263,8 +266,8 @@ class RecoveryOptions(Group):
     rewinding."""
     recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
     """Factor on the learning rate from an event on, in [0.001, 100]; with several events it grows with the share of the
-    cut that is done. Narrow layers bear larger rates: half the width about twice the rate. What is logged as learning
-    rate is the schedule's, without it."""
+    cut that is done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate
+    in force, with it."""
     recovery_warm_up: Optional[int] = option(0)
     """Training steps after an event in which the learning rate rises from zero to what it would be."""
 
@@ -300,6 +303,9 @@ class RunOptions(Group):
     num_eval_rays: int = 2048
     """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none, at most
     1,048,576."""
+    panel: PanelMode = "auto"
+    """What a page of the viewer may do: show the run, steer it (prune, undo, plan, pause), or auto: steer where the
+    viewer listens on this machine only (127.0.0.1), else show."""
 
     rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0, 2**20)),)
 

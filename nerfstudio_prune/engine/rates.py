@@ -36,10 +36,14 @@ class Rates(Listener):
     def _factor(self, event: PruneEvent) -> float:
         """What holds from an event on: by the share of the cut that is done, or what a cut by hand said itself."""
         if event.scheduled is None:
-            return float(event.options["recovery_lr_factor"])
+            return float(event.options.get("recovery_lr_factor") or 1)
         return self.run.recipe.recovery_lr_factor**event.scheduled.progress
 
     def after_step(self, step: int, seconds: float) -> None:
+        """Puts the schedule's rates back."""
+        self.settle()
+
+    def settle(self) -> None:
         """Puts the schedule's rates back."""
         self._rate.leave()
 

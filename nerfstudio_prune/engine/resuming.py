@@ -8,6 +8,7 @@ from nerfstudio.engine.optimizers import Optimizers
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.checks import check_recovery_rate
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
 from nerfstudio_prune.engine.run import PruneRun
@@ -41,11 +42,18 @@ def take_up(
         defaults: Options of the method as registered, which count as not given. None: nothing does.
 
     Raises:
-        ValueError: If the options do not give a plan, or there are no weights to rewind to.
+        ValueError: If the options do not give a plan, there are no weights to rewind to, or the state is of a later
+            step than the run.
     """
+    if state.history and state.history[-1].step >= first_step:
+        raise ValueError(
+            f"the checkpoint's history has an event at step {state.history[-1].step}, and the run goes on at step "
+            f"{first_step}; step and pruning state are not of one checkpoint"
+        )
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
+    check_recovery_rate(recipe.recovery_lr_factor, optimizers)
     subject.set_buffers({name: tensor.to(subject.device) for name, tensor in subject.buffers().items()})
     if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:
         first_event = state.pending[0].step
@@ -125,6 +133,7 @@ def update_plan(
         aim = {name: values[name] for name in kind.aims}
         plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial), aim)
     state.initial_sizes, state.plan, state.options, state.given = initial, plan, in_force.stored(), given
+    state.memory = {}  # it was about another plan
     return in_force, changed
 
 

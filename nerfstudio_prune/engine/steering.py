@@ -1,7 +1,6 @@
 """What a person asks for while a run goes on: queued by any thread, carried out by the trainer's after a step."""
 
 import threading
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
@@ -12,6 +11,7 @@ from rich.markup import escape
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.display import failure_text, metric_text, tell_failure
 
 RequestName = Literal["prune", "undo", "retarget"]
 
@@ -80,10 +80,8 @@ class Steering:
                 self.message = Message(f"Step {step}: {text}")
                 CONSOLE.print(f"By hand at step {step}: {escape(text)}")
             except Exception as error:  # whatever a person asked for, the training goes on
-                self.message = Message(f"Step {step}, {name}: {error}", error=True)
-                CONSOLE.print(f"[red]By hand at step {step}, {name} failed: {escape(str(error))}")
-                if not isinstance(error, ValueError):
-                    CONSOLE.print(escape(traceback.format_exc()))
+                self.message = Message(f"Step {step}, {name}: {failure_text(error)}", error=True)
+                tell_failure(f"By hand at step {step}, {name} failed", error)
             finally:
                 self.busy = ""
 
@@ -105,7 +103,6 @@ def pruned_text(event: PruneEvent) -> str:
     """What an event did, in one line."""
     name, before = next(iter(event.before.costs.items()))
     text = f"{before:,} → {event.after.costs[name]:,} {name}"
-    if "psnr" in event.metrics_before:
-        text += f", PSNR {event.metrics_before['psnr']:.2f} → "
-        text += f"{event.metrics_after['psnr']:.2f} dB" if "psnr" in event.metrics_after else "not measured"
+    if event.metrics_before or event.metrics_after:
+        text += f", PSNR {metric_text(event, 'psnr')}"
     return f"{text}, {event.seconds:.1f} s"

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor
+from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
 
 EXTRA_STATE = "_extra_state"
@@ -14,7 +16,9 @@ IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
 
-def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def fit_to_checkpoint(
+    model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any], finite: bool = True
+) -> dict[str, Any]:
     """Resizes the model's parameters to those of a checkpoint.
 
     Parameters keep their identity (only `.data` changes), so that optimizers built before still hold them. That is
@@ -24,19 +28,20 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
         model: Model of the right number of layers, of any widths.
         groups: All its groups of neurons.
         state_dict: Entries of the checkpoint, without the pipeline's prefix.
+        finite: Whether weights must be finite; a network that is only looked at may have others.
 
     Returns:
         Exactly the entries that the model expects. A missing pruning state (stock `vanilla-nerf`) becomes an empty
         one, so that the checkpoint's widths are the initial ones.
 
     Raises:
-        ValueError: If keys are missing or unknown, the shapes do not form a network, or the pruning state does not
-            fit. The model is then as it was.
+        ValueError: If keys are missing or unknown, an entry is no plain tensor, the shapes do not form a network, or
+            the pruning state does not fit. The model is then as it was.
     """
     own = {key: value for key, value in model.state_dict().items() if key != EXTRA_STATE}
-    state = {key: value for key, value in state_dict.items() if not key.startswith(IGNORED_PREFIX)}
+    state = {key: value for key, value in state_dict.items() if not str(key).startswith(IGNORED_PREFIX)}
     extra = state.pop(EXTRA_STATE, None)
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
     if missing or unknown:
         raise ValueError(
             "the checkpoint is not one of this network: "
@@ -46,7 +51,7 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
                 if keys
             )
             + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
-            "(model.base_mlp_num_layers, model.head_mlp_num_layers)"
+            f"(model.base_mlp_num_layers, model.head_mlp_num_layers){_missing_option(missing, unknown)}"
         )
     shapes = _network_shapes(groups, state)
     for key, value in own.items():
@@ -56,24 +61,89 @@ def fit_to_checkpoint(model: nn.Module, groups: Sequence[NeuronGroup], state_dic
             raise ValueError(
                 f"the shapes in the checkpoint do not form a network: {key} has shape {found}, expected {expected}"
             )
+        check_tensor(state[key], key, FLOATS if value.is_floating_point() else (value.dtype,), finite)
+    check_storage(state, "the checkpoint's network")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
-    if prune_state.initial_sizes and prune_state.initial_sizes.keys() != {group.name for group in groups}:
+    _check_prune_state(prune_state, groups, shapes)
+    result = {**state, EXTRA_STATE: prune_state.to_dict()}
+    parameters = dict(model.named_parameters())
+    resized = {
+        key: parameters[key].data.new_empty(shape) for key, shape in shapes.items() if parameters[key].shape != shape
+    }
+    for key, value in resized.items():
+        parameters[key].data = value
+        parameters[key].grad = None
+    return result
+
+
+def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that a pruning state is one of the network beside it.
+
+    Args:
+        state: The state of a checkpoint.
+        groups: All groups of the model.
+        shapes: Name of the parameter -> shape in the checkpoint.
+
+    Raises:
+        ValueError: Names what does not fit.
+    """
+    names = {group.name for group in groups}
+    if state.initial_sizes and state.initial_sizes.keys() != names:
         raise ValueError(
-            f"the checkpoint's pruning state names {len(prune_state.initial_sizes)} groups of neurons, among them "
-            f"{min(prune_state.initial_sizes)}; expected the network's {len(groups)}"
+            f"the checkpoint's pruning state names {len(state.initial_sizes)} groups of neurons, among them "
+            f"{min(state.initial_sizes)}; expected the network's {len(groups)}"
         )
-    for label, tensors in (("mask", prune_state.masks), ("rewind snapshot", prune_state.rewind_snapshot)):
+    for name, size in state.initial_sizes.items():
+        width = shapes[f"{name}.weight"][0]
+        if not width <= size:
+            raise ValueError(
+                f"the checkpoint's pruning state says that {name} had {size} neurons at first, and it has {width}"
+            )
+    for event in state.plan:
+        for name, size in event.targets.items():
+            largest = state.initial_sizes.get(name, 0)
+            if not 1 <= size <= largest:
+                raise ValueError(
+                    f"the checkpoint's plan leaves {size} neurons of {name} at step {event.step}; expected at least 1 "
+                    f"and at most the first {largest}"
+                )
+    for label, tensors in (("mask", state.masks), ("rewind snapshot", state.rewind_snapshot)):
         for key, tensor in tensors.items():
             if key not in shapes or tuple(tensor.shape) != shapes[key]:
                 raise ValueError(
                     f"the checkpoint's {label} of {key} has shape {tuple(tensor.shape)}, expected {shapes.get(key)}"
                 )
-    parameters = dict(model.named_parameters())
-    for key, shape in shapes.items():
-        if parameters[key].shape != shape:
-            parameters[key].data = parameters[key].data.new_empty(shape)
-            parameters[key].grad = None
-    return {**state, EXTRA_STATE: prune_state.to_dict()}
+    absent = shapes.keys() - state.rewind_snapshot.keys()
+    if state.rewind_snapshot and absent:
+        raise ValueError(f"the checkpoint's rewind snapshot lacks {len(absent)} parameters, among them {min(absent)}")
+    _check_options(state)
+
+
+def _check_options(state: PruneState) -> None:
+    """Checks that the options can be taken up again: those in force, those that were given and those of events.
+
+    Raises:
+        ValueError: Names the option, what was found and what was expected.
+    """
+    try:
+        if state.options:
+            in_force = PruneConfig().with_stored(PruneConfig.completed(state.options))
+            in_force.validate()
+            in_force.resolve()
+        if state.given is not None:
+            PruneConfig().with_stored(PruneConfig.completed_given(state.given))
+        for event in state.history:
+            PruneConfig.from_plain(event.options).check_rules("prune.")
+    except ValueError as error:
+        raise ValueError(f"the checkpoint's pruning options: {error}") from error
+
+
+def _missing_option(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """The option that a checkpoint with a network of its own asks for, or one without that network."""
+    for keys, value in ((unknown, True), (missing, False)):
+        if any(key.startswith("temporal_distortion.") for key in keys):
+            return f", and here with --pipeline.model.enable-temporal-distortion {value}"
+    return ""
 
 
 def _network_shapes(groups: Sequence[NeuronGroup], state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

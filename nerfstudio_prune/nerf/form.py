@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
-from nerfstudio_prune.core.form import FormField
+from nerfstudio_prune.core.form import FormField, check_values
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.presets import HALF, TARGETS
@@ -48,6 +48,7 @@ class NeuronForm:
         if options.strategy in (EDGE, "none"):
             options = PruneConfig().filled()
         target, value = self._nearest_target(options)
+        factor = float(options.recovery_lr_factor or 1.0)
         return (
             FormField(
                 "strategy",
@@ -79,37 +80,36 @@ class NeuronForm:
             FormField("value", value, "Value of the target.", slider=True),
             FormField(
                 "lr_factor",
-                options.recovery_lr_factor,
+                factor,
                 "recovery_lr_factor: on the learning rate from this cut on. Half the width bears twice the rate.",
-                low=0.1,
-                high=10.0,
+                low=min(0.1, factor),
+                high=max(10.0, factor),
                 step=0.1,
             ),
         )
 
     def unused(self, values: Mapping[str, Any]) -> Set[str]:
         """The score, beside a strategy that ranks the neurons itself."""
-        return {"score"} if STRATEGIES[values["strategy"]]().needs_samples else set()
+        strategy = values.get("strategy")
+        known = isinstance(strategy, str) and strategy in STRATEGIES
+        return {"score"} if known and STRATEGIES[strategy]().needs_samples else set()
 
     def options(self, values: Mapping[str, Any], base: PruneConfig) -> PruneConfig:
         """Options for a cut; what the fields do not name is as in the run.
 
         Args:
-            values: Name of the field -> value.
+            values: Name of the field -> value; a score of None is the strategy's own.
             base: Options in force in the run.
 
         Raises:
-            ValueError: If they contradict each other.
+            ValueError: If a value is none of the choices, or they contradict each other.
         """
-        strategy, score = values["strategy"], values["score"]
-        if strategy in (EDGE, "none"):
-            raise ValueError(f"prune.strategy {strategy} removes no neurons; choose one of {', '.join(STRATEGIES)}")
-        if values["target"] not in get_args(TargetName):
-            raise ValueError(f"target must be one of {', '.join(get_args(TargetName))}, got {values['target']!r}")
+        check_values(values, self.fields(base), optional={"score"})
+        score = values["score"]
         own: dict[str, Any] = {
             **dict.fromkeys(TARGETS, None),
             values["target"]: values["value"],
-            "strategy": strategy,
+            "strategy": values["strategy"],
             "score": None if score in (None, OWN_SCORE) else score,
             "refit": values["refit"],
             "recovery_lr_factor": values["lr_factor"],

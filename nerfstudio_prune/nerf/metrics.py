@@ -1,4 +1,4 @@
-"""LPIPS without surprises: built on first use, never part of a checkpoint, and optional where it cannot be had."""
+"""Metrics of whole views: over the pixels that count, and LPIPS only where it can be had."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -6,14 +6,47 @@ from typing import Optional
 from urllib.parse import urlparse
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
+from torchmetrics.functional import structural_similarity_index_measure
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 MIN_IMAGE_SIZE = 32
 """AlexNet's pooling needs images of at least about this many pixels a side."""
+
+
+def masked(
+    prediction: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], pixels: Bool[Tensor, "H W"] | None
+) -> Float[Tensor, "H W 3"]:
+    """A prediction that is the truth wherever pixels do not count, so that nothing there is held against it.
+
+    Args:
+        prediction: Rendered colours.
+        truth: True ones.
+        pixels: The pixels that count. None: all.
+    """
+    return prediction if pixels is None else torch.where(pixels[..., None], prediction, truth)
+
+
+def counted(image: Float[Tensor, "1 3 H W"], pixels: Bool[Tensor, "H W"] | None) -> Tensor:
+    """Colours of the pixels that count, [1, 3, pixels]; the whole image where all do."""
+    return image if pixels is None else image[..., pixels]
+
+
+def ssim(
+    truth: Float[Tensor, "1 3 H W"], prediction: Float[Tensor, "1 3 H W"], pixels: Bool[Tensor, "H W"] | None
+) -> float:
+    """Structural similarity (Wang et al. 2004), the mean of its map over the pixels that count.
+
+    Args:
+        truth: True colours.
+        prediction: Rendered ones; see `masked`.
+        pixels: The pixels that count. None: all.
+    """
+    mean, every = structural_similarity_index_measure(prediction, truth, return_full_image=True)
+    return float(mean if pixels is None else every[..., pixels].mean())
 
 
 class LazyLpips:

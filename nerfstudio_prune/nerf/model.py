@@ -20,17 +20,17 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
-from torchmetrics.functional import structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import Rule, at_least
 from nerfstudio_prune.engine.typed import shown
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
-from nerfstudio_prune.nerf.metrics import LazyLpips
+from nerfstudio_prune.nerf.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")
@@ -122,7 +122,6 @@ class PruneModel(NeRFModel):
         self.renderer_depth = DepthRenderer()
         self.rgb_loss = MSELoss()
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
-        self.ssim = structural_similarity_index_measure
         self.lpips = LazyLpips()
         if config.enable_temporal_distortion:
             params = dict(config.temporal_distortion_params)
@@ -225,7 +224,12 @@ class PruneModel(NeRFModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Metrics and pictures of one view, as the stock model gives them; LPIPS only where it can be had."""
+        """Metrics and pictures of one view, as the stock model gives them; LPIPS only where it can be had.
+
+        Where a `mask` limits the pixels, the metrics are those of the pixels that count, which the stock model does not
+        do: PSNR of their colours, the mean of SSIM's map over them, and LPIPS of the whole view with the true colours
+        everywhere else.
+        """
         rgb = outputs["rgb_fine"]
         image = self.renderer_rgb.blend_background(batch["image"].to(rgb.device))
         assert self.config.collider_params is not None
@@ -243,12 +247,15 @@ class PruneModel(NeRFModel):
                 for name in ("coarse", "fine")
             ],
         }
-        truth, fine, coarse = (x.moveaxis(-1, 0)[None] for x in (image, rgb, outputs["rgb_coarse"]))
+        pixels = counted_pixels(batch).to(rgb.device) if "mask" in batch else None
+        views = (image, masked(rgb, image, pixels), masked(outputs["rgb_coarse"], image, pixels))
+        truth, fine, coarse = (x.moveaxis(-1, 0)[None] for x in views)
+        fine_psnr, coarse_psnr = (float(self.psnr(counted(x, pixels), counted(truth, pixels))) for x in (fine, coarse))
         metrics = {
-            "psnr": float(self.psnr(fine, truth)),
-            "coarse_psnr": float(self.psnr(coarse, truth)),
-            "fine_psnr": float(self.psnr(fine, truth)),
-            "fine_ssim": float(self.ssim(fine, truth)),  # type: ignore[arg-type]
+            "psnr": fine_psnr,
+            "coarse_psnr": coarse_psnr,
+            "fine_psnr": fine_psnr,
+            "fine_ssim": ssim(truth, fine, pixels),
         }
         lpips = self.lpips(truth, fine)
         if lpips is not None:
@@ -270,9 +277,20 @@ class PruneModel(NeRFModel):
             ValueError: If the checkpoint does not fit; nothing is changed then. Not a RuntimeError, which the host
                 would swallow.
         """
-        result = super().load_state_dict(
-            fit_to_checkpoint(self, self.neuron_groups(), state_dict), strict=True, assign=False
-        )
+        return self.take_up(state_dict)
+
+    def take_up(self, state_dict: Mapping[str, Any], finite: bool = True) -> Any:
+        """Loads a checkpoint of any widths.
+
+        Args:
+            state_dict: Entries of the checkpoint, without the pipeline's prefix.
+            finite: Whether weights must be finite; a network that is only looked at may have others.
+
+        Raises:
+            ValueError: If the checkpoint does not fit; nothing is changed then.
+        """
+        fitting = fit_to_checkpoint(self, self.neuron_groups(), state_dict, finite)
+        result = super().load_state_dict(fitting, strict=True, assign=False)
         self.sync_widths()
         return result
 

@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
-import numpy as np
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.controller import PruneController
+from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -26,9 +31,6 @@ from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.nerf.teacher.schedule import DistillationSchedule
 from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.viewer.panel_mount import PanelMount
-
-# The host's schedulers put numpy numbers into checkpoints, which torch >= 2.6 refuses to load unless they are listed.
-torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
 
 
 @dataclass
@@ -77,8 +79,13 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
+        load_whole_checkpoints_of(PrunePipeline)
+        print_in_any_encoding()
         check_config(config, trains=test_mode == "val")
+        if config.datamanager._target is VanillaDataManager:  # as in configurations saved by earlier versions
+            config.datamanager._target = CheckedDataManager
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        tell_missing_times(self.model, self.datamanager.train_dataset)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
         self.controller: Optional[PruneController] = None
@@ -126,6 +133,24 @@ class PrunePipeline(VanillaPipeline):
         """Collects calibration samples on training rays, see `collect_samples`."""
         assert self.datamanager.train_dataset is not None
         return collect_samples(self.model, self.datamanager.train_dataset, calibration, seed)
+
+    def get_average_eval_image_metrics(
+        self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
+    ) -> Any:
+        """Mean of the metrics of all evaluation views, as the host computes it.
+
+        Args:
+            step: Training step.
+            output_path: Folder for pictures of the views.
+            get_std: Whether to give standard deviations as well.
+
+        Raises:
+            ValueError: If there are no evaluation views.
+        """
+        if not self.datamanager.eval_dataset:
+            reason = getattr(self.datamanager, "no_evaluation", "")
+            raise ValueError(f"nothing to evaluate on, there are no evaluation views: {reason}")
+        return super().get_average_eval_image_metrics(step, output_path, get_std)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step, with the losses of a teacher and of other listeners.
@@ -178,10 +203,35 @@ class PrunePipeline(VanillaPipeline):
             self.datamanager.get_train_rays_per_batch,
             [self.distillation, ShrinkageSchedule(run)],
             watched=self.panel_mount.mounted,
+            # Runs of earlier versions are trained by Nerfstudio's own trainer, which keeps none.
+            keep_checkpoint=getattr(trainer, "keep_checkpoint", lambda step: None),
         )
         self.steering = Steering(self.controller)
         callbacks = super().get_training_callbacks(training_callback_attributes)
         return [*callbacks, *self.controller.callbacks(), *self.steering.callbacks()]
+
+    def settle(self) -> None:
+        """Puts back what holds within a training step only; the trainer asks for it where a step was broken off.
+
+        Raises:
+            ValueError: If it was broken off in the midst of a cut.
+        """
+        if self.controller is not None:
+            self.controller.settle()
+
+
+def tell_missing_times(model: PruneModel, dataset: Any) -> None:
+    """Says so where a model has a temporal distortion, and its views no times that it could read.
+
+    Args:
+        model: The model.
+        dataset: Training views.
+    """
+    if model.temporal_distortion is not None and dataset.cameras.times is None:
+        CONSOLE.print(
+            "[yellow]--pipeline.model.enable-temporal-distortion True has no effect: the views have no times. Data of "
+            "moving scenes has them, such as `dnerf-data` reads"
+        )
 
 
 def registered_options(method_name: Optional[str]) -> Optional[PruneConfig]:

@@ -3,19 +3,17 @@
 Errors name the run's file by the host's own option for it, `--load-config`, as every command that opens a run has it.
 """
 
-import pickle
-import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-import yaml
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
-import nerfstudio_prune.nerf.pipeline  # noqa: F401  it lets torch read the numbers in the host's checkpoints
+from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, newest_checkpoint
+from nerfstudio_prune.engine.config_file import ConfigFileError, read_config_file
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
 
@@ -50,9 +48,11 @@ def open_run(config_file: Path, step: Optional[int] = None) -> SavedRun:
         SavedRunError: If config or checkpoint are missing, damaged, or of another kind of network.
     """
     config = read_config(config_file)
-    model = build_model(config, config_file)
+    options = model_options(config, config_file)
     checkpoint = find_checkpoint(config, config_file, step)
-    return SavedRun(config, config_file, checkpoint, load_checkpoint(model, checkpoint), model)
+    model = build_model(options, config_file, len(checkpoint.content["pipeline"]))
+    load_network(model, checkpoint)
+    return SavedRun(config, config_file, checkpoint.path, checkpoint.step, model)
 
 
 def read_config(path: Path) -> TrainerConfig:
@@ -62,21 +62,17 @@ def read_config(path: Path) -> TrainerConfig:
         SavedRunError: If it is not there, or is no configuration of a Nerfstudio run.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_config_file(path)
+    except (OSError, ConfigFileError) as error:
         raise SavedRunError(f"--load-config {path}: expected the config.yml of a run: {error}") from error
-    try:
-        config = yaml.load(text, Loader=yaml.Loader)
-    except Exception as error:
-        # The loader imports and calls what the file names, as ns-eval does; that may raise anything.
-        raise SavedRunError(f"--load-config {path}: cannot be read as the config.yml of a run: {error}") from error
-    if not isinstance(config, TrainerConfig):
-        raise SavedRunError(f"--load-config {path}: expected the config.yml of a run, got {type(config).__name__}")
-    return config
 
 
-def build_model(config: TrainerConfig, path: Path) -> PruneModel:
-    """Builds the model of a run as it was before pruning.
+def model_options(config: TrainerConfig, path: Path) -> PruneModelConfig:
+    """Options of the model of a run.
+
+    Args:
+        config: The run's configuration.
+        path: Its file.
 
     Raises:
         SavedRunError: If the run is of another method.
@@ -86,39 +82,39 @@ def build_model(config: TrainerConfig, path: Path) -> PruneModel:
         options = PruneModelConfig(
             **{f.name: getattr(options, f.name) for f in fields(VanillaModelConfig) if f.name != "_target"}
         )
-    if not isinstance(options, PruneModelConfig):
+    if not isinstance(options, PruneModelConfig) or options._target is not PruneModel:
         raise SavedRunError(
             f"--load-config {path}: expected a run of nerf-prune or vanilla-nerf, got method {config.method_name}"
         )
-    # The scene says nothing about the network.
-    return options.setup(scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=1)
+    return options
 
 
-def saved_checkpoints(folder: Path) -> dict[int, Path]:
-    """Step -> checkpoint, of all checkpoints that the host has finished writing to a folder; the folder may be missing.
+def build_model(options: PruneModelConfig, path: Path, num_entries: int) -> PruneModel:
+    """Builds the model of a run, for a checkpoint to be loaded into: of its layers, but of no width to speak of.
 
-    The names cannot be compared as texts: a step of ten digits would sort before one of nine.
-    """
-    found = {
-        int(match[1]): file for file in folder.glob("*") if (match := re.fullmatch(r"step-(\d+)\.ckpt", file.name))
-    }
-    return dict(sorted(found.items()))
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the highest step in a folder.
+    Args:
+        options: Options of the model.
+        path: The run's config.yml.
+        num_entries: Entries of the checkpoint, which bound the number of layers.
 
     Raises:
-        FileNotFoundError: If there is none.
+        SavedRunError: If the options make no network.
     """
-    found = saved_checkpoints(folder)
-    if not found:
-        raise FileNotFoundError(f"{folder}: holds no checkpoint; expected step-*.ckpt")
-    return found[max(found)]
+    layers = options.base_mlp_num_layers + options.head_mlp_num_layers
+    if layers > num_entries:
+        raise SavedRunError(f"--load-config {path}: {layers:,} layers, and its checkpoint has {num_entries} entries")
+    try:
+        return replace(options, base_mlp_layer_width=1, head_mlp_layer_width=1).setup(
+            # The scene says nothing about the network.
+            scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])),
+            num_train_data=1,
+        )
+    except Exception as error:  # the host's parts check little of what they are given
+        raise SavedRunError(f"--load-config {path}: its model cannot be built: {error!r}") from error
 
 
-def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = None) -> Path:
-    """The checkpoint of a step, or the newest one.
+def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = None) -> Checkpoint:
+    """The checkpoint of a step, or the newest whole one.
 
     `load_dir` and `load_step` of the configuration are where the run came from, not where it went.
 
@@ -128,45 +124,32 @@ def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = Non
         step: Step of the checkpoint; None for the newest one.
 
     Raises:
-        SavedRunError: If there is none.
+        SavedRunError: If there is none that is whole.
     """
-    beside = path.parent / config.relative_model_dir
-    folder = beside if beside.is_dir() else config.get_checkpoint_dir()
-    found = saved_checkpoints(folder)
-    if not found:
-        raise SavedRunError(f"{folder}: holds no checkpoint; expected step-*.ckpt, which the run of {path} saves")
-    if step is None:
-        return found[max(found)]
-    if step not in found:
-        raise SavedRunError(f"{folder}: holds no checkpoint of step {step}; there are {', '.join(map(str, found))}")
-    return found[step]
+    try:
+        beside = path.parent / config.relative_model_dir
+        folder = beside if beside.is_dir() else config.get_checkpoint_dir()
+        return newest_checkpoint(folder) if step is None else checkpoint_of_step(folder, step)
+    except (OSError, ValueError, AssertionError) as error:
+        raise SavedRunError(f"--load-config {path}: {str(error) or 'says not where the run was saved'}") from error
 
 
-def load_checkpoint(model: PruneModel, path: Path) -> int:
-    """Loads the network and pruning state of a checkpoint.
+def load_network(model: PruneModel, checkpoint: Checkpoint) -> None:
+    """Loads the network and pruning state of a checkpoint. Weights that are not finite are there to be looked at.
 
     Args:
         model: Model of the same numbers of layers, of any widths.
-        path: The checkpoint.
-
-    Returns:
-        Step at whose end it was saved.
+        checkpoint: The checkpoint.
 
     Raises:
-        SavedRunError: If it is damaged, or does not fit.
+        SavedRunError: If it does not fit.
     """
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        pipeline, step = loaded["pipeline"], int(loaded["step"])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise SavedRunError(f"{path}: expected a checkpoint of Nerfstudio, which it is not: {error!r}") from error
     state = {
         key.removeprefix("_model.").removeprefix("module."): value
-        for key, value in pipeline.items()
+        for key, value in checkpoint.content["pipeline"].items()
         if key.startswith("_model.")
     }
     try:
-        model.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
-        raise SavedRunError(f"{path}: {error}") from error
-    return step
+        model.take_up(state, finite=False)
+    except ValueError as error:
+        raise SavedRunError(f"{checkpoint.path}: {error}") from error

@@ -14,7 +14,7 @@ from nerfstudio_prune.core.events import ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.subject import Optimizers, RecipeT, Subject
 from nerfstudio_prune.nerf.form import NeuronForm
-from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.recipes import Calibration, EdgeRecipe, NeuronRecipe
 from nerfstudio_prune.nerf.targets import (
     BYTES,
@@ -76,6 +76,12 @@ class FieldSubject(Subject[RecipeT]):
     def groups(self) -> list[NeuronGroup]:
         """Hidden layers of all fields."""
         return self.model.neuron_groups()
+
+    @property
+    def total(self) -> str:  # type: ignore[override]
+        """What all layers together are called; with other trained networks, the temporal distortion say, those too."""
+        only_fields = list(self.param_groups()) == ["fields"] and tuple(self.model.fields()) == FIELDS
+        return "both fields" if only_fields else "whole model"
 
     def initial_parts(self) -> dict[str, int]:
         """Name of the group -> width before the first event."""
@@ -154,7 +160,6 @@ class NeuronSubject(FieldSubject[NeuronRecipe]):
     """Neurons: whole rows and columns leave, and the network becomes faster."""
 
     unit = "width"
-    total = "both fields"
 
     @property
     def form(self) -> Form:
@@ -285,7 +290,11 @@ class EdgeSubject(FieldSubject[EdgeRecipe]):
     """Single weights: masked, so that the tensors keep their size and nothing becomes faster."""
 
     unit = "edges"
-    total = "both fields (edges that live)"
+
+    @property
+    def total(self) -> str:
+        """What all layers together are called."""
+        return f"{super().total} (edges that live)"
 
     @property
     def counted(self) -> str:

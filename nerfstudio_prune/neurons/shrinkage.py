@@ -35,22 +35,39 @@ class Shrinkage:
         return self.weight * ramp * doomed.abs().mean()
 
 
-def leaving_columns(
-    groups: Sequence[NeuronGroup], selections: Mapping[str, Selection]
-) -> list[tuple[nn.Linear, Tensor]]:
-    """Columns that a cut would remove from the layers behind the groups.
+def leaving_neurons(groups: Sequence[NeuronGroup], selections: Mapping[str, Selection]) -> dict[str, list[int]]:
+    """Name of the group -> neurons that a cut would remove, of groups that lose any.
 
     Args:
         groups: All groups.
         selections: Name of the group -> neurons that stay.
     """
+    widths = {group.name: group.width for group in groups}
+    stay = {name: set(selection.keep.tolist()) for name, selection in selections.items()}
+    leaving = {name: [i for i in range(widths[name]) if i not in kept] for name, kept in stay.items()}
+    return {name: neurons for name, neurons in leaving.items() if neurons}
+
+
+def leaving_columns(
+    groups: Sequence[NeuronGroup], leaving: Mapping[str, Sequence[int]]
+) -> list[tuple[nn.Linear, Tensor]]:
+    """Columns that a cut would remove from the layers behind the groups.
+
+    Args:
+        groups: All groups.
+        leaving: Name of the group -> neurons that leave.
+
+    Raises:
+        ValueError: If there is no such group or neuron.
+    """
+    widths = {group.name: group.width for group in groups}
+    for name, neurons in leaving.items():
+        if not all(0 <= neuron < widths.get(name, 0) for neuron in neurons):
+            raise ValueError(f"{name}: expected neurons of a layer with {widths.get(name, 0)}, got {neurons!r:.60}")
     columns = []
     for group in groups:
-        if group.name not in selections or len(selections[group.name].keep) == group.width:
-            continue
-        gone = torch.ones(group.width, dtype=torch.bool)
-        gone[selections[group.name].keep] = False
-        for consumer in group.consumers:
-            index = gone.nonzero()[:, 0] + consumer.column_offset
-            columns.append((consumer.linear, index.to(consumer.linear.weight.device)))
+        if group.name in leaving:
+            for consumer in group.consumers:
+                index = torch.tensor(leaving[group.name]) + consumer.column_offset
+                columns.append((consumer.linear, index.to(consumer.linear.weight.device)))
     return columns

@@ -2,33 +2,59 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from nerfstudio_prune.core.events import decode_fraction
+from nerfstudio_prune.core.files import read_file
+from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
+
+MAX_BYTES = 64_000_000
+"""More than any record has; those of this project have some 20 kB."""
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part.
 
     Folders are made. The file keeps its mode; a new one is readable for all.
+
+    Raises:
+        OSError: If it cannot be written; the old one is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            Path(file.name).chmod(mode)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Writes several files, all of them or none: each beside its place first, then all take their places.
+
+    Args:
+        contents: Path -> content; see `write_file`.
+
+    Raises:
+        OSError: If one cannot be written; all are then as they were.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder, expected a file or nothing")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+                written[path] = Path(file.name)
+                file.write(content)
+            written[path].chmod(mode)
+        for path, part in written.items():
+            part.replace(path)
+    finally:
+        for part in written.values():
+            part.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> bytes:
@@ -44,7 +70,8 @@ def write_record(record: Record, path: Path) -> None:
     """Writes a record as a whole.
 
     Raises:
-        RecordError: If the record would not be readable, for example for a value that is not finite.
+        RecordError: If the record would not be readable, for example for a value that is not finite, or the file
+            cannot be written.
     """
     try:
         content = to_json(record)
@@ -52,7 +79,10 @@ def write_record(record: Record, path: Path) -> None:
         raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
     _check_finite(msgspec.to_builtins(record, enc_hook=_encoded), path, "")
     _decode(content, path)
-    write_file(path, content)
+    try:
+        write_file(path, content)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written: {error}") from error
 
 
 def read_record(path: Path) -> Record:
@@ -62,7 +92,7 @@ def read_record(path: Path) -> Record:
         RecordError: If the file is damaged, of a newer schema, or no record at all; names the file.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_BYTES)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error}") from error
     return _decode(content, path)
@@ -112,16 +142,6 @@ def _encoded(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no place in JSON")
 
 
-def _decoded(kind: type, value: Any) -> Any:
-    if kind is Fraction:
-        try:
-            numerator, denominator = value
-            return Fraction(numerator, denominator)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"expected numerator and denominator, got {value!r}") from error
-    raise NotImplementedError(kind)
-
-
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
@@ -132,7 +152,8 @@ class _Head(msgspec.Struct):
 def _decode(content: bytes, path: Path) -> Record:
     try:
         values = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        check_plain(values, "record")
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: no valid JSON ({error})") from error
     try:
         head = msgspec.convert(values, _Head)
@@ -146,10 +167,10 @@ def _decode(content: bytes, path: Path) -> Record:
     try:
         if head.schema_version == 1:
             values = from_schema_1(values)
-        record = msgspec.convert(values, Record, dec_hook=_decoded)
+        record = msgspec.convert(values, Record, dec_hook=decode_fraction)
     except msgspec.ValidationError as error:
         raise RecordError(f"{path}: not a valid {head.kind} record: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordError(f"{path}: not a valid {head.kind} record of schema 1: {error!r}") from error
     if isinstance(record, RunRecord) and not record.stages:
         raise RecordError(f"{path}: not a valid run record: no stages")

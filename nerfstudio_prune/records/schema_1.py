@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nerfstudio_prune.core.events import event_from_format_1
+from nerfstudio_prune.core.format_1 import event_from_format_1
 from nerfstudio_prune.records.schema import PART_COSTS
 
 

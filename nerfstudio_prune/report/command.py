@@ -1,14 +1,9 @@
 """`ns-prune report`: Markdown, an HTML page and the tables of other Markdown files, made from records only."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-
-from nerfstudio_prune.records.files import write_file
-from nerfstudio_prune.report.collect import collect
-from nerfstudio_prune.report.readme import fill, named_tables
 
 
 @dataclass
@@ -34,35 +29,13 @@ class Report:
         """
         if self.check and not self.readme:
             raise ValueError("--check needs --readme: it looks at the tables of these files")
-        studies = collect(self.records)
-        # All before anything is written: a wrong marker in the last file leaves the first one as it is.
-        filled = {path: self._filled(path, named_tables(studies)) for path in self.readme}
+        if not self.records.is_dir():
+            found = "is a file" if self.records.exists() else "does not exist"
+            raise ValueError(f"{self.records}: {found}; expected a folder of records, which `ns-prune bench` writes")
+        # What reads records imports torch, and `ns-prune --help` needs none of it.
+        from nerfstudio_prune.report.writing import check_tables, write_report  # noqa: PLC0415
+
         if self.check:
-            self._check({path: changed for path, (_, changed) in filled.items()})
-            return
-        # Drawing is slow to import, and `ns-prune --help` needs none of it.
-        from nerfstudio_prune.report.document import render  # noqa: PLC0415
-
-        for name, content in render(studies).items():
-            write_file(self.output / name, content)
-        print(f"{self.output / 'index.html'} and {self.output / 'report.md'}, from {self.records}")
-        for path, (text, changed) in filled.items():
-            if changed:
-                write_file(path, text.encode())
-            print(f"{path}: {', '.join(changed) + ' rewritten' if changed else 'nothing to change'}")
-
-    def _filled(self, path: Path, tables: Mapping[str, Callable[[], str]]) -> tuple[str, list[str]]:
-        try:
-            # Not `read_text`: it would turn the line ends of the file into others.
-            text = path.read_bytes().decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"--readme {path}: cannot be read: {error}") from error
-        return fill(text, tables, str(path))
-
-    def _check(self, changed: Mapping[Path, list[str]]) -> None:
-        stale = {path: names for path, names in changed.items() if names}
-        if stale:
-            found = "; ".join(f"{path}: {', '.join(names)}" for path, names in stale.items())
-            command = f"ns-prune report {self.records} --readme {' '.join(map(str, stale))}"
-            raise ValueError(f"{found}: not what the records say; `{command}` rewrites them")
-        print(f"{', '.join(map(str, changed))}: all tables show what the records say")
+            check_tables(self.records, self.readme)
+        else:
+            write_report(self.records, self.output, self.readme)

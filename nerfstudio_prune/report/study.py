@@ -4,6 +4,7 @@ A study holds what may be compared: one scene, one scale, one method, one device
 a study that differ in the seed only. Times are never taken across studies.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from nerfstudio_prune.report.stats import Stat
 CONTINUE, SCRATCH = "continue", "scratch"
 ANY_STRATEGY = "any"
 """Strategy of runs in which the choice of the neurons plays no part."""
+MAX_NAME = 60
+"""Characters of a part of a file name; longer ones are cut. Disks take 255 for the whole."""
 RECIPES = ("recipe", "preset")
 """What the strategy of an arm begins with that prunes by several means at once."""
 BUSY_BELOW = 0.7
@@ -187,10 +190,9 @@ class Study:
 
     @property
     def slug(self) -> str:
-        """For file names."""
+        """For file names: unique, and short enough for any disk, whatever the names in the records are."""
         parts = (self.scene, self.scale, self.method, self.letter, self.schedule)
-        text = "-".join(part for part in parts if part).lower()
-        return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+        return file_name("-".join(part for part in parts if part).lower(), parts)
 
     @property
     def machines(self) -> list[MachineRecord]:
@@ -263,6 +265,17 @@ class Study:
                 if timed_alike(run, partner) and partner.seconds.train_total > 0
             )
         )
+
+
+def file_name(text: str, identity: object) -> str:
+    """A part of a file name: letters, digits and dashes, cut, and a digest that keeps two of them apart.
+
+    Args:
+        text: What it says.
+        identity: What it stands for; equal ones have equal names.
+    """
+    safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text[:MAX_NAME])
+    return f"{safe}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:8]}"
 
 
 def by_study(studies: Sequence[Study], make: Callable[[Study], Optional[str]]) -> Iterator[tuple[Study, str]]:

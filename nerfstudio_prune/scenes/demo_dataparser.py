@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
+from filelock import FileLock, Timeout
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
@@ -20,6 +24,10 @@ from PIL import Image
 from nerfstudio_prune.scenes.demo_scene import FIELD_OF_VIEW, SCENE_VERSION, camera_poses, render_view
 
 SPLITS = ("train", "val", "test")
+TEMPORARY = ".rendering-"
+"""How the names of temporary folders begin."""
+LOCK = "lock"
+"""File in a temporary folder that is locked as long as its process lives."""
 
 
 def default_cache_folder() -> Path:
@@ -124,10 +132,22 @@ def _write_scene(folder: Path, config: DemoDataParserConfig) -> None:
             write_to_json(folder / f"transforms_{split}.json", {"camera_angle_x": FIELD_OF_VIEW, "frames": frames})
 
 
+def _remove_leftovers(cache: Path) -> None:
+    """Removes temporary folders that no living process renders into."""
+    for folder in cache.glob(f"{TEMPORARY}*"):
+        # One that is in use, or that another process removes as well, is let alone.
+        with suppress(Timeout, OSError):
+            # In one that was made just now the lock may be yet to come.
+            if time.time() - folder.stat().st_mtime > 60:
+                with FileLock(folder / LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
 def prepare_scene(config: DemoDataParserConfig) -> Path:
     """Make sure that the scene is in the cache folder.
 
     It is rendered into a temporary folder beside its place and then renamed, so that nobody ever sees half of it.
+    Temporary folders of processes that were killed are removed.
 
     Args:
         config: Options of the dataparser.
@@ -146,14 +166,16 @@ def prepare_scene(config: DemoDataParserConfig) -> Path:
         CONSOLE.print(f"[yellow]demo-data: rendering {folder} again, because {damage}.")
     try:
         config.data.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".rendering-", dir=config.data) as temporary:
-            rendered = Path(temporary) / "scene"
-            _write_scene(rendered, config)
-            # Another process may have finished the same scene in the meantime.
-            if _find_damage(folder, config) is not None:
-                if folder.exists():
-                    folder.rename(Path(temporary) / "damaged")
-                rendered.rename(folder)
+        _remove_leftovers(config.data)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=config.data) as temporary:
+            with FileLock(Path(temporary) / LOCK):
+                rendered = Path(temporary) / "scene"
+                _write_scene(rendered, config)
+                # Another process may have finished the same scene in the meantime.
+                if _find_damage(folder, config) is not None:
+                    if folder.exists():
+                        folder.rename(Path(temporary) / "damaged")
+                    rendered.rename(folder)
     except OSError as error:
         if _find_damage(folder, config) is not None:
             raise OSError(

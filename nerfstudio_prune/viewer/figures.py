@@ -110,7 +110,7 @@ def psnr_figure(course: Sequence[tuple[int, float]], history: Sequence[PruneEven
     """
     figure = _figure("training step", "PSNR, dB")
     done = [event for event in history if not event.error]
-    measured = [event for event in done if "psnr" in event.metrics_after]
+    measured = [event for event in done if "psnr" in event.metrics_before and "psnr" in event.metrics_after]
     if not course and not measured:
         return _note(figure, "no PSNR has been measured in this process")
     if course:

@@ -1,22 +1,32 @@
 """Puts the panel into Nerfstudio's viewer. All that is known of the host's viewer is here."""
 
 import contextlib
-import threading
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Optional
 
 import numpy as np
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
-from viser import ClientHandle
+from rich.markup import escape
+from viser import ClientHandle, ViserServer
 from viser.transforms import SO3
 
+from nerfstudio_prune.viewer.access import is_loopback, may_open, notice, why_closed
+from nerfstudio_prune.viewer.gate import Gate, addresses, is_up, share_url
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import PrunedPipeline, Session, TrainingState
+from nerfstudio_prune.viewer.turns import FairLock
 
 CPU_MAX_RES = 128
 """Pixels of a still at first on a CPU, where the host's 512 take about a minute."""
+MOVING_SECONDS = 0.1
+"""The camera counts as moving for this long after it moved, as in the host."""
+LEAST_REST, MOST_REST = 0.1, 1.0
+"""Seconds that the training leaves to a moving camera after a step: as many as the step took, within these bounds."""
 
 
 def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
@@ -26,31 +36,55 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
         viewer: The viewer, as far as it stands when it looks for controls.
         pipeline: The pipeline it shows.
     """
-    lock = viewer.train_lock if viewer.train_lock is not None else threading.Lock()
+    server, listens_on = viewer.viser_server, addresses(viewer.viser_server)
 
     def training() -> TrainingState:
         return "none" if viewer.trainer is None else viewer.trainer.training_state
 
-    model: Any = pipeline.subject.model
-    session = Session(pipeline, lock, training, lambda: viewer.step)
-    scene = SceneView(model, viewer.control_panel, session.before)
+    def closed() -> str:
+        return why_closed(pipeline.options.panel, listens_on, share_url(server) is not None)
+
+    def welcome(origins: Sequence[str], hosts: Sequence[str]) -> bool:
+        local = pipeline.options.panel == "auto" and all(map(is_loopback, listens_on))
+        return may_open(origins, hosts, local, share_url(server))
 
     def rerender() -> None:
         # A tab that comes or goes is in one of the host's lists and not in the other.
         with contextlib.suppress(KeyError, AssertionError):
             viewer._trigger_rerender()
 
+    gate = Gate(server, welcome)
+    model: Any = pipeline.subject.model
+    session = Session(pipeline, _take_turns(viewer), training, lambda: viewer.step, closed)
+    scene = SceneView(model, viewer.control_panel, session.before)
     with _control_tab(viewer):
-        panel = PrunePanel(viewer.viser_server.gui, session, scene, rerender)
+        panel = PrunePanel(server.gui, session, scene, rerender)
+    gate.complain = panel.complain
+    for element, check in panel.checks():
+        gate.guard(element, check)
     # Only now, so that a viewer that the panel does not fit into stays as it was.
     viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
     _keep_alive(viewer)
+    _keep_training(viewer, lambda: pipeline.steering is not None and bool(pipeline.steering.waiting))
     _split_with_before(viewer.control_panel)
     _start_at_a_photo(viewer, pipeline)
     if model.device.type == "cpu":
         viewer.control_panel._max_res.value = CPU_MAX_RES
+    if viewer.trainer is not None:
+        told = notice(pipeline.options.panel, listens_on, share_url(server) is not None)
+        if told:
+            CONSOLE.print(f"[yellow]{told}", soft_wrap=True)
     panel.start()
     return panel
+
+
+def _take_turns(viewer: Viewer) -> FairLock:
+    """A lock that neither a picture nor the training can keep from the other, in place of the host's."""
+    lock = FairLock()
+    viewer.train_lock = lock  # type: ignore[assignment]
+    if viewer.trainer is not None:
+        viewer.trainer.train_lock = lock  # type: ignore[assignment]
+    return lock
 
 
 def _start_at_a_photo(viewer: Viewer, pipeline: PrunedPipeline) -> None:
@@ -92,18 +126,93 @@ def _split_with_before(control_panel: ControlPanel) -> None:
     control_panel.update_output_options = updated  # type: ignore[method-assign]
 
 
+class _NoTab:
+    """Stands for what renders for a tab that has gone, or has not quite come."""
+
+    running = False
+
+    def action(self, action: Any) -> None:
+        """Does nothing."""
+
+
+class _Tabs(dict[int, Any]):
+    """The host's table of what renders for which tab, in which it looks up tabs that have gone.
+
+    It does so with viser's lock held, which an exception would not release.
+    """
+
+    def __init__(self, server: ViserServer, tabs: Mapping[int, Any]) -> None:
+        super().__init__(tabs)
+        self._server = server
+        self._told = ""
+
+    def __setitem__(self, client_id: int, machine: Any) -> None:
+        machine.run = partial(self._run, machine, machine.run)
+        super().__setitem__(client_id, machine)
+
+    def __missing__(self, client_id: int) -> _NoTab:
+        return _NoTab()
+
+    def _run(self, machine: Any, run: Callable[[], None]) -> None:
+        """Renders for as long as there is a tab; the host's thread ends with the first picture that fails."""
+        while machine.running and is_up(self._server):
+            try:
+                run()
+            except Exception as error:  # whatever it was, the next picture may be fine
+                if machine.running and is_up(self._server) and str(error) != self._told:
+                    self._told = str(error)
+                    CONSOLE.print(f"[yellow]Viewer: a picture failed, {type(error).__name__}: {escape(str(error))}")
+                time.sleep(MOVING_SECONDS)
+
+
 def _keep_alive(viewer: Viewer) -> None:
-    """Lets the training survive a tab that comes or goes while the host looks through its lists of tabs.
+    """Lets viewer and training survive a tab that comes or goes while the host looks through its lists of tabs."""
+    server = viewer.viser_server
+    with server._client_lock:  # under which tabs come
+        viewer.render_statemachines = _Tabs(server, viewer.render_statemachines)
+
+
+class _Still:
+    """The viewer as it is while the camera stands still."""
+
+    last_move_time = 0.0
+
+    def __init__(self, viewer: Viewer) -> None:
+        object.__setattr__(self, "_viewer", viewer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._viewer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._viewer, name, value)
+
+
+def _keep_training(viewer: Viewer, asked: Callable[[], bool]) -> None:
+    """Lets the training go on while the camera moves; the host waits, after every step, until it stands still.
 
     The trainer goes on after a RuntimeError of the viewer, and after nothing else.
-    """
-    update_scene: Any = viewer.update_scene
 
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    Args:
+        viewer: The viewer.
+        asked: Whether a person waits for something that only the trainer can do.
+    """
+    update_scene: Any = type(viewer).update_scene
+    end = time.monotonic()
+
+    def updated(step: int, num_rays_per_batch: Optional[int] = None) -> None:
+        nonlocal end
+        seconds = min(max(time.monotonic() - end, LEAST_REST), MOST_REST)
+        rest = time.monotonic() + seconds
+        while viewer.render_statemachines and not asked() and time.monotonic() < rest:
+            if time.time() - viewer.last_move_time >= MOVING_SECONDS:
+                break
+            time.sleep(0.01)
         try:
-            update_scene(*args, **kwargs)
+            update_scene(_Still(viewer), step, num_rays_per_batch)
         except (KeyError, AssertionError) as error:
             CONSOLE.log(f"Viewer: a tab came or went ({type(error).__name__})")
             raise RuntimeError("a tab came or went") from error
+        finally:
+            end = time.monotonic()
 
-    viewer.update_scene = guarded  # type: ignore[method-assign]
+    viewer.update_scene = updated  # type: ignore[method-assign]

@@ -3,7 +3,9 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from reprlib import repr as shortened
 from typing import Any, Optional, Protocol
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -22,12 +24,24 @@ from nerfstudio_prune.viewer.texts import layers_text, obstacle_text, plain, pre
 
 PLOTS = ("scores", "weights", "sizes", "PSNR")
 PLOT_ASPECT = 1.0
-TICK_SECONDS = 0.5
-"""How often the state is looked at."""
+TICK_SECONDS, LEAST_TICK_SECONDS = 0.5, 0.05
+"""How often the state is looked at, and how soon at best after something was touched."""
 SETTLE_SECONDS = 0.3
 """A preview is made when a slider has stood still for this long."""
 LEAST_REFRESH_SECONDS, REFRESH_SHARE = 10.0, 0.1
 """While training goes on a preview is made anew at most this often, and in at most this share of the time."""
+WORK_SHARE = 0.5
+"""Previews and plots take at most this share of the time, however often they are asked for: the training waits."""
+
+
+def check_press(name: str, value: Any) -> None:
+    """Checks what arrives for a button.
+
+    Raises:
+        ValueError: Names the button.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} can only be pressed, got {shortened(value)}")
 
 
 def offered(field: FormField) -> Any:
@@ -45,8 +59,9 @@ class PanelSession(Protocol):
         """Whether the planned events wait."""
         ...
 
-    @paused.setter
-    def paused(self, value: bool) -> None: ...
+    def pause(self, wanted: bool) -> None:
+        """Lets the planned events wait, or go on; ValueError if that cannot be."""
+        ...
 
     @property
     def options(self) -> PruneOptions:
@@ -120,6 +135,9 @@ class PrunePanel:
         self._stopped = False
         self._thread = threading.Thread(target=self._loop, name="prune-panel", daemon=True)
         self._texts: dict[str, str] = {}
+        self._printed = Message()
+        self._prints_from = 0.0
+        self._rests_until = 0.0
         self._changed_at: Optional[float] = None
         self._told = ""
         self._made_at = 0.0
@@ -130,8 +148,7 @@ class PrunePanel:
         self._options = session.options
         fields = session.form.fields(self._options)
         self._offered: Cut = {field.name: offered(field) for field in fields}
-        self.elements: dict[str, Any] = {}
-        """Name of a field of the form -> its element."""
+        self._fields: list[tuple[FormField, Any]] = []
         self._build(fields)
 
     def _build(self, fields: Sequence[FormField]) -> None:
@@ -144,8 +161,10 @@ class PrunePanel:
             with gui.add_folder("Cut"):
                 self._build_cut(fields)
             with gui.add_folder("Schedule", expand_by_default=False):
-                self.pause = gui.add_checkbox(
-                    "pause", False, hint="Planned prunings wait; one that is overdue happens when this is switched off."
+                self.pause = self._add(
+                    FormField(
+                        "pause", False, "Planned prunings wait; one that is overdue happens when this is switched off."
+                    )
                 )
                 self.retarget = gui.add_button(
                     "Use cut for the plan",
@@ -156,48 +175,77 @@ class PrunePanel:
                 self.reasons = gui.add_markdown("")
             self.plots = gui.add_folder("Plots", expand_by_default=False)
             with self.plots:
-                self.plot = gui.add_dropdown(
-                    "plot",
-                    PLOTS,
-                    hint="scores: sorted, and where the cut is. weights: how large they are. sizes: of all layers. "
-                    "PSNR: over time, with the prunings.",
+                self.plot = self._add(
+                    FormField(
+                        "plot",
+                        PLOTS[0],
+                        "scores: sorted, and where the cut is. weights: how large they are. sizes: of all layers. "
+                        "PSNR: over time, with the prunings.",
+                        PLOTS,
+                    )
                 )
                 places = self.session.status().places
                 # The networks' own names first, the last one before the others: it gives the picture.
                 networks = list(dict.fromkeys(column for _, column in places.values()))[::-1]
                 self._layers = {f"all of {name}": [p for p, (_, c) in places.items() if c == name] for name in networks}
                 self._layers.update({part: [part] for part in places})
-                self.layer = gui.add_dropdown(
-                    "layer", list(self._layers), hint="Layers whose scores are shown; the other plots show all."
+                layers = list(self._layers)
+                self.layer = self._add(
+                    FormField("layer", layers[0], "Layers whose scores are shown; the other plots show all.", layers)
                 )
                 self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
         for element in self.elements.values():
-            element.on_update(lambda _: self._on_cut())
-        self.preview.on_update(lambda _: self._on_preview())
-        self.pause.on_update(lambda _: self._on_pause())
-        self.prune.on_click(lambda _: self._on_prune())
-        self.undo.on_click(lambda _: self._on_request("undo"))
-        self.retarget.on_click(lambda _: self._on_request("retarget"))
+            element.on_update(self._callback(self._on_cut, "cut"))
+        self.preview.on_update(self._callback(self._on_preview, "preview"))
+        self.pause.on_update(self._callback(self._on_pause, "pause"))
+        self.prune.on_click(self._callback(self._on_prune, "prune"))
+        self.undo.on_click(self._callback(partial(self._on_request, "undo"), "undo"))
+        self.retarget.on_click(self._callback(partial(self._on_request, "retarget"), "retarget"))
         for element in (self.plot, self.layer):
-            element.on_update(lambda _: self._on_plot(only_again=True))
-        self.draw.on_click(lambda _: self._on_plot())
+            element.on_update(self._callback(partial(self._on_plot, only_again=True), "plot"))
+        self.draw.on_click(self._callback(self._on_plot, "plot"))
         self._update_unused()
+
+    def _callback(self, work: Callable[[], object], name: str) -> Callable[[Any], None]:
+        return lambda _: self._guarded(work, name)
+
+    def _add(self, field: FormField) -> Any:
+        """The element of a field, inside the current container."""
+        gui, name, hint = self.gui, field.name, field.hint
+        if field.choices:
+            element = gui.add_dropdown(name, list(field.choices), field.value, hint=hint)
+        elif isinstance(field.value, bool):
+            element = gui.add_checkbox(name, field.value, hint=hint)
+        elif field.slider:
+            element = gui.add_slider(name, field.low, field.high, field.step, offered(field), hint=hint)
+        else:
+            element = gui.add_number(name, field.value, min=field.low, max=field.high, step=field.step, hint=hint)
+        self._fields.append((field, element))
+        return element
+
+    def _checked(self, element: Any) -> Any:
+        """The value of an element; ValueError if it is none that its field has."""
+        (field,) = [field for field, found in self._fields if found is element]
+        field.check(element.value)
+        return element.value
+
+    def checks(self) -> list[tuple[Any, Callable[[Any], None]]]:
+        """All elements that a page can change or press, each with the check of a value that arrives for it."""
+        buttons = {"prune": self.prune, "undo": self.undo, "retarget": self.retarget, "draw": self.draw}
+        pressed = [(button, partial(check_press, name)) for name, button in buttons.items()]
+        return [*((element, field.check) for field, element in self._fields), *pressed]
 
     def _build_cut(self, fields: Sequence[FormField]) -> None:
         gui = self.gui
-        for f in fields:
-            if f.choices:
-                element = gui.add_dropdown(f.name, list(f.choices), f.value, hint=f.hint)
-            elif f.slider:
-                element = gui.add_slider(f.name, f.low, f.high, f.step, offered(f), hint=f.hint)
-            else:
-                element = gui.add_number(f.name, f.value, min=f.low, max=f.high, step=f.step, hint=f.hint)
-            self.elements[f.name] = element
-        self.preview = gui.add_checkbox(
-            "preview",
-            False,
-            hint="Render the scene as it would look right after this cut. The training goes on uncut; output "
-            "rgb_before then shows the network without the cut.",
+        self.elements: Mapping[str, Any] = {field.name: self._add(field) for field in fields}
+        """Name of a field of the form -> its element."""
+        self.preview = self._add(
+            FormField(
+                "preview",
+                False,
+                "Render the scene as it would look right after this cut. The training goes on uncut; output rgb_before "
+                "then shows the network without the cut.",
+            )
         )
         self.forecast = gui.add_markdown("")
         self.prune = gui.add_button(
@@ -240,7 +288,7 @@ class PrunePanel:
             self._wake.set()
 
     def _on_preview(self) -> None:
-        if self.preview.value:
+        if self._checked(self.preview):
             self._changed_at = time.monotonic() - SETTLE_SECONDS
         self._wake.set()
 
@@ -255,28 +303,35 @@ class PrunePanel:
             self.session.request(name, None if name == "undo" else self.cut())
             self.message = Message()
         except ValueError as error:
-            self._complain(f"{name}: {error}")
+            self.complain(f"{name}: {error}")
             return False
         finally:
             self._wake.set()
         return True
 
     def _on_pause(self) -> None:
-        self.session.paused = bool(self.pause.value)
-        self._wake.set()
+        if self.pause.value == self.session.paused:
+            return
+        try:
+            self.session.pause(self._checked(self.pause))
+        finally:
+            if self.pause.value != self.session.paused:
+                self.pause.value = self.session.paused
+            self._wake.set()
 
     def _on_plot(self, only_again: bool = False) -> None:
         if not only_again or self._plot is not None:
             self._plot_wanted = True
             self._wake.set()
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
+        """Tells what cannot be done, in the panel and on the console. May be called by any thread."""
         self.message = Message(text, error=True)
-        CONSOLE.print(f"[red]Pruning panel: {escape(text)}")
 
     def _loop(self) -> None:
         while not self._stopped:
             self._wake.wait(TICK_SECONDS)
+            time.sleep(LEAST_TICK_SECONDS)
             self._wake.clear()
             try:
                 self.tick()
@@ -289,12 +344,13 @@ class PrunePanel:
     def tick(self) -> None:
         """Brings all elements up to date, and makes previews and plots that are due."""
         status = self.session.status()
+        self._print()
         self._offer()
         self._refresh(status)
         if not self.preview.value and (self.scene.preview is not None or self._texts.get("forecast")):
             self._changed_at = self._made = None
             self._show_preview(None, "")
-        if status.busy:
+        if status.busy or time.monotonic() < self._rests_until:
             return
         # Step and plan tell an event; what is known of it grows until it is measured.
         last = status.last_event
@@ -307,12 +363,23 @@ class PrunePanel:
                     self._changed_at = time.monotonic()
                 self.rerender()
             self._event = event
+        start = time.monotonic()
         if self._preview_due(status):
             self._changed_at = None
             self._guarded(self._make_preview, "preview")
         if self._plot_wanted:
             self._plot_wanted = False
             self._guarded(self._draw, "plot")
+        end = time.monotonic()
+        self._rests_until = end + (end - start) * (1 / WORK_SHARE - 1)
+
+    def _print(self) -> None:
+        """Prints what is complained of, not more often than the panel looks: a page can send nonsense much faster."""
+        message, now = self.message, time.monotonic()
+        if message != self._printed and now >= self._prints_from:
+            self._printed, self._prints_from = message, now + TICK_SECONDS
+            if message.error:
+                CONSOLE.print(f"[red]Pruning panel: {escape(message.text)}")
 
     def _offer(self) -> None:
         """Follows the options of the run, which a checkpoint may have changed, unless a person has chosen others."""
@@ -338,12 +405,12 @@ class PrunePanel:
             return False
         return now >= self._made_at + max(LEAST_REFRESH_SECONDS, self._made[1].seconds / REFRESH_SHARE)
 
-    def _guarded(self, work: Callable[[], None], name: str) -> None:
+    def _guarded(self, work: Callable[[], object], name: str) -> None:
         """Does work whose failure belongs into the panel and ends nothing."""
         try:
             work()
         except Exception as error:  # as above
-            self._complain(f"{name}: {error}")
+            self.complain(f"{name}: {error}")
             if not isinstance(error, ValueError):
                 CONSOLE.print(escape(traceback.format_exc()))
             if name == "preview":
@@ -387,10 +454,9 @@ class PrunePanel:
         self._set("requests", "⏳ drawing …")
         from nerfstudio_prune.viewer import figures  # noqa: PLC0415  plotly takes a second
 
-        name = self.plot.value
+        name, layer = self._checked(self.plot), self._checked(self.layer)
         if name == "scores":
-            preview = self._made_for(self.cut())
-            figure = figures.scores_figure(preview, self._layers[self.layer.value])
+            figure = figures.scores_figure(self._made_for(self.cut()), self._layers[layer])
         elif name == "weights":
             figure = figures.weights_figure(self.session.weights())
         elif name == "sizes":

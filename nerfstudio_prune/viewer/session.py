@@ -111,6 +111,7 @@ class Session:
         lock: The trainer's lock; what the viewer renders with.
         training: What the trainer does.
         step: Training step where there is no trainer.
+        closed: Why whoever looks on may not steer; empty if they may.
     """
 
     def __init__(
@@ -119,10 +120,12 @@ class Session:
         lock: AbstractContextManager[object],
         training: Callable[[], TrainingState],
         step: Callable[[], int],
+        closed: Callable[[], str] = str,
     ) -> None:
         self.pipeline = pipeline
         self.lock = lock
         self.training = training
+        self.closed = closed
         self._step = step
         self._sizes: Optional[tuple[object, Sizes, Sizes]] = None
         self._measure: Optional[Measure] = None
@@ -148,10 +151,20 @@ class Session:
         """Whether the planned events wait."""
         return self.pipeline.controller is not None and self.pipeline.controller.run.paused
 
-    @paused.setter
-    def paused(self, value: bool) -> None:
-        if self.pipeline.controller is not None:
-            self.pipeline.controller.run.paused = value
+    def pause(self, wanted: bool) -> None:
+        """Lets the planned events wait, or go on.
+
+        Args:
+            wanted: Whether they wait.
+
+        Raises:
+            ValueError: If that cannot be.
+        """
+        reason = self.obstacle("pause")
+        if reason:
+            raise ValueError(reason)
+        assert self.pipeline.controller is not None
+        self.pipeline.controller.run.paused = bool(wanted)
 
     def status(self) -> Status:
         """The state as it is. Reads plain values only, so that it needs no lock."""
@@ -199,7 +212,7 @@ class Session:
             return "nothing is trained here"
         if self.training() == "completed":
             return "the training has ended"
-        return self.pipeline.controller.obstacle(name)
+        return self.closed() or self.pipeline.controller.obstacle(name)
 
     def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
         """Passes a request on to the trainer's thread.

@@ -17,6 +17,7 @@ from msgspec import structs
 from nerfstudio.engine.trainer import Trainer
 from support import record_factory
 from support.bench_run import bench, contents, names_in, record_of, small_host, speed_of
+from support.pictures import scene
 
 from nerfstudio_prune import cli
 from nerfstudio_prune.bench import runs as runs_module
@@ -90,6 +91,26 @@ def test_work_may_be_deleted_when_all_is_recorded(five: Path, executed: list[str
     shutil.rmtree(five / "work")
     bench("paper", five, only=FIVE)
     assert executed == [] and contents(five) == before and not (five / "work").exists()
+
+
+HOLD = "import sys, filelock; x = filelock.FileLock(sys.argv[1]); x.acquire(); print(flush=True); input()"
+
+
+def test_two_of_them_do_not_do_the_same_work(five: Path, executed: list[str]) -> None:
+    """Two terminals, or a job that was started again too early: hours are spent twice, and each writes over the other's
+    checkpoints. The lock ends with its process, however that ends."""
+    (five / "runs" / f"{NAMES[2]}.json").unlink()
+    command = [sys.executable, "-c", HOLD, str(five / "work" / "bench.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        (five / "work" / "bench.pid").write_text(str(other.pid))
+        with pytest.raises(ValueError, match=rf"another `ns-prune bench` \(process {other.pid}\) works on this folder"):
+            bench("paper", five, only=FIVE)
+        assert executed == []
+        bench("paper", five, only=NAMES[3])  # all recorded: there is nothing to wait for
+        other.kill()
+    bench("paper", five, only=FIVE)
+    assert executed == [NAMES[2]] and (five / "work" / "bench.pid").read_text() == str(os.getpid())
 
 
 def test_a_start_is_run_again_where_its_checkpoint_is_needed(five: Path, executed: list[str]) -> None:
@@ -269,6 +290,21 @@ def test_records_of_another_scene_are_kept_apart(five: Path, executed: list[str]
     with pytest.raises(ValueError, match="scene demo-data"):
         bench("paper", five, only=FIVE, data=data)
     assert executed == []
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_data_that_nothing_can_be_measured_on_is_refused_once(tmp_path: Path, executed: list[str], odd: bool) -> None:
+    """Without evaluation views, or with a picture that cannot be trained on, each run of the suite would fail by
+    itself."""
+    frames = {1: {"file_path": "images/gone.png"}} if odd else {}
+    data = scene(tmp_path / "data", views=10 if odd else 3, frames=frames)
+    match = (
+        "1 of 10 pictures cannot be trained" if odd else "no evaluation views to measure the runs on: Nerfstudio gives"
+    )
+    with pytest.raises(ValueError, match=match):
+        bench("frontier", tmp_path / "results", data=data)
+    assert executed == [] and not (tmp_path / "results").exists()
+    bench("frontier", tmp_path / "results", data=data, dry_run=True)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"kind": "run"}', "[]"])

@@ -9,6 +9,7 @@ import pytest
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from support.bench_run import FAST
 
 from nerfstudio_prune.bench.setup import (
@@ -58,9 +59,15 @@ def test_options_are_of_the_kind_that_they_replace(path: str, text: str, value: 
     ("path", "text", "parts"),
     [
         ("pipeline.model.base_mlp_width", "128", ("pipeline.model.base_mlp_width", "'base_mlp_width'", "PruneModel")),
-        ("pipelin.model", "1", ("pipelin.model", "'pipelin'")),
-        ("optimizers.camera.optimizer", "1", ("optimizers.camera.optimizer", "'camera'")),
-        ("pipeline.prune.score.more", "1", ("pipeline.prune.score.more", "'more'")),
+        ("pipelin.model", "1", ("pipelin.model", "'pipelin'", "; there is ", ", pipeline, ")),
+        (
+            "optimizers.camera.optimizer",
+            "1",
+            ("optimizers.camera.optimizer", "'camera'", "is fields, temporal_d"),
+        ),
+        ("pipeline.prune.score.more", "1", ("pipeline.prune.score.more", "'more'", "that has no options")),
+        ("pipeline.prune.recovery_lrs", "1", ("pipeline.prune.recovery_lrs", ", recovery_lr, recovery_decay, ")),
+        ("optimizers.fields.scheduler.lr_final", "1", ("optimizers.fields.scheduler.lr_final", "no options")),
         (WIDTH, "128.5", (WIDTH, "int like 256", "'128.5'")),
         (WIDTH, "True", (WIDTH, "int like 256")),
         ("optimizers.fields.optimizer.lr", "fast", ("optimizers.fields.optimizer.lr", "float", "'fast'")),
@@ -99,6 +106,22 @@ def test_setting_an_option_changes_only_that() -> None:
     assert config.optimizers["fields"]["scheduler"] is None
     with pytest.raises(ValueError, match=r"optimizers\.fields\.optimizer\.rate: there is no 'rate'"):
         set_option(config, "optimizers.fields.optimizer.rate", 1.0)
+
+
+@pytest.mark.parametrize("method", ["nerf-prune", "nerf-prune-real"])
+def test_runs_have_the_rates_of_their_suite(method: str, tmp_path: Path) -> None:
+    """The methods let their rate decay over the run, and the runs of a suite have unequal lengths: a start that others
+    go on from would end at a tenth of their rate. What is recorded was trained with constant rates, or with the decay
+    that the suite names."""
+    scene = replace(find_scene(None, SMOKE), method=method)
+    run = Run("dense", 1, "dense", 8)
+    for decay, expected in (
+        (None, None),
+        ((0.1, 8), ExponentialDecaySchedulerConfig(lr_final=5e-4 * 0.1, max_steps=8)),
+    ):
+        config = make_config(replace(run, decay=decay), SMOKE, scene, 8, tmp_path, None)
+        assert [part["scheduler"] for part in config.optimizers.values()] == [expected] * 2
+    assert all(part["scheduler"] is not None for part in all_methods[method].optimizers.values())
 
 
 def test_scenes_are_known_by_their_files(tmp_path: Path) -> None:

@@ -291,6 +291,23 @@ def test_time_of_measuring_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert record.seconds.evaluate >= 6 * 0.05
 
 
+def test_stage_that_cannot_be_measured_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training goes on without a measurement that fails. A benchmark must not: the stages that are left would stand
+    under the wrong labels, and a table would show the dense network as the pruned one."""
+    inner, calls = ViewMeter.__call__, []
+
+    def failing(meter: ViewMeter, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise MemoryError("no room for the views")
+        return inner(meter, *args)
+
+    monkeypatch.setattr(ViewMeter, "__call__", failing)
+    with pytest.raises(SystemExit):
+        bench("frontier", tmp_path, only=f"{HALF}*")
+    assert not any(name.startswith(HALF) for name in names_in(tmp_path))
+
+
 def test_what_a_record_says_of_its_run(recorded: Path) -> None:
     """A record is read long after its files are gone."""
     record = record_of(recorded, "coreset-mussay-0.5-s1")

@@ -312,6 +312,18 @@ def test_unknown_trainable_parameter_is_an_error() -> None:
         prepare_rebind({"fields": optimizer}, {}, make_edits(net))
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    """A refit on samples of wild size can overflow. Put into the network it would turn everything behind it into NaN
+    within a step, and the checkpoint with it; told before, it costs one event."""
+    net = Pair()
+    edits = make_edits(net)
+    with torch.no_grad():
+        edits[2].new[1, 1] = bad
+    with pytest.raises(ValueError, match=r"second\.weight: 1 of 9 values would not be finite after the cut"):
+        prepare_rebind({"fields": Adam(net.parameters())}, {"fields": list(net.parameters())}, edits)
+
+
 def test_edit_of_nothing_selects_a_copy() -> None:
     """An edit may change values only (re-weighted columns of a layer that loses none); what it selects is then the
     whole tensor, and must be a copy, or moments of old and new parameter would share memory."""

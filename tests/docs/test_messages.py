@@ -21,6 +21,7 @@ def texts() -> list[str]:
     ("page", "title"),
     [
         (TROUBLESHOOTING, "Options"),
+        (TROUBLESHOOTING, "Data"),
         (TROUBLESHOOTING, "Training"),
         (TROUBLESHOOTING, "Checkpoints"),
         (TROUBLESHOOTING, "Viewer"),
@@ -39,7 +40,7 @@ def test_message_is_one_that_the_code_gives(page: Path, title: str, texts: list[
 
 def test_observations_are_told_from_messages() -> None:
     """What stands in code there is taken for a message: a row may name one and nothing else."""
-    for title in ("Options", "Training", "Checkpoints", "Viewer", "Benchmarks"):
+    for title in ("Options", "Data", "Training", "Checkpoints", "Viewer", "Benchmarks"):
         for row in table_rows(section(TROUBLESHOOTING, title)):
             if row[0].startswith("`"):
                 assert in_code(row[0]) == [row[0].strip("`")]

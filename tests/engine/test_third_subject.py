@@ -300,7 +300,7 @@ def test_listener_that_fails_at_another_plan_is_told(capsys: pytest.CaptureFixtu
     training.passed(9)
     assert hearing.count == 1 and training.steering.message.text.endswith("goes to keep 0.25")
     assert not training.steering.message.error and sizes_of(training) == [(9, 64, 16)]
-    assert "Step 3, Hearing.replanned failed: not now" in capsys.readouterr().out
+    assert "Step 3, Hearing.replanned failed: RuntimeError: not now" in capsys.readouterr().out
 
 
 def test_another_target_holds_as_a_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ from torch import nn
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.host import reset_host
-from nerfstudio_prune.inspect import command as inspect_module
-from nerfstudio_prune.inspect.command import Inspect, inspect_run
+from nerfstudio_prune.inspect import showing
+from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model, layer_weights, summarize
+from nerfstudio_prune.inspect.showing import inspect_run
 from nerfstudio_prune.inspect.tables import all_tables, sizes_lines
 from nerfstudio_prune.nerf.model import FIELDS
 from nerfstudio_prune.nerf.saved_run import SavedRun
@@ -363,7 +364,7 @@ def test_sizes_of_an_event() -> None:
 def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command as typed: the JSON holds what was printed, for those who compare runs by a script."""
     console = Console(width=120, color_system=None, record=True, quiet=False)
-    monkeypatch.setattr(inspect_module, "CONSOLE", console)
+    monkeypatch.setattr(showing, "CONSOLE", console)
     output = tmp_path / "new" / "folder" / "out.json"
     with console.capture() as capture:
         Inspect(runs / "cut" / "config.yml", score=("w_in", "sensitivity"), output=output).main()

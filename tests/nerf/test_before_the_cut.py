@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_run import start
+from support.tiny_run import checkpoint, resume, start, widths
 
 from nerfstudio_prune.nerf.shrinking import ShrinkageSchedule
 from nerfstudio_prune.neurons.shrinkage import Shrinkage
@@ -51,7 +51,37 @@ def test_doomed_weights_shrink_before_the_cut(tiny_config: Config) -> None:
     assert [event.step for event in pipeline.model.prune_state.history] == [6]
 
 
-@pytest.mark.parametrize(("auto_start", "expected"), [(1000.0, 1), (1e-9, 7)], ids=["slow", "still fast"])
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_neurons_that_cannot_be_chosen_ahead(tiny_config: Config, on_error: str, capsys: Any) -> None:
+    """The choice ahead of a cut reads photographs too, and fails as calibration fails. Who asked to continue goes on
+    without the penalty: it is tried once, not in each step, and the cut itself comes as planned."""
+    options = {"strategy": "obs", "refit": "lstsq", "start_step": 6, "shrink_steps": 3}
+    trainer = start(tiny_config(**options, on_error=on_error))
+    pipeline: Any = trainer.pipeline
+    subject, calls = pipeline.controller.run.subject, []
+    inner = subject.calibrate
+
+    def gone_once(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise OSError(5, "gone", "photo.png")
+        return inner(*args)
+
+    subject.calibrate = gone_once
+    if on_error == "stop":
+        with pytest.raises(OSError, match="photo"):
+            trainer.train()
+        assert trainer.step == 4
+        return
+    trainer.train()
+    assert len(calls) == 2
+    assert [(event.step, event.error) for event in pipeline.model.prune_state.history] == [(6, "")]
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("Step 4: the neurons that leave at step 6 cannot be shrunk ahead of it") == 1
+    assert "photo.png" in text
+
+
+@pytest.mark.parametrize(("auto_start", "expected"), [(1e3, 1), (1e-9, 7)], ids=["slow", "still fast"])
 def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, expected: int) -> None:
     """Every step of a dense network that no longer learns is wasted; one that still does must not be cut before the
     step that was given."""
@@ -62,6 +92,62 @@ def test_start_when_training_slows_down(tiny_config: Config, auto_start: float, 
     pipeline.controller.observe = lambda step, psnr: observe(step, torch.tensor(10.0 + step))
     trainer.train()
     assert [event.step for event in pipeline.model.prune_state.history] == [expected]
+
+
+def test_a_resumed_run_shrinks_the_same_neurons(tiny_config: Config) -> None:
+    """Chosen again, from weights that have moved on, they would be others: some would have shrunk for nothing, and some
+    would leave without having shrunk."""
+    config = tiny_config("whole", strategy="obs", refit="lstsq", start_step=8, shrink_steps=5)
+    config.steps_per_save, config.save_only_latest_checkpoint = 5, False
+    whole = start(config)
+    whole.train()
+    memory = checkpoint(whole, 5)["pipeline"]["_model._extra_state"]["memory"]["shrinkage"]
+    assert memory["step"] == 8 and memory["leaving"].keys() == widths(whole.pipeline.model).keys()
+    assert {len(neurons) for neurons in memory["leaving"].values()} == {8, 4}
+
+    resumed = start(resume(tiny_config("resumed", preset=None), whole, 5, 4))
+    subject, calls = resumed.pipeline.controller.run.subject, []
+    inner = subject.calibrate
+    subject.calibrate = lambda *arguments: (calls.append(resumed.step), inner(*arguments))[1]
+    (schedule,) = [one for one in resumed.pipeline.controller.listeners if isinstance(one, ShrinkageSchedule)]
+    for layer, columns in schedule._shrinkage.columns:
+        assert columns.min() >= 0 and columns.max() < layer.in_features
+    resumed.train()
+    assert calls == [8]
+    assert checkpoint(resumed, 9)["pipeline"]["_model._extra_state"]["memory"] == {}
+
+
+def test_a_choice_that_is_none_of_the_network_is_refused(tiny_config: Config) -> None:
+    """An index past the layer, from a damaged checkpoint, would end the run in mid-step."""
+    whole = start(tiny_config("whole", strategy="obs", refit="lstsq", start_step=5, shrink_steps=2))
+    whole.pipeline.model.prune_state.memory["shrinkage"] = {
+        "step": 5,
+        "leaving": {"field_fine.mlp_base.layers.0": [16]},
+    }
+    whole.save_checkpoint(2)
+    with pytest.raises(ValueError, match="expected neurons of a layer with 16, got"):
+        start(resume(tiny_config("resumed", preset=None), whole, 2, 4))
+
+
+def test_a_resumed_run_knows_how_the_training_went(tiny_config: Config) -> None:
+    """The slope is taken over many steps. A run that is cut off within them and began to look anew would prune later
+    than the one that was not."""
+
+    def started(name: str, checkpoint: Any = None, **options: Any) -> Any:
+        config = tiny_config(name, **options)
+        config.steps_per_save, config.save_only_latest_checkpoint = 6, False
+        trainer = start(config if checkpoint is None else resume(config, checkpoint, 6, 3))
+        controller = trainer.pipeline.controller
+        observe = controller.observe
+        # Up to step 6 it rises by 1 dB a step, then it stands still: known with step 7.
+        controller.observe = lambda step, psnr: observe(step, torch.tensor(10.0 + min(step, 6)))
+        trainer.train()
+        return trainer
+
+    whole = started("whole", start_step=9, auto_start=0.5)
+    resumed = started("resumed", whole, preset=None)
+    for trainer in (whole, resumed):
+        assert [event.step for event in trainer.pipeline.model.prune_state.history] == [7]
 
 
 def test_budget_through_the_training(tiny_config: Config, tmp_path: Path) -> None:

@@ -172,9 +172,12 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
     "damaged pruning state": (lambda state: state["_extra_state"].pop("history"), ["cannot be read", "history"]),
     "damaged history": (
         edit(history=[{"scheduled": None, "before": {}, "after": {}, "stop": 3}]),
-        ["cannot be read", "TypeError"],
+        ["cannot be read: history[0]", "unknown field", "'stop'"],
     ),
-    "history without sizes": (edit(history=[{"scheduled": None, "step": 3}]), ["cannot be read", "before"]),
+    "history without sizes": (
+        edit(history=[{"scheduled": None, "step": 3}]),
+        ["cannot be read: history[0]", "strategy"],
+    ),
     "groups of another network": (
         edit(initial_sizes={"field_fine.mlp_base.layers.0": 16}),
         ["names 1 groups of neurons, among them field_fine.mlp_base.layers.0", "expected the network's 14"],
@@ -253,3 +256,11 @@ def test_moments_of_another_network_are_refused(tiny_config: Callable[..., Any])
     with pytest.raises(ValueError) as caught:
         start(config)
     assert "'exp_avg' of parameter 0 in optimizer 'fields' has shape (16, 63), expected (8, 63)" in str(caught.value)
+
+
+@pytest.mark.parametrize("saved_with", [True, False])
+def test_temporal_distortion_is_named(saved_with: bool) -> None:
+    """Its entries are a dozen names that say nothing of an option; the option is said, and its value."""
+    saved = copied_state(tiny_model(enable_temporal_distortion=saved_with))
+    with pytest.raises(ValueError, match=f"with --pipeline.model.enable-temporal-distortion {saved_with}"):
+        tiny_model(enable_temporal_distortion=not saved_with).load_state_dict(saved)

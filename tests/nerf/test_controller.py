@@ -341,8 +341,10 @@ def test_learning_rate_after_an_event(tiny_config: Config, options: dict[str, An
 
 
 def test_recovery_lr_without_a_scheduler(tiny_config: Config) -> None:
-    """The default methods have no scheduler; the option must work there as well, from the event on and not earlier."""
-    trainer = start(tiny_config(start_step=3, recovery_lr=7e-5))
+    """Older configurations have none; the option must work there as well, from the event on and not earlier."""
+    config = tiny_config(start_step=3, recovery_lr=7e-5)
+    config.optimizers["fields"]["scheduler"] = None
+    trainer = start(config)
     rates: list[float] = []
     before_each_step(trainer, lambda step: rates.append(optimizer_of(trainer).param_groups[0]["lr"]))
     trainer.train()
@@ -351,9 +353,11 @@ def test_recovery_lr_without_a_scheduler(tiny_config: Config) -> None:
 
 def test_rate_grows_with_the_share_of_the_cut(tiny_config: Config) -> None:
     """A narrower network bears a larger rate: half of the cut takes the square root of the factor, all of it the whole
-    one; what is saved and shown is the rate that the factor is on."""
+    one; what is saved is the rate that the factor is on."""
     events = {"schedule": "iterative", "num_events": 2, "start_step": 3, "stop_step": 6}
-    trainer = start(tiny_config(**events, recovery_lr_factor=4.0))
+    config = tiny_config(**events, recovery_lr_factor=4.0)
+    config.optimizers["fields"]["scheduler"] = None
+    trainer = start(config)
     rates: list[float] = []
 
     def note_rate(step: int) -> None:

@@ -201,13 +201,18 @@ def test_fixed_rays_are_fixed_and_measured_right(tiny_config: Config) -> None:
     assert first["psnr"] == pytest.approx(-10 * np.log10(float(torch.stack(errors).mean())), rel=1e-5)
 
 
-def test_fewer_rays_are_those_of_a_smaller_batch(tiny_config: Config) -> None:
-    """A preview is measured on fewer rays than an event, so that it does not hold the training up; it is the same
-    measurement otherwise, and never a larger one than was asked for."""
+def test_fewer_rays_are_some_of_the_batch(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preview is measured on fewer rays than an event, so that it does not hold the training up: on some of the same,
+    spread over the views, without reading a picture again, and never on more than were asked for."""
     trainer = start(tiny_config())
     dataset, model = trainer.pipeline.datamanager.eval_dataset, trainer.pipeline.model
-    measure = FixedRays(dataset, 33, seed=5)
-    assert measure.fewer(8)(model) == FixedRays(dataset, 8, seed=5)(model) != measure(model)
+    measure = FixedRays(dataset, 32, seed=5)
+    monkeypatch.setattr(type(dataset), "get_data", lambda *arguments: pytest.fail("read a picture"))
+    few = measure.fewer(4)
+    assert measure._batch is not None and few._batch is not None and few.num_rays == 4
+    for every, some in ((measure._batch[0].directions, few._batch[0].directions), (measure._batch[1], few._batch[1])):
+        assert torch.equal(some, every[[0, 8, 16, 24]])
+    assert few(model) != measure(model) and measure.num_rays == 32
     assert measure.fewer(1000)(model) == measure(model) and measure.fewer(0)(model) == {}
 
 
@@ -254,3 +259,85 @@ def test_same_rays_in_training_and_evaluation() -> None:
         noisy = [model(rays(16))["rgb"] for _ in range(2)]
         exact = [model.eval()(rays(16))["rgb"] for _ in range(2)]
     assert not torch.equal(*noisy) and same_bits(*exact)
+
+
+def test_fixed_rays_that_cannot_be_drawn_measure_nothing(
+    tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a measurement for information: files that cannot be read are told once, at the start, and end no run."""
+    dataset = start(tiny_config()).pipeline.datamanager.eval_dataset
+
+    class Gone:
+        cameras = dataset.cameras
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, view: int) -> dict[str, Any]:
+            raise OSError("no [red] disk")
+
+    gone: Any = Gone()
+    measure = FixedRays(gone, 64, 0)
+    assert "Nothing is measured on fixed evaluation rays: no [red] disk" in capsys.readouterr().out
+    assert measure(tiny_model()) == {} == measure.fewer(8)(tiny_model()) and measure.num_rays == 0
+
+
+def masked_metrics(run: Any, mask: Any, prediction: Any, lpips: Any = None) -> tuple[dict[str, float], Any]:
+    """Metrics of one view with a mask and a prediction instead of a rendering, and the true colours."""
+    model, dataset = run.pipeline.model, run.pipeline.datamanager.eval_dataset
+    with torch.no_grad():
+        outputs = model.eval().get_outputs_for_camera(dataset.cameras[0:1])
+    outputs = {**outputs, "rgb_fine": prediction, "rgb_coarse": 1 - prediction}
+    batch = dataset[0] if mask is None else {**dataset[0], "mask": mask[..., None]}
+    return model.get_image_metrics_and_images(outputs, batch)[0], dataset[0]["image"]
+
+
+@pytest.fixture
+def prediction() -> torch.Tensor:
+    return torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_masked_metrics_against_numpy(
+    run: Any, prediction: torch.Tensor, no_network: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stock metrics count what was masked out of the training: a tripod, or the black corners of a lens. Only the
+    pixels that count may: PSNR of their colours, SSIM of the picture with the truth elsewhere, its map averaged over
+    them, and LPIPS of that picture."""
+    monkeypatch.setattr(metrics_module, "LearnedPerceptualImagePatchSimilarity", FakeNetwork)
+    monkeypatch.setattr(run.pipeline.model, "lpips", LazyLpips())
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[4:20, 8:30] = True
+    found, truth = masked_metrics(run, mask, prediction)
+    a, b, inside = (np.asarray(x, dtype=np.float64) for x in (prediction, truth, mask))
+    inside = inside.astype(bool)
+    assert found["psnr"] == found["fine_psnr"]
+    assert found["fine_psnr"] == pytest.approx(-10 * np.log10(((a - b)[inside] ** 2).mean()), rel=1e-5)
+    assert found["coarse_psnr"] == pytest.approx(-10 * np.log10(((1 - a - b)[inside] ** 2).mean()), rel=1e-5)
+    shown = np.where(inside[..., None], a, b)
+    assert found["fine_lpips"] == pytest.approx(np.abs(shown - b).mean(), rel=1e-5)
+    x = np.arange(11) - 5
+    window = np.exp(-(x**2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+
+    def mean(image: Any, i: int, j: int) -> Any:
+        padded = np.pad(image, ((5, 5), (5, 5), (0, 0)), mode="reflect")
+        return (padded[i : i + 11, j : j + 11] * window[..., None]).sum(axis=(0, 1))
+
+    span = max(np.ptp(shown), np.ptp(b))
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    values = []
+    for i, j in np.argwhere(inside):
+        ma, mb = mean(shown, i, j), mean(b, i, j)
+        va, vb = mean(shown * shown, i, j) - ma**2, mean(b * b, i, j) - mb**2
+        cov = mean(shown * b, i, j) - ma * mb
+        values.append(((2 * ma * mb + c1) * (2 * cov + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2)))
+    assert found["fine_ssim"] == pytest.approx(np.mean(values), abs=1e-5)
+    # What does not count has no say.
+    assert masked_metrics(run, mask, torch.where(mask[..., None], prediction, 0.3))[0] == found
+
+
+def test_mask_of_ones_changes_no_metric(run: Any, prediction: torch.Tensor, no_network: list[str]) -> None:
+    """Numbers of data sets with and without masks stand side by side."""
+    plain, _ = masked_metrics(run, None, prediction)
+    ones, _ = masked_metrics(run, torch.ones(32, 32, dtype=torch.bool), prediction)
+    assert ones == pytest.approx(plain, rel=1e-6)

@@ -85,6 +85,11 @@ def test_classes_of_a_configuration_are_at_home(tiny_config: Config) -> None:
     config = tiny_config(coarse=FieldTargetConfig(width=4), teacher=TeacherConfig(steps=2))
     found = set(re.findall(r"nerfstudio_prune\.([\w.]+)\.(\w+)", yaml.dump(config)))
     assert found == {
+        ("engine.schedulers", "RunDecayScheduler"),
+        ("engine.schedulers", "RunDecaySchedulerConfig"),
+        ("engine.trainer", "PruneTrainer"),
+        ("engine.trainer", "PruneTrainerConfig"),
+        ("data.datamanager", "CheckedDataManager"),
         ("nerf.config", "FieldTargetConfig"),
         ("nerf.config", "PruneConfig"),
         ("nerf.model", "PruneModel"),

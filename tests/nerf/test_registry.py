@@ -18,6 +18,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.plugins.registry import discover_methods
 from nerfstudio.plugins.registry_dataparser import discover_dataparsers
 
+from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 from nerfstudio_prune.nerf.config import FieldTargetConfig, PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
@@ -49,8 +50,8 @@ def test_dataparser_is_registered() -> None:
 
 def test_defaults_are_those_of_the_stock_method() -> None:
     """`nerf-prune` is compared with `vanilla-nerf`; every setting of training that both have must be equal, or the
-    comparison measures the settings. The exceptions are what the host uses to tell and to show runs, and how many rays
-    are rendered at once, which changes no picture."""
+    comparison measures the settings. The exceptions are what the host uses to tell, to show and to save runs, and how
+    many rays are rendered at once, which changes no picture."""
     ours: Any = all_methods["nerf-prune"]
     stock: Any = all_methods["vanilla-nerf"]
     for part in (ours.pipeline.model, ours.pipeline.datamanager):
@@ -58,14 +59,27 @@ def test_defaults_are_those_of_the_stock_method() -> None:
         for f in dataclasses.fields(reference):
             if f.name not in ("_target", "eval_num_rays_per_chunk"):
                 assert getattr(part, f.name) == getattr(reference, f.name), f.name
-    assert ours.optimizers["fields"] == stock.optimizers["fields"]
+    # The paper lets the rate decay, the stock method does not.
+    assert all(ours.optimizers[name]["optimizer"] == stock.optimizers[name]["optimizer"] for name in stock.optimizers)
     different = {f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) != getattr(stock, f.name)}
-    # temporal_distortion is an optimizer of the stock configuration that its default model does not use
-    assert different <= {"method_name", "pipeline", "vis", "max_num_iterations", "machine", "optimizers"}
+    shown_and_saved = {"_target", "vis", "viewer"}
+    assert different <= {"method_name", "pipeline", "max_num_iterations", "machine", "optimizers", *shown_and_saved}
     assert (ours.max_num_iterations, ours.vis) == (100_000, "viewer+tensorboard")
     sizes = ("base_mlp_num_layers", "base_mlp_layer_width", "head_mlp_num_layers", "head_mlp_layer_width")
     assert [getattr(ours.pipeline.model, name) for name in sizes] == [8, 256, 2, 128]
     assert ours.pipeline.model.skip_connections == (4,)
+
+
+def test_methods_share_one_table_of_optimizers() -> None:
+    """What can be trained follows from the options of the model, which all methods have; a method without an optimizer
+    for it would refuse them when the run starts. Each has a scheduler, so that its options are on the command line."""
+    tables = [all_methods[name].optimizers for name in METHODS]
+    assert {tuple(table) for table in tables} == {("fields", "temporal_distortion")}
+    schedulers = [part["scheduler"] for table in tables for part in table.values()]
+    assert all(scheduler == RunDecaySchedulerConfig() for scheduler in schedulers)
+    assert len({id(scheduler) for scheduler in schedulers}) == len(schedulers)
+    rates = {name: {part["optimizer"].lr for part in all_methods[name].optimizers.values()} for name in METHODS}
+    assert rates == {"nerf-prune": {5e-4}, "nerf-prune-demo": {6e-3}, "nerf-prune-real": {5e-4}}
 
 
 def test_no_method_needs_a_login_to_end() -> None:

@@ -12,7 +12,7 @@ from support.saved_run import save_run
 from support.tiny_run import make_config, shrink, tiny_model, tiny_widths
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.nerf.saved_run import SavedRunError, newest_checkpoint, open_run
+from nerfstudio_prune.nerf.saved_run import SavedRunError, open_run
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +68,6 @@ def test_newest_checkpoint_goes_by_number(tmp_path: Path) -> None:
     folder = path.parent / "nerfstudio_models"
     (folder / "step-2000000000.ckpt.tmp").write_bytes(b"")
     assert open_run(path).step == 1_000_000_000
-    assert newest_checkpoint(folder) == folder / "step-1000000000.ckpt"
-
-
-def test_no_checkpoint_yet(tmp_path: Path) -> None:
-    """The folder is missing until the host saves for the first time; the message has to say where it was looked."""
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError) as caught:
-            newest_checkpoint(folder)
-        assert str(caught.value) == f"{folder}: holds no checkpoint; expected step-*.ckpt"
 
 
 def fails(path: Path, *expected: str, **options: Any) -> None:
@@ -101,7 +92,7 @@ def test_errors_of_the_config(tmp_path: Path) -> None:
         path.write_bytes(content)
         fails(path, f"--load-config {path}: ", "config.yml of a run")
     path.write_text("a: 1")
-    fails(path, f"{path}: expected the config.yml of a run, got dict")
+    fails(path, f"{path}: expected the config.yml of a run: it holds a dict")
     for method in ("mipnerf", "tensorf"):
         path.write_text(yaml.dump(all_methods[method]))
         fails(path, f"{path}: expected a run of nerf-prune or vanilla-nerf, got method {method}")
@@ -116,10 +107,10 @@ def test_errors_of_the_checkpoint(tmp_path: Path) -> None:
     fails(path, f"{checkpoint.parent}: holds no checkpoint of step 7; there are 9", step=7)
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         checkpoint.write_bytes(content)
-        fails(path, f"{checkpoint}: expected a checkpoint of Nerfstudio")
+        fails(path, f"{checkpoint}: expected a whole checkpoint of Nerfstudio")
     for wrong in ({"model": 1}, [1], {"pipeline": {}, "step": "many"}):
         torch.save(wrong, checkpoint)
-        fails(path, f"{checkpoint}: expected a checkpoint of Nerfstudio")
+        fails(path, f"{checkpoint}: expected a whole checkpoint of Nerfstudio")
     state = tiny_model(base_mlp_num_layers=4).state_dict()
     torch.save({"step": 9, "pipeline": {f"_model.{key}": value for key, value in state.items()}}, checkpoint)
     fails(path, f"{checkpoint}: the checkpoint is not one of this network", "base_mlp_num_layers")

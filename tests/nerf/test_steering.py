@@ -268,16 +268,16 @@ def test_planned_event_is_skipped_when_the_hand_went_further(
 
 
 WRONG: dict[str, tuple[Cut, str]] = {
-    "unknown strategy": ({**HALF, "strategy": "typo"}, "prune.strategy must be one of coreset, importance"),
-    "strategy edge": ({**HALF, "strategy": "edge"}, "prune.strategy edge removes no neurons"),
-    "strategy none": ({**HALF, "strategy": "none"}, "prune.strategy none removes no neurons"),
+    "unknown strategy": ({**HALF, "strategy": "typo"}, "strategy must be one of coreset, importance"),
+    "strategy edge": ({**HALF, "strategy": "edge"}, "pivoted-qr, uniform, got 'edge'"),
+    "strategy none": ({**HALF, "strategy": "none"}, "pivoted-qr, uniform, got 'none'"),
     "unknown score": ({**HALF, "score": "typo"}, "typo"),
     "score of a rule without": ({**HALF, "strategy": "obs", "score": "w_in"}, "takes no prune.score"),
     "ratio 1": ({**HALF, "value": 1.0}, "prune.pruning_ratio must be in [0, 1), got 1.0"),
-    "ratio no number": ({**HALF, "value": math.nan}, "prune.pruning_ratio must be a finite number, got nan"),
+    "ratio no number": ({**HALF, "value": math.nan}, "value must be a number in [0, 1], got nan"),
     "budget too small": ({**HALF, "target": "target_macs", "value": 1e-6}, "the smallest widths already take"),
-    "factor 0": ({**HALF, "lr_factor": 0.0}, "recovery_lr_factor must be in [0.001, 100], got 0.0"),
-    "factor no number": ({**HALF, "lr_factor": math.nan}, "recovery_lr_factor must be a finite number, got nan"),
+    "factor 0": ({**HALF, "lr_factor": 0.0}, "lr_factor must be a number in [0.1, 10], got 0.0"),
+    "factor no number": ({**HALF, "lr_factor": math.nan}, "lr_factor must be a number in [0.1, 10], got nan"),
     "nothing to remove": ({**HALF, "value": 0.0}, "nothing is left to remove for this target"),
     "budget that is met": ({**HALF, "target": "target_parameters", "value": 1.0}, "nothing is left to remove"),
 }
@@ -903,24 +903,23 @@ class Refusing:
         return self.inner(*args)
 
 
-@pytest.mark.parametrize("what", ["measure", "calibrate"])
-def test_any_error_ends_the_request_and_not_the_run(
-    tiny_config: Config, what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_error_ends_the_request_and_not_the_run(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """Out of memory is no ValueError. The request is lost, with a traceback on the console for the report of it, and
     the night's training is not: the network is as before."""
     dense = train(tiny_config("dense", **DENSE))
     cut = form_values("obs", None, "lstsq", "target_parameters", 0.4)
     trainer = watched(tiny_config(**DENSE), {4: [("prune", cut)]})
-    controller = trainer.pipeline.controller
-    owner = controller if what == "measure" else controller.run.subject
-    setattr(owner, what, Refusing(getattr(owner, what), 1))
+    subject = trainer.pipeline.controller.run.subject
+    subject.calibrate = Refusing(subject.calibrate, 1)
     trainer.train()
     check(trainer)
-    assert message_of(trainer) == Message("Step 4, prune: out of [memory]", error=True)
+    assert message_of(trainer) == Message("Step 4, prune: RuntimeError: out of [memory]", error=True)
     assert trainer.pipeline.steering.busy == "" and events(trainer) == []
     text = printed(capsys)
-    assert "By hand at step 4, prune failed: out of [memory]" in text and "Traceback (most recent call last)" in text
+    assert (
+        "By hand at step 4, prune failed: RuntimeError: out of [memory]" in text
+        and "Traceback (most recent call last)" in text
+    )
     assert same_bits(saved_bits(trainer), saved_bits(dense))
 
 
@@ -944,7 +943,7 @@ def test_cut_that_cannot_be_measured_is_a_cut(tiny_config: Config, capsys: pytes
     assert not message.error and message.text.startswith(f"Step 4: {before:,} → {after:,} parameters, PSNR ")
     assert "dB" not in message.text and " → not measured, " in message.text
     text = printed(capsys)
-    assert "Pruning at step 4 is done, but its quality could not be measured: out of [memory]" in text
+    assert "Pruning at step 4 is done, but its quality could not be measured: RuntimeError: out of [memory]" in text
     assert "Traceback (most recent call last)" in text and "failed" not in text
     assert trainer.step == 9 and seen[8][:2] == (tiny_widths(16, 8), []) and not message_of(trainer).error
 
@@ -953,22 +952,95 @@ def test_cut_that_cannot_be_measured_is_a_cut(tiny_config: Config, capsys: pytes
 def test_planned_event_that_cannot_be_measured_does_not_end_the_run(
     tiny_config: Config, on_error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`on_error` is about events that did not happen. This one did, a night's training hangs on it, and the next event
-    comes as planned and is measured as ever."""
+    """A measurement is for information, and `on_error` is about events that did not happen. These did, a night's
+    training hangs on them, and what can be measured is."""
     trainer = start(tiny_config(**TWICE, on_error=on_error))
     controller = trainer.pipeline.controller
-    controller.measure = Refusing(controller.measure, 2)
+    controller.measure = Refusing(controller.measure, 2, 3)
     trainer.train()
     check(trainer)
     assert trainer.step == 9 and events(trainer) == [(3, tiny_widths(12, 6)), (6, tiny_widths(8, 4))]
     first, second = state_of(trainer).history
     assert (first.error, set(first.metrics_before), first.metrics_after) == ("", {"psnr"}, {})
-    assert (second.error, set(second.metrics_before), set(second.metrics_after)) == ("", {"psnr"}, {"psnr"})
+    assert (second.error, second.metrics_before, set(second.metrics_after)) == ("", {}, {"psnr"})
     text = printed(capsys)
-    assert "Pruning at step 3 is done, but its quality could not be measured: out of [memory]" in text
+    assert "Pruning at step 3 is done, but its quality could not be measured: RuntimeError: out of [memory]" in text
+    assert "Pruning at step 6: the quality before could not be measured: RuntimeError: out of [memory]" in text
     assert f"PSNR {first.metrics_before['psnr']:.2f} → not measured, " in text
     saved = checkpoint(trainer, 9)["pipeline"]["_model._extra_state"]["history"]
     assert [set(event["metrics_after"]) for event in saved] == [set(), {"psnr"}]
+
+
+def test_cut_by_hand_is_preceded_by_a_checkpoint(tiny_config: Config) -> None:
+    """A second cut uses up the undo, and the next save deletes the last uncut checkpoint. What is kept right before is
+    the network as it was, and a planned event needs none: who planned it has chosen what is saved."""
+    trainer = watched(
+        tiny_config(**{**TWICE, "start_step": 2, "stop_step": 8}), {4: [("prune", {**HALF, "value": 0.4})]}
+    )
+    controller, kept = trainer.pipeline.controller, []
+    controller.keep_checkpoint = lambda step: kept.append((step, widths(trainer.pipeline.model)))
+    trainer.train()
+    assert kept == [(4, tiny_widths(12, 6))] and [step for step, _ in events(trainer)] == [2, 4, 8]
+
+
+def test_cut_by_hand_without_a_checkpoint_does_not_happen(tiny_config: Config) -> None:
+    """On a full disk there would be no way back; the request fails and says why."""
+    dense = train(tiny_config("dense", **DENSE))
+    trainer = watched(tiny_config(**DENSE), {4: [("prune", HALF)]})
+    trainer.pipeline.controller.keep_checkpoint = failing(OSError(28, "No space left on device"))
+    trainer.train()
+    assert message_of(trainer).error and "No space left on device" in message_of(trainer).text
+    assert events(trainer) == [] and same_bits(saved_bits(trainer), saved_bits(dense))
+
+
+def failing(error: Exception) -> Any:
+    def fail(*args: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def fail_calibration(trainer: Any, error: Exception) -> None:
+    trainer.pipeline.controller.run.subject.calibrate = failing(error)
+
+
+def fail_choice(trainer: Any, error: Exception) -> None:
+    trainer.pipeline.controller.run.subject.prepare = failing(error)
+
+
+def fail_before_cut(trainer: Any, error: Exception) -> None:
+    trainer.pipeline.controller.listeners[-1].before_cut = failing(error)
+
+
+@pytest.mark.parametrize("fail", [fail_calibration, fail_choice, fail_before_cut])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "gone", "photo.png"), torch.OutOfMemoryError("out of it")])
+def test_continue_holds_for_whatever_fails(
+    tiny_config: Config, fail: Any, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asked to continue has asked for the night's training, not for a training without ValueErrors. The event is in
+    the history as a failure, also where the error itself says nothing, and the network is the dense one, bit for bit.
+    """
+    dense = train(tiny_config("dense", **DENSE))
+    options = {"strategy": "obs", "refit": "lstsq", "start_step": 4, "on_error": "continue"}
+    trainer = start(tiny_config(**options))
+    fail(trainer, error)
+    trainer.train()
+    check(trainer)
+    (event,) = state_of(trainer).history
+    assert trainer.step == 9 and event.error.startswith(type(error).__name__) and state_of(trainer).phase == "dense"
+    text = printed(capsys)
+    assert "Pruning at step 4 failed, training goes on with the network as it was" in text and event.error in text
+    assert same_bits(saved_bits(trainer), saved_bits(dense))
+
+
+@pytest.mark.parametrize("fail", [fail_calibration, fail_choice, fail_before_cut])
+def test_stop_raises_whatever_failed(tiny_config: Config, fail: Any) -> None:
+    """The default: nobody finds a dense network in the morning without having been told."""
+    trainer = start(tiny_config(strategy="obs", refit="lstsq", start_step=4))
+    fail(trainer, MemoryError("full"))
+    with pytest.raises(MemoryError, match="full"):
+        trainer.train()
+    assert trainer.step == 4 and state_of(trainer).history == [] and state_of(trainer).phase == "dense"
 
 
 class Deaf(Listener):
@@ -1013,7 +1085,9 @@ def test_listener_that_fails_after_the_fact_is_told(
     assert trainer.step == 9 and seen[4] == tiny_widths(8, 4) and seen[7] == tiny_widths(16, 8)
     assert not message_of(trainer).error and events(trainer) == []
     text = printed(capsys)
-    assert f"Step 3, Deaf.{hook} failed: not [now]" in text and "Traceback (most recent call last)" in text
+    assert (
+        f"Step 3, Deaf.{hook} failed: RuntimeError: not [now]" in text and "Traceback (most recent call last)" in text
+    )
     assert "Pruning at step 3 (coreset, continue)" in text  # the display heard of it too
 
 

@@ -1,6 +1,7 @@
 """Records: what was measured must come back as it was, and a file that is not whole must say so."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,14 @@ import pytest
 from msgspec import structs
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
-from nerfstudio_prune.records.files import read_record, read_records, record_files, write_file, write_record
+from nerfstudio_prune.records.files import (
+    read_record,
+    read_records,
+    record_files,
+    write_file,
+    write_files,
+    write_record,
+)
 from nerfstudio_prune.records.schema import (
     SCHEMA_VERSION,
     Anatomy,
@@ -190,10 +198,57 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
     longer = some_run()
     longer.curve *= 100
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RecordError, match=f"{re.escape(str(path))}: cannot be written: no space left"):
         write_record(longer, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    """Half of a report beside the half of an older one shows numbers that do not belong together. A folder in the place
+    of the last file is found when the others are ready to take their places, and none of them does."""
+    for name in ("a.md", "plots/b.svg"):
+        write_file(tmp_path / name, b"old")
+    (tmp_path / "c.html").mkdir()
+    names = ("a.md", "plots/b.svg", "new/d.png", "c.html")
+    with pytest.raises(OSError, match=r"c\.html is a folder"):
+        write_files({tmp_path / name: b"new" for name in names})
+    assert [file.read_bytes() for file in sorted(tmp_path.rglob("*")) if file.is_file()] == [b"old", b"old"]
+    write_files({tmp_path / name: b"new" for name in names[:3]})
+    assert [file.read_bytes() for file in sorted(tmp_path.rglob("*")) if file.is_file()] == [b"new"] * 3
+
+
+def test_special_files_in_the_place_of_a_record(path: Path) -> None:
+    """A pipe is waited for without end, a device is read without end, and of a file of terabytes nobody knows what is
+    in it. Each is told by its name before a byte is read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[], Any]] = {
+        "is a pipe": lambda: os.mkfifo(path),
+        "is a device": lambda: path.symlink_to("/dev/zero"),
+        "is a folder": path.mkdir,
+        "1,000,000,000,000 bytes": lambda: path.touch() or os.truncate(path, 10**12),
+        "No such file": lambda: path.symlink_to("nowhere"),
+        "symbolic links": lambda: path.symlink_to(path.name),
+    }
+    for found, make in makers.items():
+        make()
+        with pytest.raises(RecordError, match=f"{re.escape(str(path))}: cannot be read: .*{found}"):
+            read_record(path)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"steps": 20', '"steps": ' + "9" * 400), ('"config": {', '"config": {"a": ' + "[" * 50 + "]" * 50 + ",")],
+)
+def test_numbers_and_nests_of_no_measurement(path: Path, old: str, new: str) -> None:
+    """JSON bounds neither; a table that is made of them fails far away from the file."""
+    write_record(some_run(), path)
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    with pytest.raises(RecordError, match=re.escape(str(path))):
+        read_record(path)
 
 
 def test_an_interrupt_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Plots and pictures: well-formed, readable on light and dark, and of the right values."""
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.anatomy_charts import share_below
 from nerfstudio_prune.report.charts import charts
 from nerfstudio_prune.report.collect import collect
-from nerfstudio_prune.report.images import error_map, gallery, png
+from nerfstudio_prune.report.document import render
+from nerfstudio_prune.report.images import error_map, gallery, png, read_picture
 from nerfstudio_prune.report.plots import (
     NEUTRAL,
     PALETTE,
@@ -179,9 +181,9 @@ def test_short_counts() -> None:
 
 def test_error_map() -> None:
     """Black without error, the brightest colour from half of the range on, and monotonous between."""
-    truth = np.zeros((1, 4, 3))
-    picture = truth + np.array([0.0, 0.2, 0.5, 0.9])[:, None]
-    colours = error_map(picture, truth)
+    truth = np.zeros((1, 4, 3), np.uint8)
+    picture = truth + np.array([0, 51, 128, 230], np.uint8)[:, None]
+    colours = error_map(picture, truth) / 255
     assert colours.shape == (1, 4, 3)
     brightness = colours.mean(axis=-1)[0]
     assert brightness[0] < 0.01 and 0.1 < brightness[1] < brightness[2] == brightness[3]
@@ -189,10 +191,10 @@ def test_error_map() -> None:
 
 def test_pictures_keep_their_pixels() -> None:
     """Small ones are stored as they are, so that enlarging shows pixels; large ones are reduced."""
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)) / 255
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     with Image.open(io.BytesIO(png(picture))) as image:
-        assert np.array_equal(np.asarray(image), (picture * 255).round().astype(np.uint8))
-    with Image.open(io.BytesIO(png(np.zeros((400, 800, 3))))) as image:
+        assert np.array_equal(np.asarray(image), picture)
+    with Image.open(io.BytesIO(png(np.zeros((400, 800, 3), np.uint8)))) as image:
         assert image.size == (260, 130)
 
 
@@ -207,10 +209,13 @@ def test_gallery(tmp_path: Path) -> None:
     assert lines[3].startswith("| `dense`, 19.50 dB | —") and lines[4].startswith("| `coreset-0.5`, 17.00 dB | <img ")
     assert len(lines) == 5 and sorted(re.findall(r'src="images/([^"]+)"', made.text)) == sorted(made.files)
     assert len(made.files) == 2 + 3 + 4
-    end = Image.open(io.BytesIO(made.files["demo-data-cpu-nerf-prune-a-coreset-0.5-s1-end.png"]))
+    (name,) = (
+        name for name in made.files if re.fullmatch(r"demo-data-cpu-nerf-prune-a-\w+-coreset-0-5-s1-\w+-end.png", name)
+    )
+    end = Image.open(io.BytesIO(made.files[name]))
     assert np.array_equal(np.asarray(end), np.asarray(Image.open(tmp_path / "images/coreset-0.5-s1/end.png")))
     # The noise of the test pictures is a disc of radius 16 around column 40, row 16 of 64 x 48.
-    crop = np.asarray(Image.open(io.BytesIO(made.files["demo-data-cpu-nerf-prune-a-coreset-0.5-s1-end-enlarged.png"])))
+    crop = np.asarray(Image.open(io.BytesIO(made.files[name.replace(".png", "-enlarged.png")])))
     whole = np.asarray(end)
     assert crop.shape == (14, 19, 3)
     places = [
@@ -255,6 +260,35 @@ def test_pictures_outside_of_the_records_are_refused(tmp_path: Path, name: str) 
     records = save([run(images={"0": {"truth": name, "end": name}})], tmp_path / "records")
     with pytest.raises(RecordError, match=r"coreset-0\.5-s1\.json: picture .* outside of the folder"):
         gallery(collect(records)[0])
+
+
+def test_long_names_give_short_files(tmp_path: Path) -> None:
+    """Names of scenes and runs come from records, and a disk takes 255 characters. Two that begin alike, or differ in
+    what a file name has not, must not become one file: the report would show one network under the name of another."""
+    scenes = ["a b" + "x" * 300, "a-b" + "x" * 300, "a-b" + "x" * 301]
+    for number, scene in enumerate(scenes):
+        save([run(scene=scene, name="r" * 200), dense(scene=scene)], tmp_path / str(number), images=True)
+    files = render(collect(tmp_path))
+    assert max(len(part) for name in files for part in name.split("/")) < 200
+    assert sum(name.startswith("plots/recovery") for name in files) == len(scenes)
+    assert len({name for name in files if name.endswith("-truth.png")}) == len(scenes)
+
+
+def test_pictures_of_no_view(tmp_path: Path) -> None:
+    """A picture of a few kilobytes can take gigabytes. The header says so before a pixel is unpacked, and what is large
+    but can be is reduced as it is read; a pipe is no picture that anybody wrote, and is not waited for."""
+    records = save([run()], tmp_path, images=True)
+    end = records / "images/coreset-0.5-s1/end.png"
+    Image.new("1", (13_000, 13_000)).save(end)
+    with pytest.raises(
+        RecordError, match=r"end\.png: cannot be read as a picture: 13000 x 13000 pixels, expected at most"
+    ):
+        gallery(collect(records)[0])
+    Image.new("L", (3000, 20)).save(end)
+    assert read_picture(end).shape == (14, 2048, 3)
+    end.unlink()
+    os.mkfifo(end)
+    assert gallery(collect(records)[0]) is not None
 
 
 def test_damaged_pictures(tmp_path: Path) -> None:

@@ -202,8 +202,17 @@ def test_damaged_and_foreign_records(tmp_path: Path) -> None:
         with pytest.raises(RecordError, match=re.escape(str(bad))):
             Report(tmp_path / "records", tmp_path / "out").main()
     assert not (tmp_path / "out").exists()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="holds no records"):
-        Report(tmp_path / "nowhere", tmp_path / "out").main()
+        Report(tmp_path / "empty", tmp_path / "out").main()
+
+
+def test_folder_that_is_none(tmp_path: Path) -> None:
+    """Somebody who mistyped the folder must not go looking for what is wrong with the records."""
+    (tmp_path / "file").touch()
+    for name, found in (("nowhere", "does not exist"), ("file", "is a file")):
+        with pytest.raises(ValueError, match=rf"{name}: {found}; expected a folder of records"):
+            Report(tmp_path / name, tmp_path / "out").main()
 
 
 def readme(*names: str) -> str:

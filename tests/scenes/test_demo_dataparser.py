@@ -1,6 +1,8 @@
 """The demo scene as the host sees it, and its cache folder."""
 
 import json
+import os
+import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,29 @@ def test_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
         prepare_scene(make_config(tmp_path))
     assert len(calls) == 4
     assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_killed_processes_go(tmp_path, monkeypatch):
+    """Hundreds of kills left hundreds of folders. One that is rendered into must stay, though it were old, and one of
+    which nobody can know yet; nothing else in the folder is touched."""
+    render, seen = demo_dataparser.render_view, []
+    young, foreign = tmp_path / ".rendering-young", tmp_path / "mine"
+
+    def render_another_scene_first(*args):
+        monkeypatch.setattr(demo_dataparser, "render_view", render)
+        (living,) = tmp_path.iterdir()
+        killed = shutil.copytree(living, tmp_path / ".rendering-killed")
+        for folder in (living, killed):
+            os.utime(folder, (1e9, 1e9))
+        young.mkdir()
+        foreign.mkdir()
+        other = prepare_scene(make_config(tmp_path, seed=1))
+        seen.append(set(tmp_path.iterdir()) == {living, young, foreign, other})
+        return render(*args)
+
+    monkeypatch.setattr(demo_dataparser, "render_view", render_another_scene_first)
+    prepare_scene(make_config(tmp_path))
+    assert seen == [True]
 
 
 def test_scene_that_another_process_finished_meanwhile_is_kept(tmp_path, monkeypatch):

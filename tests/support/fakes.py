@@ -170,6 +170,11 @@ class FakeSession:
     def obstacle(self, name: ActionName) -> str:
         return self.obstacles.get(name, "")
 
+    def pause(self, wanted: bool) -> None:
+        if self.obstacle("pause"):
+            raise ValueError(self.obstacle("pause"))
+        self.paused = wanted
+
     def request(self, name: RequestName, cut: Optional[Cut] = None) -> None:
         if self.failure is not None:
             raise self.failure

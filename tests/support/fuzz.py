@@ -257,7 +257,7 @@ class Mutator:
             *(lambda: value + 1, lambda: value - 1, lambda: -value, lambda: value * 2, lambda: value * 1_000_000),
         ]
         rough: list[Callable[[], Any]] = [
-            *(lambda: value * 10**20, lambda: value / 2, lambda: str(value), lambda: [value], lambda: value != 0),
+            *(lambda: value * 10**20, lambda: value // 3, lambda: str(value), lambda: [value], lambda: value != 0),
         ]
         return self.rng.choice(gentle if self.gentle else gentle + rough)()
 

@@ -11,15 +11,16 @@ from support.tiny_run import start
 
 
 @contextmanager
-def with_panel(config: Any, **options: Any) -> Iterator[tuple[Any, PrunePanel]]:
+def with_panel(config: Any, host: str = "127.0.0.1", **options: Any) -> Iterator[tuple[Any, PrunePanel]]:
     """A trainer with a viewer, and its panel.
 
     Args:
         config: Configuration of the run.
+        host: What the viewer listens on.
         options: Of `tiny_run.start`.
     """
     config.vis = "viewer"
-    config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", free_port()
+    config.viewer.websocket_host, config.viewer.websocket_port = host, free_port()
     config.viewer.quit_on_train_completion = True
     with caught_panel() as panels:
         trainer = start(config, **options)

@@ -14,7 +14,7 @@ from nerfstudio.engine.optimizers import Optimizers as HostOptimizers
 from torch import Tensor, nn
 
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
-from nerfstudio_prune.core.form import FormField
+from nerfstudio_prune.core.form import FormField, check_values
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
 from nerfstudio_prune.core.strategies import ImportanceStrategy, select
 from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing, Subject
@@ -83,6 +83,7 @@ class CloudForm:
         return set()
 
     def options(self, values: Mapping[str, Any], base: CloudConfig) -> CloudConfig:
+        check_values(values, self.fields(base))
         options = replace(base, keep=values["keep"])
         options.validate()
         return options

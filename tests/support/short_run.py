@@ -10,10 +10,10 @@ from typing import Any, Optional
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.engine.optimizers import Optimizers
 
 from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.host import seed_host
+from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.nerf.checks import check_config
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
@@ -102,7 +102,7 @@ class ShortRuns:
         pipeline._model = model
         model.train()
         groups = pipeline.get_param_groups()
-        optimizers = Optimizers(deepcopy(config.optimizers), groups)
+        optimizers = RunOptimizers(deepcopy(config.optimizers), groups, config.max_num_iterations)
         trainer: Any = SimpleNamespace(config=config, _start_step=0)
         callbacks = pipeline.get_training_callbacks(
             TrainingCallbackAttributes(optimizers=optimizers, grad_scaler=None, pipeline=pipeline, trainer=trainer)

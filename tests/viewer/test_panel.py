@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,7 +57,9 @@ def bench() -> Bench:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel_module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(panel_module, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(panel_module, "LEAST_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(panel_module, "WORK_SHARE", 1.0)
 
 
 CUTS = {
@@ -132,6 +136,27 @@ def test_pause_holds_the_schedule(bench: Bench) -> None:
     assert bench.session.paused
     bench["pause"].act(False)
     assert not bench.session.paused and bench.session.requests == []
+
+
+def test_pause_that_is_refused_goes_back(bench: Bench) -> None:
+    """A box that stays on says that the plan waits, and it does not."""
+    bench.session.obstacles = {"pause": "the panel only shows"}
+    bench["pause"].act(True)
+    bench.panel.tick()
+    assert bench["pause"].value is False and not bench.session.paused
+    assert bench.panel.requests.content.startswith("⚠️ pause: the panel only shows")
+
+
+def test_any_page_can_complain_but_not_flood(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """Nonsense comes as fast as a network carries it; the console of a training is for other things as well."""
+    monkeypatch.setattr(panel_module, "TICK_SECONDS", 3600.0)
+    for n in range(1000):
+        bench.panel.complain(f"value must be a number, got {n}")
+        bench.panel.tick()
+    assert capsys.readouterr().out.count("value must be") == 1
+    assert bench.panel.requests.content == "⚠️ value must be a number, got 999"
 
 
 def test_disabled_with_a_reason(bench: Bench) -> None:
@@ -297,6 +322,27 @@ class TestPreview:
         bench.panel._made_at -= panel_module.LEAST_REFRESH_SECONDS
         bench.panel.tick()  # the same step: there is nothing new to see
         assert len(bench.session.previews) == 2
+
+    def test_costs_the_training_at_most_half_of_its_time(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever moves a slider without end would have preview after preview made, each with the trainer's lock."""
+        monkeypatch.setattr(panel_module, "WORK_SHARE", 0.5)
+        clock = [time.monotonic() + 1]
+        monkeypatch.setattr(panel_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+        inner, made = bench.session.preview, list[float]()
+
+        def slow(cut: Cut) -> Any:
+            made.append(clock[0])
+            clock[0] += 4.0
+            return inner(cut)
+
+        bench.session.preview = slow  # type: ignore[method-assign]
+        bench["preview"].act(True)
+        for n in range(100):
+            bench["value"].act(0.3 + 0.001 * n)
+            bench.panel._changed_at = clock[0] - panel_module.SETTLE_SECONDS
+            bench.panel.tick()
+            clock[0] += 0.5
+        assert len(made) > 3 and min(after - before for before, after in pairwise(made)) >= 8.0
 
     def test_failure_is_told_and_the_scene_is_whole(self, bench: Bench) -> None:
         """A preview that stays on the screen while the page says something else would be taken for real."""

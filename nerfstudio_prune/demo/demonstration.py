@@ -1,8 +1,9 @@
-"""`ns-prune demo`: trains the built-in scene, prunes it in mid-training, and shows what was gained and what it cost."""
+"""Trains the built-in scene with pruning, measures before, right after and at the end, and prints what was gained."""
 
+import io
 import warnings
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,11 +14,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from nerfstudio_prune.engine.host import checkpoint_bytes, forked, seed_host
+from nerfstudio_prune.demo.command import Demo
+from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
+from nerfstudio_prune.engine.host import forked, seed_host
 from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.pipeline import PrunePipeline
-from nerfstudio_prune.nerf.saved_run import newest_checkpoint
+from nerfstudio_prune.records.files import write_file
 
 LABELS = ("dense", "right after pruning", "after recovery")
 
@@ -39,50 +42,36 @@ class PhaseRecord:
     """Rendered test view, [height, width, 3] uint8."""
 
 
-@dataclass
-class Demo:
-    """Train the built-in scene, prune it in mid-training, evaluate, and print what was gained."""
+class Demonstration:
+    """One run of the demo; the controller's `measure` in it.
 
-    output_dir: Path = Path("outputs")
-    """Where the run is saved."""
-    max_num_iterations: Optional[int] = None
-    """Training steps. None: as in the method nerf-prune-demo; pruning happens half-way."""
-    image_size: int = 100
-    """Height and width of the scene's views, in pixels."""
-    num_test_views: int = 3
-    """Views that PSNR and SSIM are averaged over."""
-    view: int = 0
-    """Test view that is shown side by side."""
-    description: str = field(default="", init=False)
-    """What quality is measured on."""
-    records: list[PhaseRecord] = field(default_factory=list, init=False)
+    Args:
+        options: Options of the command, in range.
+    """
+
+    def __init__(self, options: Demo) -> None:
+        self.options = options
+        self.description = f"mean of {options.num_test_views} test views"
+        self.records: list[PhaseRecord] = []
 
     def config(self) -> TrainerConfig:
         """The run's configuration: `nerf-prune-demo` with the options above."""
         config = deepcopy(all_methods["nerf-prune-demo"])
-        config.output_dir = self.output_dir
+        config.output_dir = self.options.output_dir
         config.experiment_name = "demo"
-        if self.max_num_iterations is not None:
-            config.max_num_iterations = self.max_num_iterations
+        if self.options.max_num_iterations is not None:
+            config.max_num_iterations = self.options.max_num_iterations
         config.pipeline.prune.start_step = config.max_num_iterations // 2
         # The test views are measured by this script; the trainer's own evaluation would only take time.
         config.steps_per_eval_batch = config.steps_per_eval_image = config.max_num_iterations + 1
         dataparser = config.pipeline.datamanager.dataparser
-        dataparser.image_size = self.image_size
-        dataparser.num_test_views = self.num_test_views
+        dataparser.image_size = self.options.image_size
+        dataparser.num_test_views = self.options.num_test_views
         config.set_timestamp()
         return config
 
-    def main(self) -> None:
-        """Runs the demo.
-
-        Raises:
-            ValueError: If an option is out of range.
-        """
-        if not 0 <= self.view < self.num_test_views:
-            raise ValueError(f"view must be in [0, {self.num_test_views - 1}], got {self.view}")
-        if self.max_num_iterations is not None and self.max_num_iterations < 4:
-            raise ValueError(f"max_num_iterations must be at least 4, got {self.max_num_iterations}")
+    def run(self) -> None:
+        """Trains, prunes, measures and prints."""
         warnings.filterwarnings("ignore", module="nerfstudio|torchmetrics|torch")
         config = self.config()
         config.save_config()
@@ -91,7 +80,6 @@ class Demo:
         trainer.setup(test_mode="test")
         pipeline: Any = trainer.pipeline
         assert isinstance(pipeline, PrunePipeline) and pipeline.controller is not None
-        self.description = f"mean of {self.num_test_views} test views"
         pipeline.controller.measure = self
         self._trainer = trainer
         trainer.train()
@@ -104,7 +92,7 @@ class Demo:
         CONSOLE.print(self._summary())
         for label, path in (
             ("config", base_dir / "config.yml"),
-            ("checkpoint", newest_checkpoint(trainer.checkpoint_dir)),
+            ("checkpoint", newest_checkpoint(trainer.checkpoint_dir).path),
             ("side by side", picture),
         ):
             CONSOLE.print(f"{label + ':':14}{path}", soft_wrap=True)
@@ -119,7 +107,7 @@ class Demo:
             metrics = pipeline.get_average_eval_image_metrics()
             pipeline.eval()
             rendered = model.get_outputs_for_camera(
-                pipeline.datamanager.eval_dataset.cameras[self.view : self.view + 1]
+                pipeline.datamanager.eval_dataset.cameras[self.options.view : self.options.view + 1]
             )
             pipeline.train()
         costs = model.layer_costs().values()
@@ -177,9 +165,11 @@ class Demo:
         )
 
     def _save_picture(self, path: Path, pipeline: PrunePipeline) -> None:
-        truth = to_uint8(pipeline.datamanager.eval_dataset[self.view]["image"])  # type: ignore[index]
+        truth = to_uint8(pipeline.datamanager.eval_dataset[self.options.view]["image"])  # type: ignore[index]
         captions = ["ground truth"] + [f"{record.label}, {record.psnr:.1f} dB" for record in self.records]
-        side_by_side([truth] + [record.image for record in self.records], captions).save(path)
+        content = io.BytesIO()
+        side_by_side([truth] + [record.image for record in self.records], captions).save(content, "PNG")
+        write_file(path, content.getvalue())
 
 
 def side_by_side(images: list[np.ndarray], captions: list[str], scale: int = 2) -> Image.Image:

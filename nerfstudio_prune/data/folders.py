@@ -1,0 +1,123 @@
+"""What is in a folder of data, where the host's parser fails or gives what nothing can be trained on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+
+FORMATS = {
+    "transforms_train.json": "the Blender format: ns-train nerf-prune blender-data --data",
+    "transforms.json": "Nerfstudio's format, photographs: ns-train nerf-prune-real nerfstudio-data --data",
+    "sparse": "COLMAP's format: ns-train nerf-prune-real colmap --colmap-path sparse/0 --data",
+    "colmap": "COLMAP's format: ns-train nerf-prune-real colmap --colmap-path colmap/sparse/0 --data",
+}
+"""File or folder that tells a format -> its name, and how to train on it."""
+NAMES = 5
+LARGEST = 1e12
+"""Number that a pose or a lens may have: its square has to fit into single precision."""
+SMALLEST_FOCAL_LENGTH = 1e-6
+
+
+def explain(data: Path, parser: str, error: Exception) -> str:
+    """Why a parser could not read a data set, and what to do.
+
+    Args:
+        data: Folder or file of the data set.
+        parser: Name of the parser.
+        error: What it raised.
+    """
+    reason = f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, IndexError, TypeError)) else str(error)
+    text = f"--data {data} cannot be read by the data parser {parser}: {' '.join(reason.split()).rstrip('.')}"
+    folder = data.parent if data.suffix == ".json" else data
+    if not data.exists():
+        return f"{text}. There is no {data}: give the data set's path with --data behind the parser's name"
+    found = [f"{told} {folder}" for name, told in FORMATS.items() if (folder / name).exists()]
+    if isinstance(error, FileNotFoundError) and error.filename and Path(error.filename).suffix == ".json":
+        if found:
+            return f"{text}. The folder holds {'; '.join(found)}"
+        return f"{text}. Of photographs alone, ns-process-data makes a data set"
+    if isinstance(error, ZeroDivisionError):
+        return f"{text}. All cameras stand at one place: give --auto-scale-poses False behind the parser's name"
+    if isinstance(error, ValueError):
+        broken = [str(path) for path in _files(data) if not _is_json(path)]
+        if broken:
+            return f"{text}. No JSON: {', '.join(broken)}"
+    frames = [name for path in _files(data) for name in bad_frames(path)]
+    return f"{text}. Not finite: {', '.join(frames[:NAMES])}" if frames else text
+
+
+def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
+    """Refuses cameras that no ray can be drawn from.
+
+    Args:
+        outputs: What the parser gave.
+        data: Folder or file of the data set.
+
+    Raises:
+        ValueError: If a pose or lens is not finite or absurd, or a focal length is 0. Names the frames.
+    """
+    cameras = outputs.cameras
+    parts = [cameras.camera_to_worlds.flatten(1), cameras.fx, cameras.fy, cameras.cx, cameras.cy]
+    if cameras.distortion_params is not None:
+        parts.append(cameras.distortion_params)
+    fits = (torch.cat(parts, dim=1).abs() <= LARGEST).all(dim=1)
+    bends = (torch.cat([cameras.fx, cameras.fy], dim=1).abs() >= SMALLEST_FOCAL_LENGTH).all(dim=1)
+    bad = ~(fits & bends)
+    if not bool(bad.any()):
+        return
+    # One bad pose spoils all of them when they are centred: the file tells which it is.
+    frames = [name for path in _files(data) for name in bad_frames(path)]
+    frames = frames or [str(outputs.image_filenames[int(i)]) for i in bad.nonzero()]
+    more = f" and {len(frames) - NAMES} more" if len(frames) > NAMES else ""
+    raise ValueError(
+        f"cameras of {data}: poses and lenses must be finite, below {LARGEST:g}, and focal lengths not 0; wrong: "
+        f"{', '.join(frames[:NAMES])}{more}. Correct these frames, or take them out"
+    )
+
+
+def bad_frames(path: Path) -> list[str]:
+    """Where a `transforms.json` has numbers that are not finite or absurd.
+
+    Args:
+        path: The file; anything else has none.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        frames = [frame for frame in content.get("frames", []) if isinstance(frame, dict)]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+    top = {name: value for name, value in content.items() if name != "frames"}
+    found = [f"{path.name}: {name}" for name in _not_finite(top)]
+    for i, frame in enumerate(frames):
+        name = frame.get("file_path", f"number {i}")
+        found += [f"{path.name}, frame {name}: {field}" for field in _not_finite(frame)]
+    return found
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+def _files(data: Path) -> list[Path]:
+    return [data] if data.suffix == ".json" else sorted(data.glob("transforms*.json"))
+
+
+def _not_finite(fields: dict[str, Any]) -> Iterator[str]:
+    for name, value in fields.items():
+        if any(not abs(number) <= LARGEST for number in _numbers(value)):
+            yield name
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _numbers(part)

@@ -1,0 +1,1 @@
+"""`ns-prune demo`: pruning on the built-in scene, start to end."""

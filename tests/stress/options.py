@@ -223,4 +223,5 @@ def command_line(rng: random.Random, steps: int) -> str:
 
 
 if __name__ == "__main__":
+    runs()  # takes more memory than a trial may
     main(trial, __doc__)

@@ -30,6 +30,7 @@ from nerfstudio_prune.engine.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
+from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
@@ -100,9 +101,11 @@ class PruneTrainer(Trainer):
             test_mode: Views to evaluate on.
 
         Raises:
-            ValueError: If the run could save nothing, or the checkpoint to go on from cannot be used.
+            ValueError: If an option is out of its range, the run could save nothing, or the checkpoint to go on from
+                cannot be used.
         """
         config, folder = self.config, self.checkpoint_dir
+        check_training(config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

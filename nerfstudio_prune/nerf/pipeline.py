@@ -76,12 +76,9 @@ class PrunePipeline(VanillaPipeline):
         if torch.device(device).type == "cpu":
             # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
             torch.set_flush_denormal(True)
-<<<<<<< HEAD
         load_whole_checkpoints_of(PrunePipeline)
         print_in_any_encoding()
-=======
         check_config(config, trains=test_mode == "val")
->>>>>>> options
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         tell_missing_times(self.model, self.datamanager.train_dataset)
         self.seed = 0 if config.prune.seed is None else config.prune.seed

@@ -695,8 +695,8 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
     ("change", "message"),
     [
         (
-            lambda content: content["schedulers"].update(fields={}),
-            "schedulers: the checkpoint has one for fields, this run has none; give the scheduler of that run; --load-scheduler",
+            lambda content: content["schedulers"].update(cameras={}),
+            "schedulers: the checkpoint has one for cameras, this run has fields; give the scheduler of that run; --load-scheduler",
         ),
         (
             lambda content: content["optimizers"].update(cameras={}),

@@ -32,7 +32,6 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stress.fatal import Points
 from support.plain_state import plain_state
 from support.tiny_run import after_each_step, form_values, make_config, same_bits, start
 
@@ -49,6 +48,7 @@ from nerfstudio_prune.engine.checkpoints import (
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.engine.trainer import PruneTrainer, PruneTrainerConfig
+from stress.fatal import Points
 
 LAST = 12
 """Last step of every run."""

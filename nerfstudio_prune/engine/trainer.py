@@ -280,8 +280,11 @@ class PruneTrainer(Trainer):
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:
-        """Checks what PyTorch would take without a look, before anything is loaded."""
+        """Checks all parts before the first is loaded: the pipeline's own if it can, then what PyTorch takes as it is."""
         content, optimizers = found.content, self.optimizers.optimizers
+        check_entries = getattr(self.pipeline, "check_entries", None)
+        if check_entries is not None:
+            check_entries(content["pipeline"])
         shapes = saved_shapes(optimizers, self.pipeline, content["pipeline"])
         check_saved_optimizers(content["optimizers"], optimizers, shapes)
         if self.config.load_scheduler:

@@ -697,14 +697,20 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
     ("change", "message"),
     [
         (
-            lambda content: content["schedulers"].update(fields={}),
-            "holds schedulers of fields; this run has none. --load-scheduler False leaves them out",
+            lambda content: content["schedulers"].update(cameras={}),
+            "schedulers: the checkpoint has one for cameras, this run has fields; give the scheduler of that run; --load-scheduler",
         ),
-        (lambda content: content["optimizers"].update(cameras={}), "holds optimizers of cameras; this run has fields"),
-        (lambda content: content["optimizers"].update(fields={"state": {}}), "the optimizers of fields cannot be used"),
+        (
+            lambda content: content["optimizers"].update(cameras={}),
+            "optimizers: the checkpoint has cameras, fields, this run has fields",
+        ),
+        (
+            lambda content: content["optimizers"].update(fields={"state": {}}),
+            "optimizer 'fields': expected param_groups",
+        ),
         (
             lambda content: content["optimizers"]["fields"]["param_groups"][0].update(params=[0]),
-            "the optimizers of fields cannot be used",
+            "optimizer 'fields': expected 36 parameters in 1 groups, got 1",
         ),
     ],
 )

@@ -57,7 +57,8 @@ class PrunePipeline(VanillaPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process, or an option is not of its type or out of its range.
+        ValueError: If there is more than one process, an option is not of its type or out of its range, or the data
+            cannot be trained on.
     """
 
     config: PrunePipelineConfig

@@ -649,6 +649,8 @@ def test_run_of_the_former_trainer_is_evaluated(tiny_config: Config) -> None:
     """A config.yml of an earlier version names Nerfstudio's own trainer; its torn and foreign files are just as many.
     `load_step` there says where a run came from, and is looked for in vain among its own steps."""
     own = saving_every(tiny_config("former"), 4, keep_all=True)
+    for optimizer in own.optimizers.values():
+        optimizer["scheduler"] = None
     former = TrainerConfig(**{name: value for name, value in vars(own).items() if name != "_target"})
     trainer = train(former)
     assert type(trainer) is Trainer
@@ -699,6 +701,10 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
         (lambda content: content["schedulers"].update(cameras={}), "has one for cameras, this run has fields"),
         (lambda content: content["optimizers"].update(cameras={}), "has cameras, fields, this run has fields"),
         (lambda content: content["optimizers"].update(fields={"state": {}}), "expected param_groups and state"),
+        (
+            lambda content: content["optimizers"]["fields"]["param_groups"][0].update(params=[0]),
+            "optimizer 'fields': expected 36 parameters in 1 groups, got 1",
+        ),
     ],
 )
 def test_training_that_does_not_fit_is_told(tiny_config: Config, change: Callable[[Any], Any], message: str) -> None:

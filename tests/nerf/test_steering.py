@@ -680,7 +680,7 @@ def test_rate_of_a_cut_by_hand(tiny_config: Config, kind: str) -> None:
 def test_newest_event_says_the_rate(tiny_config: Config) -> None:
     """A cut by hand brings its own factor, whole at once; a planned one the run's, by the share that is done."""
     requests: Requests = {4: [("prune", {**HALF, "value": 0.4, "lr_factor": 1.0})], 8: [UNDO]}
-    trainer = watched(tiny_config(**TWICE, recovery_lr_factor=4.0), requests)
+    trainer = watched(with_scheduler(tiny_config(**TWICE, recovery_lr_factor=4.0), "none"), requests)
     rates = in_each_step(trainer, lambda: rate_of(trainer))
     trainer.train()
     # Planned at 3 (half of the way), by hand at 4, planned at 6 (all of the way), undone at 8.
@@ -690,8 +690,8 @@ def test_newest_event_says_the_rate(tiny_config: Config) -> None:
 def test_rate_of_a_cut_by_hand_is_resumed(tiny_config: Config) -> None:
     """The factor is in the history, so that a resumed run has it without anybody typing it."""
     requests: Requests = {3: [("prune", {**HALF, "lr_factor": 3.0})]}
-    first = steered(tiny_config("first", **DENSE), requests)
-    trainer = start(resume(tiny_config("second", preset=None), first, 9, 3))
+    first = steered(with_scheduler(tiny_config("first", **DENSE), "none"), requests)
+    trainer = start(resume(with_scheduler(tiny_config("second", preset=None), "none"), first, 9, 3))
     rates = in_each_step(trainer, lambda: rate_of(trainer))
     trainer.train()
     assert list(rates.values()) == pytest.approx([1.5e-3] * 3)

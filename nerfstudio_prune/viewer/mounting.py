@@ -2,31 +2,27 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
-from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
 from rich.markup import escape
-from viser import ClientHandle, ViserServer
+from viser import ClientHandle
 from viser.transforms import SO3
 
 from nerfstudio_prune.viewer.access import is_loopback, may_open, notice, why_closed
-from nerfstudio_prune.viewer.gate import Gate, addresses, is_up, share_url
+from nerfstudio_prune.viewer.gate import Gate, addresses, share_url
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import PrunedPipeline, Session, TrainingState
+from nerfstudio_prune.viewer.tabs import MOVING_SECONDS, Tabs
 from nerfstudio_prune.viewer.turns import FairLock
 
 CPU_MAX_RES = 128
 """Pixels of a still at first on a CPU, where the host's 512 take about a minute."""
-MOVING_SECONDS = 0.1
-"""The camera counts as moving for this long after it moved, as in the host."""
 LEAST_REST, MOST_REST = 0.1, 1.0
 """Seconds that the training leaves to a moving camera after a step: as many as the step took, within these bounds."""
 
@@ -128,74 +124,11 @@ def _split_with_before(control_panel: ControlPanel) -> None:
     control_panel.update_output_options = updated  # type: ignore[method-assign]
 
 
-class _NoTab:
-    """Stands for what renders for a tab that has gone, or has not quite come."""
-
-    running = False
-
-    def action(self, action: Any) -> None:
-        """Does nothing."""
-
-
-class _Tabs(dict[int, Any]):
-    """The host's table of what renders for which tab, in which it looks up tabs that have gone.
-
-    It does so with viser's lock held, which an exception would not release.
-    """
-
-    def __init__(self, server: ViserServer, tabs: Mapping[int, Any]) -> None:
-        super().__init__(tabs)
-        self._server = server
-        self._told = ""
-
-    def __setitem__(self, client_id: int, machine: Any) -> None:
-        machine.run = partial(self._run, machine, machine.run)
-        machine.check_interrupt = partial(_check_interrupt, machine)
-        machine.action = partial(_act, machine, machine.action)
-        super().__setitem__(client_id, machine)
-
-    def __missing__(self, client_id: int) -> _NoTab:
-        return _NoTab()
-
-    def _run(self, machine: Any, run: Callable[[], None]) -> None:
-        """Renders for as long as there is a tab; the host's thread ends with the first picture that fails."""
-        while machine.running and is_up(self._server):
-            try:
-                run()
-            except Exception as error:  # whatever it was, the next picture may be fine
-                if machine.running and is_up(self._server) and str(error) != self._told:
-                    self._told = str(error)
-                    CONSOLE.print(f"[yellow]Viewer: a picture failed, {type(error).__name__}: {escape(str(error))}")
-                time.sleep(MOVING_SECONDS)
-
-
-def _act(machine: Any, act: Callable[[Any], None], action: Any) -> None:
-    """Asks for a picture."""
-    try:
-        act(action)
-    except AttributeError:  # what renders has taken the last action between two looks at it
-        machine.next_action = action
-        machine.render_trigger.set()
-
-
-def _check_interrupt(machine: Any, frame: FrameType, event: str, arg: Any) -> Any:
-    """Ends a picture that is not wanted any more, as the host's does, at any line but those that end the tracing.
-
-    From there the thread would go on being traced, and be ended at a line that gives the lock back.
-    """
-    if frame.f_code is SetTrace.__exit__.__code__:
-        return None
-    if event == "line" and machine.interrupt_render_flag:
-        machine.interrupt_render_flag = False
-        raise IOChangeException
-    return machine.check_interrupt
-
-
 def _keep_alive(viewer: Viewer) -> None:
     """Lets viewer and training survive a tab that comes or goes while the host looks through its lists of tabs."""
     server = viewer.viser_server
     with server._client_lock:  # under which tabs come
-        viewer.render_statemachines = _Tabs(server, viewer.render_statemachines)
+        viewer.render_statemachines = Tabs(server, viewer.render_statemachines)
 
 
 class _Still:

@@ -5,6 +5,7 @@ By hand: `PYTHONPATH=tests python tests/stress/soak.py --minutes 10` prints the 
 """
 
 import argparse
+import contextlib
 import json
 import random
 import tempfile
@@ -23,6 +24,7 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetT
 from support.live import with_panel
 from support.raw_client import RawClient
 from support.tiny_run import make_config
+from websockets.exceptions import ConnectionClosed
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 
@@ -87,7 +89,7 @@ def soak(config: Any, seconds: float, seed: int = 0) -> dict[str, Any]:
             trainer.stop_training = True
 
         people = [threading.Thread(target=noted, args=(_click, panel, n, done, over)) for n in range(3)]
-        others = [(watch,), (_render, trainer, panel, seed, done, over), (_wander, config, seed, over)]
+        others = [(watch,), (_render, trainer, panel, seed, done, over), (_wander, config, seed, done, over)]
         threads = [*people, *(threading.Thread(target=noted, args=work) for work in others)]
         for thread in threads:
             thread.start()
@@ -97,8 +99,9 @@ def soak(config: Any, seconds: float, seed: int = 0) -> dict[str, Any]:
             over.set()
             for thread in threads:
                 thread.join(60)
-        assert errors == [] and bad_losses == [] and not any(thread.is_alive() for thread in threads)
-        assert panel._thread.is_alive()
+        assert errors == [], errors
+        assert bad_losses == [], bad_losses
+        assert panel._thread.is_alive() and not any(thread.is_alive() for thread in threads)
         model, optimizers = trainer.pipeline.model, trainer.optimizers
         check_optimizers(optimizers.optimizers, optimizers.parameters, model.get_param_groups())
         with trainer.train_lock:  # the panel is still at work
@@ -157,11 +160,13 @@ def _click(panel: Any, seed: int, done: Counter[str], over: threading.Event) -> 
         over.wait(choose.choice([0.0, 0.01, 0.1, 0.5, 1.0]))
 
 
-def _wander(config: Any, seed: int, over: threading.Event) -> None:
+def _wander(config: Any, seed: int, done: Counter[str], over: threading.Event) -> None:
     """A tab that comes and goes, and whose camera moves and rests."""
     choose = random.Random(seed)
     while not over.is_set():
-        with RawClient(config.viewer.websocket_port) as client:
+        done["tabs"] += 1
+        # Where the machine has much to do, the server may take a tab for dead.
+        with contextlib.suppress(ConnectionClosed), RawClient(config.viewer.websocket_port) as client:
             for _ in range(choose.randrange(1, 10)):
                 for n in range(choose.randrange(60)):
                     client.move(0.1 * n)
@@ -188,7 +193,7 @@ def _render(trainer: Any, panel: Any, seed: int, done: Counter[str], over: threa
             finally:
                 if training:
                     model.train()
-        over.wait(0.005)
+        over.wait(0.05)
 
 
 def _interrupt(lines: int) -> Callable[..., Any]:

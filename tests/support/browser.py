@@ -159,6 +159,7 @@ class PanelPage:
     def picture(self) -> bytes:
         """What the scene looks like: a screenshot of the window without the panel."""
         size = self.page.viewport_size
+        self.page.mouse.move(5, 5)  # no hint over it
         return self.page.screenshot(clip={"x": 0, "y": 60, "width": size["width"] - 330, "height": size["height"] - 60})
 
     def screenshot(self, path: Path, clip: Optional[dict[str, float]] = None) -> None:

@@ -29,6 +29,8 @@ class RawClient:
             f"ws://{host or '127.0.0.1'}:{port}",
             sock=socket.create_connection(("127.0.0.1", port)),
             origin=origin,  # type: ignore[arg-type]
+            open_timeout=PATIENCE,
+            ping_interval=None,
             max_size=None,
             compression=None,
         )

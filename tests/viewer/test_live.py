@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -21,7 +20,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
-from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from support.browser import free_port
 from support.live import caught_panel, with_panel
 from support.raw_client import RawClient
@@ -447,7 +446,7 @@ def test_lists_of_tabs_that_disagree_do_not_end_the_training(tiny_config: Config
         viewer.viser_server.get_clients = lambda: {3: SimpleNamespace()}
         viewer.get_camera_state = lambda client: SimpleNamespace()
         viewer.update_camera_poses = lambda: None
-        viewer.render_statemachines[4] = SimpleNamespace(run=None, action=None)
+        viewer.render_statemachines[4] = SimpleNamespace(run=None, action=None, _render_img=None)
         viewer.train_util, viewer.last_step = 0.9, -10_000
         viewer.update_scene(100, 32)
         assert viewer.last_step == 100
@@ -587,37 +586,6 @@ def test_moving_camera_starves_nobody(tiny_config: Config) -> None:
         assert not gave_up.is_set()
         assert len(carried_out) == 3 and max(carried_out) <= 3
         assert [event.scheduled for event in panel.session.history()] == [None]
-
-
-def test_picture_is_ended_at_any_line_but_those_that_end_the_tracing() -> None:
-    """A camera that moves just when a picture is ready ended it at a line of the host's clean-up: the thread went on
-    being traced, and the next movement could end it while it gave the trainer's lock back."""
-    machine = SimpleNamespace(interrupt_render_flag=False)
-    machine.check_interrupt = partial(mounting._check_interrupt, machine)
-
-    def render() -> None:
-        machine.interrupt_render_flag = True
-        raise AssertionError("this line comes too late")
-
-    with SetTrace(machine.check_interrupt):
-        machine.interrupt_render_flag = True
-    assert sys.gettrace() is None
-    with pytest.raises(IOChangeException), SetTrace(machine.check_interrupt):
-        render()
-    assert sys.gettrace() is None and not machine.interrupt_render_flag
-
-
-def test_picture_that_is_asked_for_while_another_begins() -> None:
-    """The host looks twice at what was asked for last, and between the two looks it may be gone: the error would end
-    the training, or leave a lock of viser's held."""
-    machine: Any = SimpleNamespace(next_action="taken", render_trigger=threading.Event())
-
-    def act(action: Any) -> None:
-        machine.next_action = None
-        assert machine.next_action.action
-
-    mounting._act(machine, act, "new")
-    assert machine.next_action == "new" and machine.render_trigger.is_set()
 
 
 def test_picture_that_fails_is_not_the_last(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ class TeacherRecipe:
     coarse_weight: float
 
 
-_RENDERED = "teacher.steps and a point_share below 1"
+_RENDERED = "teacher.steps and a teacher.point_share below 1"
 
 
 @with_help
@@ -70,10 +70,10 @@ class TeacherConfig(Group):
     )
     effects: ClassVar[Sequence[Effect]] = (
         (("point_share", "coarse_weight"), lambda o: o.steps > 0, "teacher.steps"),
-        (("point_weight",), lambda o: o.num_points > 0, "teacher.steps and a point_share above 0"),
+        (("point_weight",), lambda o: o.num_points > 0, "teacher.steps and a teacher.point_share above 0"),
         (("colour_weight", "pseudo_rays", "hard_rays"), lambda o: o.renders, _RENDERED),
-        (("jitter", "jitter_degrees"), lambda o: o.renders and o.pseudo_rays > 0, f"pseudo_rays, {_RENDERED}"),
-        (("hard_pool",), lambda o: o.renders and o.hard_rays > 0, f"hard_rays, {_RENDERED}"),
+        (("jitter", "jitter_degrees"), lambda o: o.renders and o.pseudo_rays > 0, f"teacher.pseudo_rays, {_RENDERED}"),
+        (("hard_pool",), lambda o: o.renders and o.hard_rays > 0, f"teacher.hard_rays, {_RENDERED}"),
     )
 
     @property

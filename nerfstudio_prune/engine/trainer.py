@@ -280,7 +280,7 @@ class PruneTrainer(Trainer):
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:
-        """Checks all parts before the first is loaded: the pipeline's own if it can, then what PyTorch takes as it is."""
+        """Checks all parts before the first is loaded: the pipeline's own, and what PyTorch takes as it is."""
         content, optimizers = found.content, self.optimizers.optimizers
         check_entries = getattr(self.pipeline, "check_entries", None)
         if check_entries is not None:

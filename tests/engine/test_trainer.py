@@ -698,7 +698,7 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
     [
         (
             lambda content: content["schedulers"].update(cameras={}),
-            "schedulers: the checkpoint has one for cameras, this run has fields; give the scheduler of that run; --load-scheduler",
+            "schedulers: the checkpoint has one for cameras, this run has fields; give the scheduler",
         ),
         (
             lambda content: content["optimizers"].update(cameras={}),

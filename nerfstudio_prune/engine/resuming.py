@@ -9,7 +9,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.checks import check_recovery_rate
-from nerfstudio_prune.engine.options import PruneOptions
+from nerfstudio_prune.engine.options import PREFIX, PruneOptions
 from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
 from nerfstudio_prune.engine.run import PruneRun
 
@@ -45,11 +45,7 @@ def take_up(
         ValueError: If the options do not give a plan, there are no weights to rewind to, or the state is of a later
             step than the run.
     """
-    if state.history and state.history[-1].step >= first_step:
-        raise ValueError(
-            f"the checkpoint's history has an event at step {state.history[-1].step}, and the run goes on at step "
-            f"{first_step}; step and pruning state are not of one checkpoint"
-        )
+    _check_history(state, type(options), first_step)
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
@@ -70,6 +66,24 @@ def take_up(
     seed = seed if recipe.seed is None else recipe.seed
     idle = in_force.without_effect(options.typed().names_given(defaults))
     return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin, idle)
+
+
+def _check_history(state: PruneState, kind: type[PruneOptions], first_step: int) -> None:
+    """Checks that rates and schedules can go on from the events that happened.
+
+    Raises:
+        ValueError: Names the event.
+    """
+    for event in state.history:
+        if event.step >= first_step:
+            raise ValueError(
+                f"the checkpoint's history has an event at step {event.step}, and the run goes on at step "
+                f"{first_step}; step and pruning state are not of one checkpoint"
+            )
+        try:
+            kind.from_plain(event.options).check_rules(PREFIX)
+        except ValueError as error:
+            raise ValueError(f"the checkpoint's event at step {event.step}: {error}") from error
 
 
 def update_plan(

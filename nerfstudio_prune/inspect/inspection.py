@@ -190,7 +190,9 @@ def _aims(run: SavedRun) -> list[str]:
     state = run.model.prune_state
     if not state.pending:
         return []
-    recipe = PruneConfig().with_stored(state.options).resolve()
+    options = PruneConfig().with_stored(state.options)
+    options.validate()
+    recipe = options.resolve()
     subject = _subject(recipe.strategy, run.model)
     return [subject.aim(recipe, event) for event in state.pending]
 

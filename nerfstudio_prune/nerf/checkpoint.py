@@ -155,20 +155,17 @@ def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes:
 
 
 def _check_options(state: PruneState) -> None:
-    """Checks that the options can be taken up again: those in force, those that were given and those of events.
+    """Checks the types of all options: those in force, those that were given and those of events.
+
+    Ranges, and whether they contradict each other, count only where they are taken up: a network can be evaluated
+    whatever its plan was.
 
     Raises:
         ValueError: Names the option, what was found and what was expected.
     """
     try:
-        if state.options:
-            in_force = PruneConfig().with_stored(PruneConfig.completed(state.options))
-            in_force.validate()
-            in_force.resolve()
-        if state.given is not None:
-            PruneConfig().with_stored(PruneConfig.completed_given(state.given))
-        for event in state.history:
-            PruneConfig.from_plain(event.options).check_rules("prune.")
+        for options in (state.options, state.given or {}, *(event.options for event in state.history)):
+            PruneConfig.from_plain(options)
     except ValueError as error:
         raise ValueError(f"the checkpoint's pruning options: {error}") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, Adam, AdamW, RAdam
 from torch.optim.lr_scheduler import LambdaLR, MultiStepLR
 
@@ -39,7 +40,7 @@ class Training:
         self.model = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 2))
         self.optimizers = {"fields": OPTIMIZERS[optimizer](list(self.model.parameters()))}
         self.schedulers = {"fields": SCHEDULERS[scheduler](self.optimizers["fields"])}
-        self.scaler = torch.amp.GradScaler("cpu", enabled=True)
+        self.scaler = GradScaler("cpu", enabled=True)
         for _ in range(steps):
             self.model(torch.ones(1, 3)).sum().backward()
             self.optimizers["fields"].step()

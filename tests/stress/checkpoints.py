@@ -27,6 +27,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from support.fuzz import CLEAR, HALF, NOT_FINITE, TAKEN, Mutator, main, same
 from support.tiny_run import rays, tiny_model
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from nerfstudio_prune.core.saved_training import (
     check_saved_optimizers,
@@ -68,7 +69,7 @@ class Training:
             "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-5, max_steps=20),
         }
         self.optimizers = Optimizers({"fields": fields}, self.model.get_param_groups())
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.scaler = GradScaler("cpu", enabled=False)
         self.step = self.first = 0
 
     def content(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.format_1 import from_format_1
 from nerfstudio_prune.core.plain import MAX_INT, check_plain
-from nerfstudio_prune.core.tensors import check_storage, check_tensor
+from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor
 
 FORMAT_VERSION = 2
 """Version of `PruneState.to_dict`; raised when an older reader could not understand the content."""
@@ -231,8 +231,8 @@ def _read_state(values: Mapping[str, Any]) -> PruneState:
         given=_read(Optional[dict[str, Any]], values.get("given"), "given"),
         plan=_read_all(ScheduledEvent, values["plan"], "plan"),
         history=_read_all(PruneEvent, values["history"], "history"),
-        masks=dict(_read(dict[str, Any], values["masks"], "masks")),
-        rewind_snapshot=dict(_read(dict[str, Any], values["rewind_snapshot"], "rewind_snapshot")),
+        masks=_read_tensors(values["masks"], "mask", (torch.bool,)),
+        rewind_snapshot=_read_tensors(values["rewind_snapshot"], "rewind snapshot", FLOATS),
         memory=_read(dict[str, dict[str, Any]], values.get("memory", {}), "memory"),
     )
 
@@ -243,6 +243,14 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return msgspec.convert(value, kind, dec_hook=decode_fraction)
     except msgspec.ValidationError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _read_tensors(values: Any, where: str, dtypes: tuple[torch.dtype, ...]) -> dict[str, Tensor]:
+    tensors = _read(dict[str, Any], values, where)
+    for name, tensor in tensors.items():
+        check_tensor(tensor, f"{where} of {name}", dtypes)
+    check_storage(tensors, where)
+    return tensors
 
 
 def _read_all(kind: type[T], values: Any, where: str) -> list[T]:
@@ -313,9 +321,3 @@ def _check_state(state: PruneState) -> None:
     for first, second in pairwise(state.history):
         if second.step < first.step:
             raise ValueError(f"history: expected the oldest event first, got steps {first.step}, {second.step}")
-    for name, mask in state.masks.items():
-        check_tensor(mask, f"mask of {name}", (torch.bool,))
-    for name, value in state.rewind_snapshot.items():
-        check_tensor(value, f"rewind snapshot of {name}")
-    check_storage({**state.masks}, "masks")
-    check_storage({**state.rewind_snapshot}, "rewind snapshot")

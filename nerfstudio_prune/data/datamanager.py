@@ -79,7 +79,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         parser = type(self.dataparser).__name__
         reason = f"{parser} gives none for the split {self.test_split}"
         try:
-            outputs = self._usable(self.dataparser.get_dataparser_outputs(split=self.test_split))
+            outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         except Exception as error:
             if not _is_missing_split(error):
                 raise ValueError(self._explained(error)) from error
@@ -88,7 +88,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             outputs = replace(outputs, image_filenames=[], mask_filenames=None, cameras=outputs.cameras[0:0])
         if not outputs.image_filenames:
             self._give_up_evaluation(reason)
-        return self._dataset(outputs)
+        return self._dataset(self._usable(outputs))
 
     def look(self) -> None:
         """Looks at the headers of all pictures and counts the pixels of the masks.
@@ -96,11 +96,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         Raises:
             ValueError: If a picture cannot be trained on, or the masks leave nothing.
         """
-        rays = self.config.train_num_rays_per_batch
-        if self.train_dataset.cameras.is_jagged and rays % 2:
-            raise ValueError(
-                f"pipeline.datamanager.train_num_rays_per_batch must be even where pictures differ in size, got {rays}"
-            )
+        self._check_batches()
         check_pictures([self.train_dataset, self.eval_dataset])
         self._leave_masked_out()
 
@@ -114,6 +110,15 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         if self.eval_dataset.cameras.is_jagged:  # the host looks at the training views only
             self.config.collate_fn = variable_res_collate
         super().setup_eval()
+
+    def _check_batches(self) -> None:
+        """Checks that rays can be shared out over pictures of several sizes: the host does so in pairs."""
+        train = self.train_dataset.cameras.is_jagged
+        evaluation = len(self.eval_dataset) > 0 and (train or self.eval_dataset.cameras.is_jagged)
+        for name, differ in (("train_num_rays_per_batch", train), ("eval_num_rays_per_batch", evaluation)):
+            rays = getattr(self.config, name)
+            if differ and rays % 2:
+                raise ValueError(f"pipeline.datamanager.{name} must be even where pictures differ in size, got {rays}")
 
     def _leave_masked_out(self) -> None:
         """Leaves out views without a pixel that counts, and says how many pixels do."""
@@ -147,7 +152,7 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         """What a parser gave, with cameras that rays can be drawn from."""
         outputs = _with_a_camera_each(self.dataparser, outputs)
         check_cameras(outputs, self._data)
-        if outputs.metadata.get("mask_color") and outputs.mask_filenames is None:
+        if outputs.metadata.get("mask_color") and outputs.mask_filenames is None and outputs.image_filenames:
             raise ValueError(f"mask-color fills what masks leave out, and --data {self._data} has no masks")
         return outputs
 

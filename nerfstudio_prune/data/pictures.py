@@ -17,8 +17,8 @@ from nerfstudio_prune.data.pixels import THREADS
 
 NAMES = 5
 """Files that are named for each kind of fault."""
-ORIENTATION = 0x0112
-"""EXIF tag; 1 is upright, 5 to 8 are turned by a quarter."""
+ORIENTATION, UPRIGHT = 0x0112, 1
+"""EXIF tag, and its value for a picture that is shown as it is stored; 5 to 8 are turned by a quarter."""
 END = {"JPEG": (b"\xff\xd9", 65536), "MPO": (b"\xff\xd9", 65536), "PNG": (b"IEND", 65536)}
 """Format -> what the end of a whole file holds, and within how many bytes: cameras append data of their own."""
 MODES = ("L", "RGB", "RGBA")
@@ -110,14 +110,13 @@ def look(path: Path) -> Header | Fault:
         if not path.is_file():  # opening a pipe would wait for ever
             return Fault("not a file", COPY, path, "a folder" if path.is_dir() else "")
         with Image.open(path) as image:
-            exif = image.getexif() if "exif" in image.info else {}  # elsewhere Pillow would decode the picture
             width, height = image.size
-            header = Header(width, height, image.mode, int(exif.get(ORIENTATION, 1)), len(image.getbands()))
+            header = Header(width, height, image.mode, _orientation(image), len(image.getbands()))
             if not _ends(path, image.format or ""):
                 image.load()
     except Image.UnidentifiedImageError:
         return Fault("no picture that Pillow can read", "convert it: mogrify -format png FILE", path, _size(path))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's plugins raise what comes up; the host would meet the same
         return Fault("cannot be read", COPY, path, str(error))
     return header
 
@@ -127,6 +126,17 @@ def _advice_on_missing(path: Path) -> str:
     if path.parent.exists() or "_" not in path.parent.name:
         return COPY
     return f"make {path.parent} with ns-process-data, or give --downscale-factor 1 behind the parser's name"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of a picture; upright where it cannot be read, for the host does not look at it."""
+    if "exif" not in image.info:
+        return UPRIGHT  # Pillow would decode the picture to look for it
+    try:
+        value = image.getexif().get(ORIENTATION, UPRIGHT)
+    except Exception:  # damaged EXIF data does no harm to the picture
+        return UPRIGHT
+    return value if isinstance(value, int) else UPRIGHT
 
 
 def _ends(path: Path, image_format: str) -> bool:
@@ -220,7 +230,7 @@ def _mixture(dataset: InputDataset, headers: Mapping[Path, Header]) -> Iterator[
 def _tell_turned(headers: Sequence[Header], faults: Sequence[Fault]) -> None:
     """Says once that EXIF turns pictures that fit their cameras as they are stored: both may be meant."""
     told = sum("EXIF" in fault.kind for fault in faults)
-    turned = sum(header.orientation not in (0, 1) for header in headers) - told
+    turned = sum(2 <= header.orientation <= 8 for header in headers) - told
     if turned > 0:
         CONSOLE.print(
             f"[yellow]{turned} pictures are to be turned by their EXIF data, which Nerfstudio does not do. They have "

@@ -9,10 +9,13 @@ import torch
 from jaxtyping import Bool
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.utils.data_utils import get_image_mask_tensor_from_path
+from PIL import Image
 from torch import Tensor
 
 THREADS = 8
 """Files that are read at the same time."""
+UNREADABLE = (OSError, SyntaxError, ValueError, AssertionError, Image.DecompressionBombError)
+"""What Pillow and the host raise for a file that has gone, is broken, or was changed."""
 
 
 class CountedDataset(InputDataset):
@@ -50,7 +53,7 @@ class CountedDataset(InputDataset):
         assert filenames is not None
         try:
             return get_image_mask_tensor_from_path(filenames[view], self.scale_factor)[..., 0]
-        except (OSError, SyntaxError) as error:  # the latter is Pillow's word for a broken PNG
+        except UNREADABLE as error:
             raise ValueError(f"the mask {filenames[view]} cannot be read: {error}") from error
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
@@ -65,7 +68,7 @@ class CountedDataset(InputDataset):
         """
         try:
             data = super().get_data(image_idx, image_type)
-        except (OSError, SyntaxError) as error:
+        except UNREADABLE as error:
             name = self.image_filenames[image_idx]
             raise ValueError(f"the picture {name}, or its mask, cannot be read: {error}") from error
         if self.limited != "masks":

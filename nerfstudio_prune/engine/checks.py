@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Optional
 
-from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
+from nerfstudio_prune.engine.options import MAX_STEPS, PREFIX, Rule, above, at_least
 from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
 
 MAX_RAYS = 2**20
@@ -80,6 +80,26 @@ def check_training(config: Any) -> None:
     check_values(config, "", TRAINER_RULES)
     for prefix, part in _rates(config.optimizers):
         check_values(part, prefix, RATE_RULES)
+
+
+def check_recovery_rate(factor: float, optimizers: Any) -> None:
+    """Checks that the learning rate with its factor is one that `recovery_lr` could be, too.
+
+    Args:
+        factor: Option `recovery_lr_factor`.
+        optimizers: The host's optimizers.
+
+    Raises:
+        ValueError: Names the options.
+    """
+    for name, optimizer in optimizers.optimizers.items():
+        for group in optimizer.param_groups:
+            rate = group.get("initial_lr", group["lr"])
+            if factor > 1 and factor * rate > 1:
+                raise ValueError(
+                    f"{PREFIX}recovery_lr_factor {factor:g} on the learning rate of optimizers.{name}, {rate:g}, gives "
+                    f"{factor * rate:g}; the most is 1"
+                )
 
 
 def check_data(config: Optional[Any]) -> None:

@@ -218,6 +218,9 @@ def _plain(value: Any) -> Any:
 class ScheduleOptions(Group):
     """When pruning happens, and in how many events."""
 
+    durations: ClassVar[Sequence[str]] = ()
+    """Options that count training steps, by dotted names; none can be longer than the run."""
+
     start_step: Optional[int] = option(
         None, "15 % of max_num_iterations, or the first step of a resumed run if that is later"
     )
@@ -368,7 +371,6 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
     aims: ClassVar[Set[str]] = frozenset()
     """Options that say how far to cut where the events of a plan name no targets."""
     durations: ClassVar[Sequence[str]] = ("recovery_decay", "recovery_warm_up")
-    """Options that count training steps, by dotted names; none can be longer than the run."""
     standing: ClassVar[Set[str]] = frozenset({"strategy", "panel"})
     """Options that say something where nothing is planned."""
 

@@ -8,6 +8,7 @@ from nerfstudio.engine.optimizers import Optimizers
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.engine.checks import check_recovery_rate
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
 from nerfstudio_prune.engine.run import PruneRun
@@ -52,6 +53,7 @@ def take_up(
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
+    check_recovery_rate(recipe.recovery_lr_factor, optimizers)
     subject.set_buffers({name: tensor.to(subject.device) for name, tensor in subject.buffers().items()})
     if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:
         first_event = state.pending[0].step

@@ -30,6 +30,7 @@ from nerfstudio_prune.engine.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
+from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
@@ -100,9 +101,11 @@ class PruneTrainer(Trainer):
             test_mode: Views to evaluate on.
 
         Raises:
-            ValueError: If the run could save nothing, or the checkpoint to go on from cannot be used.
+            ValueError: If an option is out of its range, the run could save nothing, or the checkpoint to go on from
+                cannot be used.
         """
         config, folder = self.config, self.checkpoint_dir
+        check_training(config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -277,8 +280,11 @@ class PruneTrainer(Trainer):
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:
-        """Checks what PyTorch would take without a look, before anything is loaded."""
+        """Checks all parts before the first is loaded: the pipeline's own if it can, then what PyTorch takes as it is."""
         content, optimizers = found.content, self.optimizers.optimizers
+        check_entries = getattr(self.pipeline, "check_entries", None)
+        if check_entries is not None:
+            check_entries(content["pipeline"])
         shapes = saved_shapes(optimizers, self.pipeline, content["pipeline"])
         check_saved_optimizers(content["optimizers"], optimizers, shapes)
         if self.config.load_scheduler:

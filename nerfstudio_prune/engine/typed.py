@@ -74,7 +74,7 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
     try:
         found = msgspec.convert(plain, hint, strict=True)
         sound = _sound(found) and not isinstance(plain, (set, frozenset))  # those have no order
-    except (msgspec.ValidationError, OverflowError):
+    except Exception:  # a ValidationError, or whatever an object that only looks like a mapping comes to
         sound = False
     if not sound:
         raise ValueError(f"{name} must be {expected(hint)}, got {shown(plain)}")

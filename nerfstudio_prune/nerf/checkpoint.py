@@ -16,6 +16,20 @@ IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
 
+def network_entries(loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of the network among those of the host's pipeline, by their names in the model.
+
+    Args:
+        loaded: Entries of the pipeline; those of a run on several devices have one more prefix.
+    """
+    entries = {key.removeprefix("module."): value for key, value in loaded.items()}
+    return {
+        key.removeprefix("_model.").removeprefix("module."): value
+        for key, value in entries.items()
+        if key.startswith("_model.")
+    }
+
+
 def fit_to_checkpoint(
     model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any], finite: bool = True
 ) -> dict[str, Any]:
@@ -23,6 +37,35 @@ def fit_to_checkpoint(
 
     Parameters keep their identity (only `.data` changes), so that optimizers built before still hold them. That is
     safe at load time because no autograd graph lives yet.
+
+    Args:
+        model: Model of the right number of layers, of any widths.
+        groups: All its groups of neurons.
+        state_dict: See `checked_state`.
+        finite: See `checked_state`.
+
+    Returns:
+        What `checked_state` gives.
+
+    Raises:
+        ValueError: If the checkpoint does not fit. The model is then as it was.
+    """
+    state = checked_state(model, groups, state_dict, finite)
+    resized = {
+        parameter: parameter.data.new_empty(state[key].shape)
+        for key, parameter in model.named_parameters()
+        if parameter.shape != state[key].shape
+    }
+    for parameter, value in resized.items():
+        parameter.data = value
+        parameter.grad = None
+    return state
+
+
+def checked_state(
+    model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any], finite: bool = True
+) -> dict[str, Any]:
+    """What a model is to be loaded from; changes nothing.
 
     Args:
         model: Model of the right number of layers, of any widths.
@@ -36,7 +79,7 @@ def fit_to_checkpoint(
 
     Raises:
         ValueError: If keys are missing or unknown, an entry is no plain tensor, the shapes do not form a network, or
-            the pruning state does not fit. The model is then as it was.
+            the pruning state does not fit.
     """
     own = {key: value for key, value in model.state_dict().items() if key != EXTRA_STATE}
     state = {key: value for key, value in state_dict.items() if not str(key).startswith(IGNORED_PREFIX)}
@@ -65,15 +108,7 @@ def fit_to_checkpoint(
     check_storage(state, "the checkpoint's network")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
     _check_prune_state(prune_state, groups, shapes)
-    result = {**state, EXTRA_STATE: prune_state.to_dict()}
-    parameters = dict(model.named_parameters())
-    resized = {
-        key: parameters[key].data.new_empty(shape) for key, shape in shapes.items() if parameters[key].shape != shape
-    }
-    for key, value in resized.items():
-        parameters[key].data = value
-        parameters[key].grad = None
-    return result
+    return {**state, EXTRA_STATE: prune_state.to_dict()}
 
 
 def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:

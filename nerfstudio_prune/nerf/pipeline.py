@@ -21,6 +21,7 @@ from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.steering import Steering
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.nerf.calibration import collect_samples
+from nerfstudio_prune.nerf.checkpoint import checked_state, network_entries
 from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
@@ -56,7 +57,8 @@ class PrunePipeline(VanillaPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process, or an option is not of its type or out of its range.
+        ValueError: If there is more than one process, an option is not of its type or out of its range, or the data
+            cannot be trained on.
     """
 
     config: PrunePipelineConfig
@@ -97,6 +99,17 @@ class PrunePipeline(VanillaPipeline):
         self._measure: Optional[FixedRays] = None
         self.panel_mount = PanelMount(self)
         """Where the viewer looks for a panel."""
+
+    def check_entries(self, loaded_state: Mapping[str, Any]) -> None:
+        """Checks the entries of a checkpoint without loading them.
+
+        Args:
+            loaded_state: See `load_pipeline`.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        checked_state(self.model, self.model.neuron_groups(), network_entries(loaded_state))
 
     @property
     def options(self) -> PruneConfig:

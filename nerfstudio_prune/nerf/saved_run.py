@@ -14,6 +14,7 @@ from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
 from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, newest_checkpoint
 from nerfstudio_prune.engine.config_file import ConfigFileError, read_config_file
+from nerfstudio_prune.nerf.checkpoint import network_entries
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
 
@@ -144,12 +145,7 @@ def load_network(model: PruneModel, checkpoint: Checkpoint) -> None:
     Raises:
         SavedRunError: If it does not fit.
     """
-    state = {
-        key.removeprefix("_model.").removeprefix("module."): value
-        for key, value in checkpoint.content["pipeline"].items()
-        if key.startswith("_model.")
-    }
     try:
-        model.take_up(state, finite=False)
+        model.take_up(network_entries(checkpoint.content["pipeline"]), finite=False)
     except ValueError as error:
         raise SavedRunError(f"{checkpoint.path}: {error}") from error

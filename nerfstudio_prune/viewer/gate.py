@@ -51,7 +51,7 @@ def is_pose(camera: ViewerCameraMessage) -> bool:
     except (TypeError, ValueError):
         return False
     shaped = [array.shape for array in arrays] == [(4,), (3,), (3,), (3,), (2,)]
-    return shaped and all(np.isfinite(a).all() for a in arrays) and arrays[0].any() and bool((arrays[-1] > 0).all())
+    return shaped and bool(np.isfinite(np.concatenate(arrays)).all() and arrays[0].any() and (arrays[-1] > 0).all())
 
 
 class Gate:
@@ -155,7 +155,7 @@ class Gate:
             callback(client)
         inner._client_state_from_id.pop(client.client_id, None)
 
-    def _received(self, client_id: int, message: Any) -> None:
+    def _received(self, client_id: Any, message: Any) -> None:
         if client_id not in self.server.get_clients():
             return
         if isinstance(message, GuiUpdateMessage) and not self._passes(message):

@@ -4,12 +4,14 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, Optional
 
 import numpy as np
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.control_panel import ControlPanel
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException, SetTrace
 from rich.markup import escape
 from viser import ClientHandle, ViserServer
 from viser.transforms import SO3
@@ -148,6 +150,8 @@ class _Tabs(dict[int, Any]):
 
     def __setitem__(self, client_id: int, machine: Any) -> None:
         machine.run = partial(self._run, machine, machine.run)
+        machine.check_interrupt = partial(_check_interrupt, machine)
+        machine.action = partial(_act, machine, machine.action)
         super().__setitem__(client_id, machine)
 
     def __missing__(self, client_id: int) -> _NoTab:
@@ -163,6 +167,28 @@ class _Tabs(dict[int, Any]):
                     self._told = str(error)
                     CONSOLE.print(f"[yellow]Viewer: a picture failed, {type(error).__name__}: {escape(str(error))}")
                 time.sleep(MOVING_SECONDS)
+
+
+def _act(machine: Any, act: Callable[[Any], None], action: Any) -> None:
+    """Asks for a picture."""
+    try:
+        act(action)
+    except AttributeError:  # what renders has taken the last action between two looks at it
+        machine.next_action = action
+        machine.render_trigger.set()
+
+
+def _check_interrupt(machine: Any, frame: FrameType, event: str, arg: Any) -> Any:
+    """Ends a picture that is not wanted any more, as the host's does, at any line but those that end the tracing.
+
+    From there the thread would go on being traced, and be ended at a line that gives the lock back.
+    """
+    if frame.f_code is SetTrace.__exit__.__code__:
+        return None
+    if event == "line" and machine.interrupt_render_flag:
+        machine.interrupt_render_flag = False
+        raise IOChangeException
+    return machine.check_interrupt
 
 
 def _keep_alive(viewer: Viewer) -> None:
@@ -209,9 +235,9 @@ def _keep_training(viewer: Viewer, asked: Callable[[], bool]) -> None:
             time.sleep(0.01)
         try:
             update_scene(_Still(viewer), step, num_rays_per_batch)
-        except (KeyError, AssertionError) as error:
-            CONSOLE.log(f"Viewer: a tab came or went ({type(error).__name__})")
-            raise RuntimeError("a tab came or went") from error
+        except Exception as error:  # a training is worth more than its viewer
+            CONSOLE.log(f"Viewer: {type(error).__name__}: {escape(str(error))}")
+            raise RuntimeError(f"the viewer failed: {error}") from error
         finally:
             end = time.monotonic()
 

@@ -27,20 +27,20 @@ class FairLock:
         Returns:
             Whether it was taken.
         """
-        with self._guard:
-            if not self._held:
-                self._held = True
-                return True
-            if not blocking:
-                return False
-            turn = threading.Lock()
-            turn.acquire()
-            self._queue.append(turn)
+        turn = threading.Lock()
+        turn.acquire()
         try:
+            with self._guard:
+                if not self._held:
+                    self._held = True
+                    return True
+                if not blocking:
+                    return False
+                self._queue.append(turn)
             if turn.acquire(timeout=timeout):
                 return True
         except BaseException:  # an interrupt from the keyboard: the turn must not be left with nobody
-            if not self._withdraw(turn):
+            if not self._withdraw(turn) and turn.acquire(blocking=False):
                 self.release()
             raise
         return not self._withdraw(turn)

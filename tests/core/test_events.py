@@ -1,5 +1,7 @@
 """The record of what was planned and what was done."""
 
+import math
+from copy import deepcopy
 from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.fuzz import nested, shared
 
 from nerfstudio_prune.core.events import FORMAT_VERSION, Phase, PruneEvent, PruneState, ScheduledEvent, Sizes
 
@@ -95,6 +98,86 @@ def test_damaged_content_gives_one_kind_of_error(damage: dict[str, Any]) -> None
     come out as ValueError, and say that it is the pruning state."""
     with pytest.raises(ValueError, match="pruning state in the checkpoint cannot be read"):
         PruneState.from_dict({**full_state().to_dict(), **damage})
+
+
+def put(path: str, value: Any) -> dict[str, Any]:
+    """The state as plain values with another one at a path such as `plan.0.step`."""
+    values = deepcopy(full_state().to_dict())
+    *owners, last = path.split(".")
+    place: Any = values
+    for owner in owners:
+        place = place[int(owner) if isinstance(place, list) else owner]
+    place[int(last) if isinstance(place, list) else last] = value
+    return values
+
+
+NAN, INF = float("nan"), float("inf")
+WRONG: list[tuple[str, Any, str]] = [
+    ("plan.0.step", "100", "plan[0]: Expected `int`, got `str` - at `$.step`"),
+    ("plan.0.step", 100.0, "plan[0]: Expected `int`, got `float`"),
+    ("plan.0.step", True, "plan[0]: Expected `int`, got `bool`"),
+    ("plan.0.step", -1, "plan[0]: Expected `int` >= 0"),
+    ("plan.0.step", 10**30, "state.plan[0].step must lie within"),
+    ("plan.0.step", 250, "plan: expected events by increasing step and index, got steps 250, 200"),
+    ("plan.1.index", 0, "plan: expected events by increasing step and index"),
+    ("plan.0.share", [3, 2], "event of step 100: expected a share in (0, 1], got 3/2"),
+    ("plan.0.share", [0, 1], "expected a share in (0, 1], got 0"),
+    ("plan.0.share", ["1", 2], "expected numerator and denominator, got ['1', 2]"),
+    ("plan.0.share", [0.5, 1], "expected numerator and denominator"),
+    ("plan.0.share", [True, 1], "expected numerator and denominator"),
+    ("plan.0.share", 0.5, "expected numerator and denominator, got 0.5"),
+    ("plan.0.progress", [1], "plan[0]: has an unknown field 'progress'"),
+    ("plan.0.targets", {"trunk.0": "8"}, "plan[0]: Expected `int`, got `str` - at `$.targets[...]`"),
+    ("plan.0.targets", [1], "plan[0]: Expected `object`, got `array`"),
+    ("plan", {}, "plan: Expected `array`, got `object`"),
+    ("history.0.step", INF, "history[0]: Expected `int`, got `float` - at `$.step`"),
+    ("history.0.step", 200, "history: expected the oldest event first, got steps 200, 150"),
+    ("history.0.scheduled.share", [1, 0], "expected numerator and denominator"),
+    ("history.0.scheduled.more", 1, "history[0].scheduled: has an unknown field 'more'"),
+    ("history.0.before.parts", {"a": -1}, "history[0].before: Expected `int` >= 0"),
+    ("history.0.before.more", 1, "history[0].before: has an unknown field 'more'"),
+    ("history.0.options", {"a": torch.ones(1)}, "history[0].options.a: expected plain values, got Tensor"),
+    ("history.0.options", {"a": NAN}, "history[0].options.a must be finite, got nan"),
+    ("history.0.seconds", NAN, "history[0]: Expected `float` >= 0.0"),
+    ("history.0.seconds", INF, "must be finite, got inf"),
+    ("history.0.metrics_after", {"psnr": "20"}, "history[0]: Expected `float`, got `str`"),
+    ("history.0.strategy", None, "history[0]: Expected `str`, got `null`"),
+    ("history.0.error", 3, "history[0]: Expected `str`, got `int`"),
+    ("initial_sizes", {"trunk.0": 8.5}, "initial_sizes: Expected `int`, got `float`"),
+    ("options", [1], "options: Expected `object`, got `array`"),
+    ("options", {"width": INF}, "options.width must be finite, got inf"),
+    ("options", {"width": b"8"}, "state.options.width: expected plain values, got bytes"),
+    ("options", {"width": {8: 1}}, "state.options.width: expected texts for keys, got int"),
+    ("options", nested(), "nested more deeply, or larger"),
+    ("options", {"width": shared()}, "nested more deeply, or larger"),
+    ("given", 3, "given: Expected `object | null`, got `int`"),
+    ("masks", {"a": [True]}, "mask of a: expected a tensor, got list"),
+    ("masks", {"a": torch.ones(2)}, "mask of a: expected torch.bool, got torch.float32"),
+    (
+        "masks",
+        {"a": torch.ones(1, dtype=torch.bool).expand(10**10)},
+        "takes 10,000,000,000 bytes, and the file holds 1",
+    ),
+    ("rewind_snapshot", {"a": torch.ones(2, dtype=torch.int64)}, "rewind snapshot of a: expected torch.float32 or"),
+    ("rewind_snapshot", {"a": torch.full((2,), NAN)}, "rewind snapshot of a: 2 of 2 values are not finite"),
+    ("format_version", True, "has format version True"),
+    ("format_version", "2", "has format version '2'"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}: {text[:30]}" for path, _, text in WRONG])
+def test_values_that_cannot_be_are_named(path: str, value: Any, message: str) -> None:
+    """Each of these was taken once, and failed in mid-training, at the first save, or gave NaN rates. Whatever comes
+    from a file is read by its type, before anything goes on from it."""
+    with pytest.raises(ValueError) as caught:
+        PruneState.from_dict(put(path, value))
+    assert message in str(caught.value)
+
+
+def test_quality_may_be_no_number() -> None:
+    """It is for information: a run whose network rendered NaN once must still be resumed."""
+    state = PruneState.from_dict(put("history.0.metrics_after", {"psnr": NAN}))
+    assert math.isnan(state.history[0].metrics_after["psnr"])
 
 
 def test_checkpoint_that_does_not_say_what_was_given() -> None:

@@ -214,8 +214,10 @@ def test_odd_batches_are_refused_where_sizes_differ(tmp_path: Path) -> None:
     """The host shares rays out in pairs there, and fails with an assertion in the first step."""
     frames = {i: {"w": 10 if i == 3 else 12} for i in range(10)}
     pictures = {3: picture(width=10)}
-    with pytest.raises(ValueError, match="train_num_rays_per_batch must be even where pictures differ in size, got 31"):
-        manager(photographs(tmp_path, frames=frames, pictures=pictures, w=None), train_num_rays_per_batch=31)
+    parser = photographs(tmp_path, frames=frames, pictures=pictures, w=None)
+    for name in ("train_num_rays_per_batch", "eval_num_rays_per_batch"):
+        with pytest.raises(ValueError, match=f"{name} must be even where pictures differ in size, got 31"):
+            manager(parser, **{name: 31})
 
 
 def test_ignored_masks_are_ignored_everywhere(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def test_exif_that_changes_nothing_passes(tmp_path: Path, orientation: int, caps
     assert ("1 pictures are to be turned by their EXIF data" in text) == (orientation != 1)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_no_harm(tmp_path: Path) -> None:
+    """The host never reads it, and the picture is whole."""
+    options = replaced(tmp_path, "odd.jpg", picture(), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    check_pictures([dataset_of(tmp_path, **options)])
+
+
 def test_cameras_append_data_of_their_own(tmp_path: Path) -> None:
     """Phones write thumbnails and films behind the end of a JPEG; such a file is whole, and so is one that has no end
     mark and can be read all the same."""

@@ -143,6 +143,7 @@ def nested(depth: int) -> list[Any]:
         ({"names": ["x"] * 1001}, "prune.names must be a list of texts, got ['x', 'x', 'x', 'x', 'x', 'x', ...]"),
         ({"sizes": {"a": 1.5}}, "prune.sizes must be a mapping of texts to whole numbers, got {'a': 1.5}"),
         ({"sizes": {1: 1}}, "prune.sizes must be a mapping of texts to whole numbers, got {1: 1}"),
+        ({"sizes": torch.ones(2)}, "prune.sizes must be a mapping of texts to whole numbers, got tensor([1., 1.])"),
         ({"sizes": [3]}, "prune.sizes must be a mapping of texts to whole numbers, got [3]"),
         ({"mode": "fast"}, "prune.mode must be one of slow, quick, got 'fast'"),
         ({"mode": ["slow"]}, "prune.mode must be one of slow, quick, got ['slow']"),

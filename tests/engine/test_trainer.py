@@ -331,6 +331,7 @@ def test_signal_saves_the_running_step(tiny_config: Config, number: int, capfd: 
     """Ctrl+C, a scheduler's end of time and a closed terminal cost everything since the last save. The step that runs
     is finished and saved; going on from it is the run that was not interrupted."""
     whole = train(with_rates(tiny_config("whole", **TWICE)), same_noise=True)
+    capfd.readouterr()
     trainer = start(with_rates(tiny_config("ended", **TWICE)), same_noise=True)
     forward = trainer.pipeline.get_train_loss_dict
 
@@ -696,14 +697,20 @@ def test_whole_checkpoint_of_another_network_is_no_torn_one(tiny_config: Config)
     ("change", "message"),
     [
         (
-            lambda content: content["schedulers"].update(fields={}),
-            "holds schedulers of fields; this run has none. --load-scheduler False leaves them out",
+            lambda content: content["schedulers"].update(cameras={}),
+            "schedulers: the checkpoint has one for cameras, this run has fields; give the scheduler of that run; --load-scheduler",
         ),
-        (lambda content: content["optimizers"].update(cameras={}), "holds optimizers of cameras; this run has fields"),
-        (lambda content: content["optimizers"].update(fields={"state": {}}), "the optimizers of fields cannot be used"),
+        (
+            lambda content: content["optimizers"].update(cameras={}),
+            "optimizers: the checkpoint has cameras, fields, this run has fields",
+        ),
+        (
+            lambda content: content["optimizers"].update(fields={"state": {}}),
+            "optimizer 'fields': expected param_groups",
+        ),
         (
             lambda content: content["optimizers"]["fields"]["param_groups"][0].update(params=[0]),
-            "the optimizers of fields cannot be used",
+            "optimizer 'fields': expected 36 parameters in 1 groups, got 1",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from support.fuzz import nested
 from support.tiny_run import (
     copied_state,
     paper_model,
@@ -133,6 +134,10 @@ def edit(**entries: Any) -> Callable[[dict[str, Any]], None]:
     return lambda state: state["_extra_state"].update(entries)
 
 
+class OwnTensor(torch.Tensor):
+    """What `weights_only` lets through may still be of another class."""
+
+
 WEIGHT, BIAS = "field_fine.mlp_base.layers.3.weight", "field_fine.mlp_base.layers.3.bias"
 BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "fewer layers": (
@@ -190,6 +195,78 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
         edit(masks={"elsewhere": torch.ones(2, dtype=torch.bool)}),
         ["mask of elsewhere has shape (2,), expected None"],
     ),
+    "sparse weight": (
+        lambda state: state.update({WEIGHT: state[WEIGHT].to_sparse()}),
+        [f"{WEIGHT}: expected a dense tensor, got one that is torch.sparse_coo"],
+    ),
+    "quantized weight": (
+        lambda state: state.update({WEIGHT: torch.quantize_per_tensor(state[WEIGHT], 0.1, 0, torch.qint8)}),
+        [f"{WEIGHT}: expected a dense tensor, got one that is quantized"],
+    ),
+    "weight without values": (
+        lambda state: state.update({WEIGHT: state[WEIGHT].to("meta")}),
+        [f"{WEIGHT}: expected a dense tensor"],
+    ),
+    "weight of whole numbers": (
+        put(WEIGHT, torch.ones(9, 9, dtype=torch.int64)),
+        [f"{WEIGHT}: expected torch.float32 or"],
+    ),
+    "complex weight": (put(WEIGHT, torch.ones(9, 9) * 1j), [f"{WEIGHT}: expected torch.float32 or", "torch.complex64"]),
+    "weight that is not finite": (
+        put(WEIGHT, torch.full((9, 9), float("nan"))),
+        [f"{WEIGHT}: 81 of 81 values are not finite"],
+    ),
+    "weight that repeats one number": (
+        put(WEIGHT, torch.zeros(1).expand(9, 9)),
+        [f"{WEIGHT}: a tensor of shape (9, 9) takes 324 bytes, and the file holds 4 of it"],
+    ),
+    "width that the file does not hold": (
+        lambda state: state.update(
+            {key: torch.zeros(1).expand(40_000, 63) for key in state if key.endswith("base.layers.0.weight")}
+        ),
+        ["a tensor of shape (40000, 63) takes 10,080,000 bytes, and the file holds 4 of it"],
+    ),
+    "weights in one memory": (
+        lambda state: state.update({WEIGHT.replace("3", f"{i}"): state[WEIGHT] for i in (1, 3)}),
+        ["the checkpoint's network: ", " tensors take", "and the file holds"],
+    ),
+    "weight of a class of its own": (
+        put(WEIGHT, torch.zeros(9, 9).as_subclass(OwnTensor)),
+        [f"{WEIGHT}: expected a tensor, got OwnTensor"],
+    ),
+    "entry without a name": (lambda state: state.update({3: torch.zeros(1)}), ["1 unknown entries (3)"]),
+    "mask that is no tensor": (
+        edit(masks={WEIGHT: [[True] * 9] * 9}),
+        [f"mask of {WEIGHT}: expected a tensor, got list"],
+    ),
+    "deep options": (edit(options=nested()), ["cannot be read", "nested more deeply"]),
+    "options of the wrong type": (edit(options={"width": "8"}), ["pruning options: prune.width", "got '8'"]),
+    "options that are none": (edit(options={"schedule": "x"}), ["prune.schedule", "one-shot", "got 'x'"]),
+    "options that contradict each other": (edit(options={"width": 8, "pruning_ratio": 0.5}), ["contradictory targets"]),
+    "group of options that is none": (edit(options={"teacher": 3}), ["prune.teacher"]),
+    "given options of the wrong type": (edit(given={"refit": "edge"}), ["prune.refit", "got 'edge'"]),
+    "event with options of the wrong type": (
+        lambda state: state["_extra_state"]["history"][0].update(options={"recovery_lr_factor": "2"}),
+        ["prune.recovery_lr_factor", "got '2'"],
+    ),
+    "fewer neurons at first than there are": (
+        lambda state: state["_extra_state"]["initial_sizes"].update({WEIGHT.removesuffix(".weight"): 8}),
+        ["says that field_fine.mlp_base.layers.3 had 8 neurons at first, and it has 9"],
+    ),
+    "plan that leaves nothing": (
+        lambda state: state["_extra_state"]["plan"][1]["targets"].update({WEIGHT.removesuffix(".weight"): 0}),
+        [
+            "plan leaves 0 neurons of field_fine.mlp_base.layers.3 at step 7; expected at least 1 and at most the first 16"
+        ],
+    ),
+    "plan of another network": (
+        lambda state: state["_extra_state"]["plan"][1]["targets"].update({"elsewhere": 4}),
+        ["plan leaves 4 neurons of elsewhere at step 7"],
+    ),
+    "snapshot of some parameters": (
+        edit(rewind_snapshot={BIAS: torch.zeros(9)}),
+        ["rewind snapshot lacks 35 parameters", "field_coarse"],
+    ),
     "snapshot of another shape": (
         edit(rewind_snapshot={BIAS: torch.zeros(16)}),
         [f"rewind snapshot of {BIAS} has shape (16,), expected (9,)"],
@@ -212,6 +289,21 @@ def test_bad_checkpoint_is_refused_and_changes_nothing(case: str) -> None:
     assert [part for part in messages if part not in str(caught.value)] == []
     assert same_bits(copied_state(model), before)
     assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+
+
+def test_every_type_of_floats_is_taken() -> None:
+    """Weights that were saved in half or double precision become those of the model; a network that is only looked at
+    may even have some that are no numbers."""
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        saved = pruned_state()
+        saved[WEIGHT] = saved[WEIGHT].to(dtype)
+        model = tiny_model()
+        model.load_state_dict(saved)
+        found = model.state_dict()[WEIGHT]
+        assert found.dtype == torch.float32 and torch.equal(found, saved[WEIGHT].float())
+    saved[WEIGHT] = torch.full((9, 9), float("nan"))
+    model.take_up(saved, finite=False)
+    assert bool(model.state_dict()[WEIGHT].isnan().all())
 
 
 def test_host_does_not_retry_what_was_refused(tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,26 @@ def test_steps_that_fit_into_no_memory() -> None:
     check_config(config, trains=False)
 
 
+def test_rates_that_are_too_large_together(tiny_config: Any) -> None:
+    """Each is within its range, and the product would be the rate of the training."""
+    config = tiny_config(recovery_lr_factor=50.0)
+    config.optimizers["fields"]["optimizer"].lr = 0.1
+    with pytest.raises(ValueError) as caught:
+        start(config)
+    assert str(caught.value) == (
+        "prune.recovery_lr_factor 50 on the learning rate of optimizers.fields, 0.1, gives 5; the most is 1"
+    )
+
+
+def test_optimizers_are_looked_at_before_they_are_made(tiny_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses some of these too, but names no option."""
+    config = tiny_config()
+    config.optimizers["fields"]["optimizer"].eps = -1.0
+    monkeypatch.setattr(type(config.pipeline.datamanager), "setup", lambda *args, **kwargs: pytest.fail("data loaded"))
+    with pytest.raises(ValueError, match=r"^optimizers\.fields\.optimizer\.eps must be in \[0, 1\], got -1\.0$"):
+        start(config)
+
+
 def test_options_are_looked_at_before_the_data_are_loaded(tiny_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of photographs take a minute; a slip of the finger is told before."""
     config = tiny_config(calibration_rays=10**12)

@@ -8,7 +8,7 @@ from functools import wraps
 from types import FrameType
 from typing import Any, Optional
 
-OURS = ("nerfstudio_prune", f"torch{os.sep}serialization.py", "pathlib.py")
+OURS = ("nerfstudio_prune", f"torch{os.sep}serialization.py")
 """Parts of the names of files whose lines count."""
 
 

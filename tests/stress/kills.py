@@ -149,29 +149,24 @@ class Kills:
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.folder or Path(temporary)
             references = {name: Reference.made(name, folder) for name in SCENARIOS}
-            found = {name: Counter[str]() for name in KINDS}
-            losses: list[str] = []
+            figures: dict[str, Any] = {"count": 0, "seed": self.seed, "seconds": 0.0, "losses": []}
+            figures["kinds"] = {name: dict.fromkeys(COLUMNS, 0) for name in KINDS}
             for number in range(self.count):
                 kind = list(KINDS)[number % len(KINDS)]
                 trial = Trial(folder / f"{number:05d}", kind, references, random.Random(f"{self.seed} {number}"))
                 outcome, lost = trial.carry_out()
-                found[kind].update(outcome)
-                losses += [f"{trial.folder}, {kind}, {trial.scenario}: {lost}"] if lost else []
+                for column in outcome:
+                    figures["kinds"][kind][column] += 1
+                figures["losses"] += [f"{trial.folder}, {kind}, {trial.scenario}: {lost}"] if lost else []
+                figures.update(count=number + 1, seconds=round(time.monotonic() - started, 1))
+                if self.output is not None:
+                    self.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
                 if not lost and self.folder is None:
                     shutil.rmtree(trial.folder)
-            figures = {
-                "count": self.count,
-                "seed": self.seed,
-                "seconds": round(time.monotonic() - started, 1),
-                "kinds": {name: {column: counts[column] for column in COLUMNS} for name, counts in found.items()},
-                "losses": losses,
-            }
-            if self.output is not None:
-                self.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
             Console(width=120).print(table_of(figures))
-            for loss in losses:
+            for loss in figures["losses"]:
                 print(loss)
-            sys.exit(1 if losses else 0)
+            sys.exit(1 if figures["losses"] else 0)
 
 
 COLUMNS = {
@@ -250,7 +245,6 @@ def started(config: Any, scenario: Scenario) -> Any:
 
     def cut(step: int) -> None:
         if scenario.by_hand and step == BY_HAND:
-            trainer.keep_checkpoint(step)
             half = form_values("uniform", None, "none", "pruning_ratio", 0.75)
             trainer.pipeline.steering.request("prune", half)
 
@@ -320,21 +314,21 @@ class Trial:
         self.before = kind == "config.yml" and chance.random() < 0.5
         """Whether the folder holds the files of an earlier run."""
 
-    def carry_out(self) -> tuple[Counter[str], str]:
+    def carry_out(self) -> tuple[list[str], str]:
         """Kills and resumes.
 
         Returns:
-            What is counted, and what went wrong; empty if nothing did.
+            Columns that it counts in, and what went wrong; empty if nothing did.
         """
         self.folder.mkdir(parents=True)
         if self.before:
             forked(lambda: configured(SCENARIOS[self.scenario], self.folder, "killed").save_config(), self.log)
         status = forked(self._run_to_death, self.log, self.kill_after)
-        counts = Counter(tried=1, ended=int(status != 0))
+        columns = ["tried", *(["ended"] if status else [])]
         try:
-            return counts + Counter({self._go_on(status): 1}), ""
+            return [*columns, self._go_on(status)], ""
         except (AssertionError, CheckpointError) as error:
-            return counts + Counter(lost=1), str(error)
+            return [*columns, "lost"], str(error)
 
     @property
     def log(self) -> Path:
@@ -397,9 +391,9 @@ class Trial:
         config = configured(scenario, self.folder, "killed" if newest is None else "resumed")
         if newest is not None:
             config.load_dir = self.run_folder / "nerfstudio_models"
-            config.max_num_iterations = LAST - newest.step
+            config.max_num_iterations = max(1, LAST - newest.step)
         trainer = started(config, scenario)
-        if config.max_num_iterations:
+        if newest is None or newest.step < LAST:
             trainer.train()
         found, wanted = result_of(trainer, LAST), self.reference.result
         for name in wanted:

@@ -30,6 +30,7 @@ from support.short_run import ShortRuns
 
 from nerfstudio_prune.engine.checks import DATA_RULES, TRAINER_RULES
 from nerfstudio_prune.engine.options import Group
+from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 from nerfstudio_prune.engine.typed import shown
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import RULES as MODEL_RULES
@@ -67,7 +68,9 @@ FLOATS = (
 TEXTS = ("", "none", "edge", "all", "*", "[", "x" * 500, "a\nb", "é", "\0", "--help", "1e3")
 PROBABILITIES = (0.55, 0.25, 0.12, 0.08)
 """Of a value that is sane, at the edge or absurd, of another type, and of another option's values."""
-NAMES = re.compile(r"prune\.|pipeline\.|optimizers\.|max_num_iterations|steps_per_|gradient_accumulation|num_events")
+NAMES = re.compile(
+    r"prune\.|pipeline\.|optimizers\.|optimizer\.lr|scheduler\.|max_num_iterations|steps_per_|gradient_accumulation|num_events"
+)
 """What an error has to name."""
 
 
@@ -161,7 +164,9 @@ def host_options(rng: random.Random, steps: int) -> str:
     """Options of the model, the trainer, the data manager, the optimizers and schedulers."""
     config = deepcopy(runs().config)
     fields_of = {name: parts["optimizer"] for name, parts in config.optimizers.items()}
-    scheduler = rng.choice([None, ExponentialDecaySchedulerConfig(), CosineDecaySchedulerConfig()])
+    scheduler = rng.choice(
+        [None, RunDecaySchedulerConfig(), ExponentialDecaySchedulerConfig(), CosineDecaySchedulerConfig()]
+    )
     config.optimizers["fields"]["scheduler"] = scheduler
     places: list[tuple[Any, str]] = [(fields_of["fields"], name) for name in ("lr", "eps", "max_norm", "weight_decay")]
     for part, rules in (
@@ -218,4 +223,5 @@ def command_line(rng: random.Random, steps: int) -> str:
 
 
 if __name__ == "__main__":
+    runs()  # takes more memory than a trial may
     main(trial, __doc__)

@@ -18,7 +18,7 @@ FLAGS = (
     "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --disable-quic"
 ).split()
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds for what should happen soon, on a machine that does other things as well."""
 
 
@@ -79,7 +79,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  only where there is a browser
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * PATIENCE)
         try:
             yield browser
         finally:
@@ -100,6 +100,7 @@ class PanelPage:
         self.page = browser.new_page(
             viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale, color_scheme="dark"
         )
+        self.page.set_default_timeout(1000 * PATIENCE)
         self.errors: list[str] = []
         """Uncaught errors of the page."""
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))

@@ -61,7 +61,7 @@ class RawClient:
         while not until():
             assert time.monotonic() < deadline
             try:
-                self.messages += msgspec.msgpack.decode(self.socket.recv(timeout=0.05))
+                self.messages += msgspec.msgpack.decode(bytes(self.socket.recv(timeout=0.05, decode=False)))
             except TimeoutError:
                 continue
 

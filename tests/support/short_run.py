@@ -10,10 +10,10 @@ from typing import Any, Optional
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.engine.optimizers import Optimizers
 
 from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.host import seed_host
+from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.nerf.checks import check_config
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel
@@ -90,20 +90,20 @@ class ShortRuns:
         Returns:
             The run, and what carries out a step of it.
         """
-        config = deepcopy(self.config) if config is None else config
-        config.pipeline.prune = prune
+        used: Any = deepcopy(self.config) if config is None else config
+        used.pipeline.prune = prune
         pipeline = self.pipeline
-        pipeline.config = config.pipeline
+        pipeline.config = used.pipeline
         pipeline.controller = pipeline.distillation = pipeline._measure = None
-        check_training(config)
-        check_config(config.pipeline, trains=True)
+        check_training(used)
+        check_config(used.pipeline, trains=True)
         seed_host(0)
-        model = config.pipeline.model.setup(scene_box=SCENE_BOX, num_train_data=4, metadata={})
+        model = used.pipeline.model.setup(scene_box=SCENE_BOX, num_train_data=4, metadata={})
         pipeline._model = model
         model.train()
         groups = pipeline.get_param_groups()
-        optimizers = Optimizers(deepcopy(config.optimizers), groups)
-        trainer: Any = SimpleNamespace(config=config, _start_step=0)
+        optimizers = RunOptimizers(deepcopy(used.optimizers), groups, used.max_num_iterations)
+        trainer: Any = SimpleNamespace(config=used, _start_step=0)
         callbacks = pipeline.get_training_callbacks(
             TrainingCallbackAttributes(optimizers=optimizers, grad_scaler=None, pipeline=pipeline, trainer=trainer)
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import viser
+from nerfstudio.configs.method_configs import all_methods
 from support.browser import free_port
 from support.fakes import FakeScreen, FakeSession, uncalibrated
 from support.nonsense import nonsense
@@ -68,7 +69,14 @@ def fresh(door: Door) -> None:
     door.session.obstacles = {}
 
 
-FOREIGN = {
+@pytest.mark.parametrize("name", ["nerf-prune", "nerf-prune-demo", "nerf-prune-real"])
+def test_methods_listen_on_this_machine_only(name: str) -> None:
+    """The host's own default is every address that the machine has."""
+    assert all_methods[name].viewer.websocket_host == "127.0.0.1"
+    assert PruneConfig().panel == "auto"
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
     "another site": {"origin": "https://evil.example"},
     "another machine": {"origin": "http://192.168.1.7:7007"},
     "a sandbox": {"origin": "null"},
@@ -79,7 +87,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-def test_page_of_another_site_is_turned_away(door: Door, headers: dict[str, str]) -> None:
+def test_page_of_another_site_is_turned_away(door: Door, headers: dict[str, Any]) -> None:
     """A browser lets any page open a websocket to 127.0.0.1: without a look at the header Origin every page that a
     person has open, an advertisement say, could press «Prune now»."""
     with pytest.raises(InvalidStatus) as refused:
@@ -97,7 +105,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("headers", OWN.values(), ids=OWN)
-def test_own_page_presses(door: Door, headers: dict[str, str]) -> None:
+def test_own_page_presses(door: Door, headers: dict[str, Any]) -> None:
     """What keeps strangers out must not keep out the person whose training it is, at whatever port a tunnel ends."""
     with door.come(**headers) as client:
         client.set(door.panel.prune, True)

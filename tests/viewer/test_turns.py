@@ -79,7 +79,9 @@ def test_interrupt_leaves_it_to_the_others(monkeypatch: pytest.MonkeyPatch, hand
     class Interrupted:
         """A turn whose wait is interrupted, before or after the lock was handed over."""
 
-        def acquire(self, timeout: float = 0.0) -> bool:
+        def acquire(self, blocking: bool = True, timeout: float = 0.0) -> bool:
+            if not blocking:
+                return handed_over
             if timeout:
                 if handed_over:
                     lock.release()

@@ -21,7 +21,7 @@ class RunOptimizers(Optimizers):
     """
 
     def __init__(self, config: dict[str, Any], param_groups: dict[str, list[nn.Parameter]], steps: int) -> None:
-        super().__init__({name: _for_run(parts, steps) for name, parts in config.items()}, param_groups)
+        super().__init__({name: _for_run(name, parts, steps) for name, parts in config.items()}, param_groups)
 
     def scheduler_step_all(self, step: int) -> None:
         """Steps all schedulers, and writes the rates that the step was done with.
@@ -55,7 +55,9 @@ class RunOptimizers(Optimizers):
             )
 
 
-def _for_run(parts: dict[str, Any], steps: int) -> dict[str, Any]:
+def _for_run(name: str, parts: dict[str, Any], steps: int) -> dict[str, Any]:
     scheduler = parts["scheduler"]
-    known = scheduler.for_run(steps) if isinstance(scheduler, RunDecaySchedulerConfig) else scheduler
+    known = (
+        scheduler.for_run(steps, f"optimizers.{name}.") if isinstance(scheduler, RunDecaySchedulerConfig) else scheduler
+    )
     return {**parts, "scheduler": known}

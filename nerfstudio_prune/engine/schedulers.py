@@ -32,15 +32,18 @@ class RunDecaySchedulerConfig(SchedulerConfig):
     """How the rate rises."""
     run_steps: Optional[int] = field(default=None, init=False)
     """Steps of the run; the trainer fills them in."""
+    place: str = field(default="", init=False)
+    """How the options of the optimizer begin on the command line, for messages; the trainer fills it in."""
 
-    def for_run(self, steps: int) -> "RunDecaySchedulerConfig":
+    def for_run(self, steps: int, place: str = "") -> "RunDecaySchedulerConfig":
         """A copy that knows how long the run is.
 
         Args:
             steps: Training steps of the run, >= 1.
+            place: How the options of its optimizer begin, for example `optimizers.fields.`.
         """
         other = copy(self)
-        other.run_steps = steps
+        other.run_steps, other.place = steps, place
         return other
 
 
@@ -55,8 +58,11 @@ class DecayCurve:
     lr_pre_warmup: float = 1e-8
     ramp: Literal["linear", "cosine"] = "cosine"
 
-    def check(self) -> None:
+    def check(self, place: str = "") -> None:
         """Checks the values against each other.
+
+        Args:
+            place: How the options begin, for messages.
 
         Raises:
             ValueError: Names the first one that is wrong.
@@ -65,13 +71,13 @@ class DecayCurve:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 label = "optimizer.lr" if name == "lr_init" else f"scheduler.{name}"
-                raise ValueError(f"{label} must be above 0 and finite for a scheduler, got {value}")
+                raise ValueError(f"{place}{label} must be above 0 and finite for a scheduler, got {value}")
         if self.warmup_steps < 0:
-            raise ValueError(f"scheduler.warmup_steps must be at least 0, got {self.warmup_steps}")
+            raise ValueError(f"{place}scheduler.warmup_steps must be at least 0, got {self.warmup_steps}")
         if self.max_steps <= self.warmup_steps:
             raise ValueError(
-                f"scheduler.max_steps must be above warmup_steps {self.warmup_steps}, got {self.max_steps} (not given: "
-                "max_num_iterations)"
+                f"{place}scheduler.max_steps must be above warmup_steps {self.warmup_steps}, got {self.max_steps} (not "
+                "given: max_num_iterations)"
             )
 
     def __call__(self, step: int) -> float:
@@ -144,7 +150,7 @@ class RunDecayScheduler(Scheduler):
             raise ValueError("scheduler.max_steps must be given: this trainer does not fill in the length of the run")
         lr_final = SHARE_LEFT * lr_init if config.lr_final is None else config.lr_final
         curve = DecayCurve(lr_init, lr_final, max_steps, config.warmup_steps, config.lr_pre_warmup, config.ramp)
-        curve.check()
+        curve.check(config.place)
         asked_for = {"lr_final": config.lr_final, "max_steps": config.max_steps}
         given = {name: value for name, value in asked_for.items() if value is not None}
         return RunDecayLR(optimizer, curve, given)

@@ -222,6 +222,12 @@ def test_scheduler_begins_where_the_checkpoint_has_none(capsys: pytest.CaptureFi
     assert "second" not in text
 
 
+def test_messages_name_the_optimizer() -> None:
+    """There are two of each option."""
+    with pytest.raises(ValueError, match=r"^optimizers\.second\.scheduler\.lr_final must be above 0"):
+        optimizers(second=RunDecaySchedulerConfig(lr_final=-1.0))
+
+
 def test_configuration_is_left_alone() -> None:
     """It is saved as `config.yml` and used for other runs; the length of one run must not stand in it."""
     config = {"only": {"optimizer": AdamOptimizerConfig(), "scheduler": RunDecaySchedulerConfig()}}

@@ -475,7 +475,7 @@ def test_stored_options_come_back() -> None:
     )
     stored = config.stored()
     assert stored["groups"] == ["a", "b"] and stored["coarse"]["width"] == 9 and stored["teacher"]["steps"] is None
-    assert stored.keys() == {f.name for f in fields(PruneConfig)} - {"on_error", "num_eval_rays"}
+    assert stored.keys() == {f.name for f in fields(PruneConfig)} - {"on_error", "num_eval_rays", "panel"}
     again = PruneConfig(num_eval_rays=7).with_stored(stored)
     assert (
         again

@@ -254,9 +254,7 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] =
     ),
     "plan that leaves nothing": (
         lambda state: state["_extra_state"]["plan"][1]["targets"].update({WEIGHT.removesuffix(".weight"): 0}),
-        [
-            "plan leaves 0 neurons of field_fine.mlp_base.layers.3 at step 7; expected at least 1 and at most"
-        ],
+        ["plan leaves 0 neurons of field_fine.mlp_base.layers.3 at step 7; expected at least 1 and at most"],
     ),
     "plan of another network": (
         lambda state: state["_extra_state"]["plan"][1]["targets"].update({"elsewhere": 4}),

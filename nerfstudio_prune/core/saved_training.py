@@ -216,8 +216,10 @@ def _check_like(value: Any, own: Any, where: str, whole: bool = False) -> None:
         where: What it is called in an error.
         whole: Whether a whole number has to stay one; options may be given as 0 and be 0.1.
     """
-    if isinstance(own, (bool, type(None))):
-        fits = isinstance(value, (bool, type(None))) and bool(value) == bool(own)
+    if own is None:
+        fits = value is None
+    elif isinstance(own, bool):
+        fits = isinstance(value, (bool, type(None))) and bool(value) == own
     elif isinstance(own, (int, float)):
         kinds = int if whole and isinstance(own, int) else (int, float)
         fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)

@@ -83,6 +83,9 @@ def _problem(record: RunRecord | SpeedRecord) -> Optional[str]:
         arms = (record.dense, record.pruned)
         if not all(arm.train_step_seconds for arm in arms):
             return "holds no times"
+        times = [(arm.train_step_seconds, arm.eval_rays_per_sec, arm.image_seconds) for arm in arms]
+        if any(value <= 0 for arm in times for values in arm for value in values):
+            return "holds times or rates that are not above 0"
         sizes = [arm.sizes for arm in arms]
     else:
         sizes = [stage.sizes for stage in record.stages]

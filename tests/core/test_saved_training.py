@@ -155,6 +155,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (drop("optimizers", "fields", "param_groups", 0, "eps"), "group 0: eps is missing"),
     (schedule("last_epoch", 2.5), "scheduler 'fields', last_epoch: expected a value like"),
     (schedule("base_lrs", [NAN]), "scheduler 'fields'.base_lrs[0] must be finite, got nan"),
+    (schedule("lr_lambdas", [True]), "scheduler 'fields', lr_lambdas[0]: expected a value like None, got True"),
     (schedule("base_lrs", []), "scheduler 'fields', base_lrs: expected a value like"),
     (schedule("step", 3), "scheduler 'fields': has an unknown entry step"),
     (drop("schedulers", "fields", "base_lrs"), "scheduler 'fields': lacks the entry base_lrs"),

@@ -215,6 +215,30 @@ def test_folder_that_is_none(tmp_path: Path) -> None:
             Report(tmp_path / name, tmp_path / "out").main()
 
 
+def test_times_of_zero(tmp_path: Path) -> None:
+    """A speed-up by what took no time is infinite, and a table would say so."""
+    record = speed()
+    record.pruned.image_seconds[0] = 0.0
+    save([record], tmp_path / "records")
+    with pytest.raises(RecordError, match=r"\.json: holds times or rates that are not above 0"):
+        Report(tmp_path / "records", tmp_path / "out").main()
+
+
+def test_report_that_cannot_be_written(tmp_path: Path) -> None:
+    """Half of a report, and a README with numbers of another one, are worse than none: the last file in the way leaves
+    all others, the Markdown files included, as they were."""
+    save([run()], tmp_path / "records")
+    page, path = tmp_path / "README.md", tmp_path / "out/index.html"
+    page.write_text(readme("frontier"))
+    path.mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"the report cannot be written, no file was changed: .*index\.html is a folder"
+    ):
+        Report(tmp_path / "records", tmp_path / "out", readme=(page,)).main()
+    assert page.read_text() == readme("frontier")
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []
+
+
 def readme(*names: str) -> str:
     parts = [f"<!-- ns-prune report: {n} begin -->\nSTALE\n<!-- ns-prune report: {n} end -->\n" for n in names]
     return "# Title\n\nText before.\n" + "\nBetween.\n".join(parts) + "\nText after.\n"

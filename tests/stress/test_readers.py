@@ -32,4 +32,4 @@ def test_mutations(script: str) -> None:
     """Both kinds of good ends have to come about: mutations that are all refused would test the first check only."""
     outcomes = attempts(SCRIPTS[script], 200)
     assert outcomes.bad == {}
-    assert min(outcomes.counts[CLEAR], outcomes.counts[TAKEN]) >= 15
+    assert min(outcomes.counts[CLEAR], outcomes.counts[TAKEN]) >= 5

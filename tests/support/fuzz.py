@@ -26,8 +26,8 @@ CLEAR, TAKEN = "clear error", "taken, and all is finite"
 RAW, HALF, HANG, MEMORY, NOT_FINITE = "raw exception", "half applied", "hang", "memory", "not finite without a word"
 BAD = (RAW, HALF, HANG, MEMORY, NOT_FINITE)
 """Outcomes that no input may have."""
-SECONDS = 20
-"""What takes longer hangs."""
+SECONDS, WAITING_SECONDS = 20, 200
+"""What takes longer, by the processor's clock or by the one on the wall, hangs."""
 MAX_MB = 256
 """Memory that a small input may take."""
 
@@ -83,8 +83,10 @@ def attempt(trial: Trial, rng: random.Random) -> tuple[str, str]:
         raise Hang
 
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, WAITING_SECONDS)}
+    handlers = {number: signal.signal(number, stop) for number in timers}
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
     resource.setrlimit(resource.RLIMIT_AS, (_size_in_memory() + MAX_MB * 2**20, limits[1]))
     try:
         return trial(rng), ""
@@ -95,8 +97,9 @@ def attempt(trial: Trial, rng: random.Random) -> tuple[str, str]:
             return MEMORY, _end_of_traceback()
         return (CLEAR, "") if isinstance(error, ValueError) else (RAW, _end_of_traceback())
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, handlers[number])
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 

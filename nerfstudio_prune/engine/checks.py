@@ -23,6 +23,8 @@ TRAINER_RULES: Sequence[Rule] = (
         "names of optimizers with numbers of at least 1",
     ),
 )
+MACHINE_RULES: Sequence[Rule] = ((("seed",), *at_least(0, 2**32 - 1)),)
+"""Numpy takes no other seeds."""
 DATA_RULES: Sequence[Rule] = (
     (("train_num_rays_per_batch", "eval_num_rays_per_batch"), *at_least(1, MAX_RAYS)),
     (
@@ -77,6 +79,7 @@ def check_training(config: Any) -> None:
     Raises:
         ValueError: Names the option, what was found and what was expected.
     """
+    check_values(config.machine, "machine.", MACHINE_RULES)
     check_values(config, "", TRAINER_RULES)
     for prefix, part in _rates(config.optimizers):
         check_values(part, prefix, RATE_RULES)

@@ -51,11 +51,13 @@ class PruneTrainerConfig(TrainerConfig):
         super().print_to_terminal()
 
     def save_config(self) -> None:
-        """Saves the configuration as `config.yml` of the run.
+        """Saves the configuration as `config.yml` of the run; the first thing that `ns-train` does with it.
 
         Raises:
-            ValueError: If it cannot be written; the run could save nothing else either.
+            ValueError: If an option is out of its range, or the file cannot be written; the run could save nothing else
+                either.
         """
+        check_training(self)
         folder = self.get_base_dir()
         path = folder / "config.yml"
         CONSOLE.log(f"Saving config to: {path}")

@@ -41,6 +41,10 @@ def default_cache_folder() -> Path:
     return cache / "nerfstudio-prune" / "demo-data"
 
 
+MAX_PIXELS = 10**9
+"""Of all views together; a data manager holds them in memory, twelve bytes each."""
+
+
 @dataclass
 class DemoDataParserConfig(DataParserConfig):
     """Demo scene parser config"""
@@ -50,7 +54,7 @@ class DemoDataParserConfig(DataParserConfig):
     data: Path = field(default_factory=default_cache_folder)
     """Cache folder. Each combination of the options below is rendered once, into a sub-folder of it."""
     image_size: int = 100
-    """Width and height of the images in pixels, at least 8."""
+    """Width and height of the images in pixels, 8 to 2,048."""
     num_train_views: int = 60
     """Number of training images."""
     num_val_views: int = 8
@@ -60,18 +64,26 @@ class DemoDataParserConfig(DataParserConfig):
     seed: int = 0
     """Seed of the camera positions, 0 or more."""
     supersampling: int = 3
-    """Rays along each side of a pixel, averaged against aliasing."""
+    """Rays along each side of a pixel, averaged against aliasing; 1 to 8."""
     alpha_color: Optional[str] = "white"
     """Color of the background, by name. When set to None, images keep their alpha channel."""
 
 
 def _check_options(config: DemoDataParserConfig) -> None:
     """Raise a ValueError that names the first option with a value out of range."""
-    least = {"image_size": 8, "seed": 0, "supersampling": 1} | {f"num_{split}_views": 1 for split in SPLITS}
-    for name, minimum in least.items():
+    ranges = {"image_size": (8, 2048), "seed": (0, 2**63 - 1), "supersampling": (1, 8)}
+    ranges |= {f"num_{split}_views": (1, 10_000) for split in SPLITS}
+    for name, (least, most) in ranges.items():
         value = getattr(config, name)
-        if value < minimum:
-            raise ValueError(f"demo-data: --{name.replace('_', '-')} is {value}, expected {minimum} or more.")
+        if type(value) is not int or not least <= value <= most:
+            label = f"demo-data: --{name.replace('_', '-')}"
+            raise ValueError(f"{label} is {value!r:.40}, expected a whole number in [{least}, {most}].")
+    pixels = config.image_size**2 * sum(getattr(config, f"num_{split}_views") for split in SPLITS)
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"demo-data: --image-size {config.image_size} with that many views makes {pixels:,} pixels, expected at "
+            f"most {MAX_PIXELS:,}."
+        )
     if config.alpha_color is not None and config.alpha_color.lower() not in COLORS_DICT:
         names = ", ".join(COLORS_DICT)
         raise ValueError(f"demo-data: --alpha-color is {config.alpha_color!r}, expected None or one of {names}.")

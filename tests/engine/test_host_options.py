@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import RAdamOptimizerConfig
@@ -38,6 +39,8 @@ def rates(part: str, **values: Any) -> TrainerConfig:
         (trainer(max_num_iterations="9"), "max_num_iterations must be a whole number, got '9'"),
         (trainer(steps_per_save=-1), "steps_per_save must be in [0, 1,000,000,000], got -1"),
         (trainer(gradient_accumulation_steps={"fields": 0}), "gradient_accumulation_steps must be names of optimizers"),
+        (trainer(machine=MachineConfig(seed=-1)), "machine.seed must be in [0, 4,294,967,295], got -1"),
+        (trainer(machine=MachineConfig(seed=2**32)), "machine.seed must be in [0, 4,294,967,295], got 4294967296"),
         (rates("optimizer", lr=math.inf), "optimizers.fields.optimizer.lr must be a finite number, got inf"),
         (rates("optimizer", lr=math.nan), "optimizers.fields.optimizer.lr must be a finite number, got nan"),
         (rates("optimizer", lr=1e30), "optimizers.fields.optimizer.lr must be in [0, 1], got 1e+30"),

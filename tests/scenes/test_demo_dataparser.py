@@ -235,21 +235,33 @@ def test_cache_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "least"),
+    ("option", "value", "bounds"),
     [
-        ("image_size", 7, 8),
-        ("num_train_views", 0, 1),
-        ("num_val_views", 0, 1),
-        ("num_test_views", -1, 1),
-        ("seed", -1, 0),
-        ("supersampling", 0, 1),
+        ("image_size", 7, "8, 2048"),
+        ("image_size", 10**6, "8, 2048"),
+        ("num_train_views", 0, "1, 10000"),
+        ("num_train_views", 10**9, "1, 10000"),
+        ("num_val_views", 0, "1, 10000"),
+        ("num_test_views", -1, "1, 10000"),
+        ("num_test_views", "8", "1, 10000"),
+        ("seed", -1, "0, 9223372036854775807"),
+        ("seed", True, "0, 9223372036854775807"),
+        ("supersampling", 0, "1, 8"),
+        ("supersampling", 2.5, "1, 8"),
     ],
 )
-def test_option_out_of_range_is_named(tmp_path, option, value, least):
+def test_option_out_of_range_is_named(tmp_path, option, value, bounds):
     """The message must do without a look into the source, and come before any rendering."""
     name = option.replace("_", "-")
-    with pytest.raises(ValueError, match=f"--{name} is {value}, expected {least} or more"):
+    with pytest.raises(ValueError, match=rf"--{name} is {value!r}, expected a whole number in \[{bounds}\]"):
         make_config(tmp_path, **{option: value}).setup()
+
+
+def test_scene_that_would_not_fit_into_memory_is_refused(tmp_path):
+    """Each option may be in its range, and all together ask for 250 GB."""
+    with pytest.raises(ValueError, match="makes 41,951,428,608 pixels, expected at most 1,000,000,000"):
+        make_config(tmp_path, image_size=2048, num_train_views=10_000, num_val_views=1, num_test_views=1).setup()
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_color_and_split_are_named(tmp_path):

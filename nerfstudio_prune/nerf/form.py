@@ -91,8 +91,9 @@ class NeuronForm:
     def unused(self, values: Mapping[str, Any]) -> Set[str]:
         """The score, beside a strategy that ranks the neurons itself."""
         strategy = values.get("strategy")
-        known = isinstance(strategy, str) and strategy in STRATEGIES
-        return {"score"} if known and STRATEGIES[strategy]().needs_samples else set()
+        if not isinstance(strategy, str) or strategy not in STRATEGIES:
+            return set()
+        return {"score"} if STRATEGIES[strategy]().needs_samples else set()
 
     def options(self, values: Mapping[str, Any], base: PruneConfig) -> PruneConfig:
         """Options for a cut; what the fields do not name is as in the run.

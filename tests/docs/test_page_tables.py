@@ -100,7 +100,7 @@ def test_resuming_table_is_what_the_code_does() -> None:
 def test_resuming_names_the_options_of_the_run_at_hand() -> None:
     """These hold for one run only, which a person who resumes has to know."""
     text = section(DOCS / "resuming.md", "What is stored")
-    (sentence,) = re.findall(r"^Options of the run at hand are not stored: (.*?)\.", text, flags=re.MULTILINE)
+    (sentence,) = re.findall(r"^\w+ options .*? not stored: (.*?)\.", text, flags=re.MULTILINE)
     assert set(in_code(sentence)) == typed(f.name for f in fields(RunOptions))
 
 

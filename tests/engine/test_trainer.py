@@ -37,8 +37,8 @@ TWICE = {"schedule": "iterative", "num_events": 2, "start_step": 2, "stop_step":
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Each test begins with the handlers of a terminal: in the background of a shell, or below `nohup`, some signals are
-    ignored, and a paused training would wait for ever. Other tests must find the signals as they were."""
+    """Each test begins with the handlers of a terminal: in the background of a shell, or below `nohup`, some signals
+    are ignored, and a paused training would wait for ever. Other tests must find the signals as they were."""
     usual: dict[int, Any] = {**dict.fromkeys(SIGNALS, signal.SIG_DFL), signal.SIGINT: signal.default_int_handler}
     former = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield

@@ -78,7 +78,8 @@ def write_record(record: Record, path: Path) -> None:
         raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
     try:
         # JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed.
-        check_plain(msgspec.to_builtins(record, enc_hook=_encoded), "record")
+        for name, value in msgspec.to_builtins(record, enc_hook=_encoded).items():
+            check_plain(value, name)
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from error
     _decode(content, path)

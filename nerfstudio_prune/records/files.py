@@ -122,9 +122,16 @@ def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """Files of records below a folder, in a fixed order."""
-    for kind in ("runs", "speed"):
-        yield from sorted(folder.rglob(f"{kind}/*.json"))
+    """Files of records below a folder, in a fixed order.
+
+    Raises:
+        RecordError: If a folder cannot be looked through, for example because it goes meanwhile.
+    """
+    try:
+        for kind in ("runs", "speed"):
+            yield from sorted(folder.rglob(f"{kind}/*.json"))
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be read: {error}") from error
 
 
 def _encoded(value: Any) -> Any:

@@ -306,6 +306,18 @@ def test_numbers_that_are_not_finite_are_refused(spoil: Callable[..., str], valu
     assert read_record(path) == some_run() and list(path.parent.iterdir()) == [path]
 
 
+def test_folder_that_goes_meanwhile_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own walk passes over folders that it may not read, and raises for one that goes while it looks: a report
+    that is made while a benchmark clears up would end in a traceback."""
+
+    def gone(folder: Path, pattern: str) -> Any:
+        raise FileNotFoundError(2, "No such file or directory", "work/tmp")
+
+    monkeypatch.setattr(Path, "rglob", gone)
+    with pytest.raises(RecordError, match=f"{path.parent}: cannot be read: .*work/tmp"):
+        read_records(path.parent)
+
+
 def test_what_json_cannot_hold_is_refused(path: Path) -> None:
     """A path or a numpy number among the options would otherwise end a run of hours with a message that names no
     file."""

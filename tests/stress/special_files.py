@@ -62,7 +62,10 @@ def odd_picture(mode: str, size: tuple[int, int], kind: str = "PNG") -> Callable
 
 MAKERS: tuple[Callable[[Path], Any], ...] = (
     *(pipe, unix_socket, sparse, large_picture, Path.mkdir, lambda path: path.unlink(missing_ok=True)),
-    *((lambda path, to=to: path.symlink_to(to)) for to in ("/dev/zero", "/dev/null", "nowhere", "/", "/proc/self/mem")),
+    *(
+        (lambda path, to=to: path.symlink_to(to))
+        for to in ("/dev/zero", "/dev/null", "nowhere", "/etc", "/proc/self/mem")
+    ),
     *(
         (lambda path, c=c: path.write_bytes(c))
         for c in (b"", b"\0" * 100, b"\xff\xfe", b"\x89PNG\r\n\x1a\n", b"[" * 10**5)

@@ -77,8 +77,14 @@ NAMES = re.compile(
 @cache
 def runs() -> ShortRuns:
     """The scene and what belongs to it, made once."""
-    folder = Path(tempfile.mkdtemp(prefix="stress-options-"))
+    folder = Path(scratch().name)
     return ShortRuns(folder, folder / "scene", STEPS)
+
+
+@cache
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Where they lie; it goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="stress-options-")
 
 
 @contextlib.contextmanager

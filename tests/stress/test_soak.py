@@ -28,7 +28,7 @@ def test_evening_at_the_panel(
     torch.set_num_threads(1)
     make: Callable[..., Any] = partial(make_config, tmp_path, tmp_path / "scene")
     try:
-        figures = soak(soak_config(make), 20.0)
+        figures = soak(soak_config(make), 10.0)
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.format_1 import from_format_1
-from nerfstudio_prune.core.plain import MAX_INT, check_plain
+from nerfstudio_prune.core.plain import MAX_INT, check_plain, shown
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor
 
 FORMAT_VERSION = 2
@@ -199,8 +199,8 @@ class PruneState:
         version = values.get("format_version") if isinstance(values, dict) else None
         if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
-                f"pruning state in the checkpoint has format version {version!r:.40}, this version of nerfstudio-prune "
-                f"reads up to {FORMAT_VERSION}"
+                f"pruning state in the checkpoint has format version {shown(version)}, this version of "
+                f"nerfstudio-prune reads up to {FORMAT_VERSION}"
             )
         try:
             # Quality may be no number; it is for information.
@@ -263,7 +263,7 @@ def _read_event(kind: type[T], values: Any, where: str) -> T:
     values = _read(dict[str, Any], values, where)
     unknown = values.keys() - {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown:
-        raise ValueError(f"{where}: has an unknown field {min(unknown)!r:.60}")
+        raise ValueError(f"{where}: has an unknown field {shown(min(unknown))}")
     for name in values.keys() & inner.keys():
         if values[name] is not None:
             _read_event(inner[name], values[name], f"{where}.{name}")
@@ -287,7 +287,7 @@ def decode_fraction(kind: type, value: Any) -> Any:
         numerator, denominator = value
         return Fraction(_whole(numerator), _whole(denominator))
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"expected numerator and denominator, got {value!r:.60}") from error
+        raise ValueError(f"expected numerator and denominator, got {shown(value)}") from error
 
 
 def _whole(value: Any) -> int:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from reprlib import repr as shortened
 from typing import Any, Protocol, runtime_checkable
+
+from nerfstudio_prune.core.plain import shown
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FormField:
         else:  # a comparison with NaN does not hold
             fits, expected = number and self.low <= value <= self.high, f"a number in [{self.low:g}, {self.high:g}]"
         if not fits:
-            raise ValueError(f"{self.name} must be {expected}, got {shortened(value)}")
+            raise ValueError(f"{self.name} must be {expected}, got {shown(value)}")
 
 
 def check_values(values: Mapping[str, Any], fields: Sequence[FormField], optional: Set[str] = frozenset()) -> None:
@@ -58,7 +59,7 @@ def check_values(values: Mapping[str, Any], fields: Sequence[FormField], optiona
     names = [field.name for field in fields]
     unknown = [name for name in values if name not in names]
     if unknown:
-        raise ValueError(f"{shortened(unknown[0])} is no field of the form; the fields are {', '.join(names)}")
+        raise ValueError(f"{shown(unknown[0])} is no field of the form; the fields are {', '.join(names)}")
     for field in fields:
         value = values.get(field.name)
         if value is not None or field.name not in optional:

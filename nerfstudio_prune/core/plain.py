@@ -1,6 +1,7 @@
-"""Plain values that come from files: what they may be, how deep and how many."""
+"""Plain values that come from files: what they may be, how deep and how many, and how an error shows them."""
 
 import math
+import reprlib
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,19 @@ MAX_VALUES = 1_000_000
 """Values in all. Nests that hold one another several times are small files of very many values."""
 MAX_INT = 2**62
 """Bound of whole numbers: what a tensor, and every file format, can hold."""
+MAX_BITS = 256
+"""Longer numbers are not printed; Python refuses to print very long ones."""
+
+_repr = reprlib.Repr()
+_repr.maxlevel = 2
+_repr.maxstring = _repr.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: short, however long or deep it is."""
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        return f"a number of {value.bit_length()} bits"
+    return _repr.repr(value)
 
 
 def check_plain(value: Any, where: str, finite: bool = True, tensors: bool = False) -> None:

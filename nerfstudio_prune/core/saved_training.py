@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nerfstudio_prune.core.plain import check_plain
+from nerfstudio_prune.core.plain import check_plain, shown
 from nerfstudio_prune.core.tensors import check_storage, check_tensor
 
 Shape = tuple[int, ...]
@@ -71,7 +71,7 @@ def check_saved_optimizers(
         members = _check_groups(groups, optimizer, where)
         strange = [key for key in states if type(key) is not int or key not in members]
         if strange:
-            raise ValueError(f"{where}: has a state of parameter {strange[0]!r:.40}, which is in no group")
+            raise ValueError(f"{where}: has a state of parameter {shown(strange[0])}, which is in no group")
         expected = _kept(optimizer)
         tensors: dict[str, Tensor] = {}
         for shape, member in zip(shapes[name], members, strict=True):
@@ -230,4 +230,4 @@ def _check_like(value: Any, own: Any, where: str, whole: bool = False) -> None:
     else:
         fits = isinstance(value, type(own))
     if not fits:
-        raise ValueError(f"{where}: expected a value like {own!r:.60}, got {value!r:.60}")
+        raise ValueError(f"{where}: expected a value like {shown(own)}, got {shown(value)}")

@@ -15,12 +15,10 @@ from nerfstudio.data.pixel_samplers import PixelSampler
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from nerfstudio_prune.data.folders import check_cameras, explain
+from nerfstudio_prune.data.folders import check_cameras, explain, first_names
 from nerfstudio_prune.data.pictures import check_pictures
 from nerfstudio_prune.data.pixels import CountedDataset, count_pixels
 from nerfstudio_prune.data.sampling import draw_within_masks
-
-NAMES = 5
 
 
 class CheckedDataManager(VanillaDataManager[CountedDataset]):
@@ -205,5 +203,4 @@ def _with_pixels(dataset: CountedDataset, use: str) -> tuple[CountedDataset, str
     if len(kept) == len(dataset):
         return dataset, text
     names = [dataset.image_filenames[view].name for view, (counted, _) in enumerate(counts) if not counted]
-    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    return dataset.subset(kept), f"{text}, none of {', '.join(names[:NAMES])}{more}"
+    return dataset.subset(kept), f"{text}, none of {first_names(names)}"

@@ -1,7 +1,7 @@
 """What is in a folder of data, where the host's parser fails or gives what nothing can be trained on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,16 @@ FORMATS = {
 }
 """File or folder that tells a format -> its name, and how to train on it."""
 NAMES = 5
+"""Files or frames that a message names."""
 LARGEST = 1e12
 """Number that a pose or a lens may have: its square has to fit into single precision."""
 SMALLEST_FOCAL_LENGTH = 1e-6
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return ", ".join(names[:NAMES]) + more
 
 
 def explain(data: Path, parser: str, error: Exception) -> str:
@@ -41,12 +48,12 @@ def explain(data: Path, parser: str, error: Exception) -> str:
         return f"{text}. Of photographs alone, ns-process-data makes a data set"
     if isinstance(error, ZeroDivisionError):
         return f"{text}. All cameras stand at one place: give --auto-scale-poses False behind the parser's name"
-    if isinstance(error, ValueError):
+    if isinstance(error, (ValueError, RecursionError)):
         broken = [str(path) for path in _files(data) if not _is_json(path)]
         if broken:
             return f"{text}. No JSON: {', '.join(broken)}"
     frames = [name for path in _files(data) for name in bad_frames(path)]
-    return f"{text}. Not finite: {', '.join(frames[:NAMES])}" if frames else text
+    return f"{text}. Not finite: {first_names(frames)}" if frames else text
 
 
 def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
@@ -71,10 +78,9 @@ def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
     # One bad pose spoils all of them when they are centred: the file tells which it is.
     frames = [name for path in _files(data) for name in bad_frames(path)]
     frames = frames or [str(outputs.image_filenames[int(i)]) for i in bad.nonzero()]
-    more = f" and {len(frames) - NAMES} more" if len(frames) > NAMES else ""
     raise ValueError(
         f"cameras of {data}: poses and lenses must be finite, below {LARGEST:g}, and focal lengths not 0; wrong: "
-        f"{', '.join(frames[:NAMES])}{more}. Correct these frames, or take them out"
+        f"{first_names(frames)}. Correct these frames, or take them out"
     )
 
 
@@ -87,7 +93,7 @@ def bad_frames(path: Path) -> list[str]:
     try:
         content = json.loads(path.read_text("utf-8"))
         frames = [frame for frame in content.get("frames", []) if isinstance(frame, dict)]
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return []
     top = {name: value for name, value in content.items() if name != "frames"}
     found = [f"{path.name}: {name}" for name in _not_finite(top)]
@@ -100,7 +106,7 @@ def bad_frames(path: Path) -> list[str]:
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return False
     return True
 
@@ -116,8 +122,10 @@ def _not_finite(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, (int, float)):
-        yield value
-    elif isinstance(value, list):
-        for part in value:
-            yield from _numbers(part)
+    left = [value]  # not by recursion: a file can nest more deeply than Python can call
+    while left:
+        found = left.pop()
+        if isinstance(found, (int, float)):
+            yield found
+        elif isinstance(found, list):
+            left.extend(found)

@@ -13,10 +13,9 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from nerfstudio_prune.data.folders import NAMES, first_names
 from nerfstudio_prune.data.pixels import THREADS
 
-NAMES = 5
-"""Files that are named for each kind of fault."""
 ORIENTATION, UPRIGHT = 0x0112, 1
 """EXIF tag, and its value for a picture that is shown as it is stored; 5 to 8 are turned by a quarter."""
 END = {"JPEG": (b"\xff\xd9", 65536), "MPO": (b"\xff\xd9", 65536), "PNG": (b"IEND", 65536)}
@@ -90,8 +89,7 @@ def check_pictures(datasets: Sequence[InputDataset]) -> None:
     by_kind = {kind: [fault for fault in faults if fault.kind == kind] for kind in counts}
     CONSOLE.print(_table(by_kind))
     lines = [
-        f"{kind}: {', '.join(fault.text for fault in some[:NAMES])}"
-        f"{f' and {len(some) - NAMES} more' if len(some) > NAMES else ''}. What to do: {some[0].advice}"
+        f"{kind}: {first_names([fault.text for fault in some])}. What to do: {some[0].advice}"
         for kind, some in by_kind.items()
     ]
     wrong = len({fault.path for fault in faults})

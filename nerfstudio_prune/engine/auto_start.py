@@ -70,7 +70,7 @@ class AutoStart(Listener):
             self._plateau = msgspec.convert(saved, Plateau)
         except msgspec.ValidationError as error:
             raise ValueError(f"the checkpoint's course for prune.auto_start cannot be used: {error}") from error
-        self._remember()
+        self._remember(self._plateau)
 
     def after_cut(self, event: PruneEvent) -> None:
         """Leaves the plan alone once a person has cut by hand."""
@@ -91,7 +91,7 @@ class AutoStart(Listener):
         if step >= pending[0].step or not math.isfinite(value):
             return
         reached = plateau.add(value)
-        self._remember()
+        self._remember(plateau)
         if not reached:
             return
         self._stop()
@@ -105,7 +105,7 @@ class AutoStart(Listener):
     def _stop(self) -> None:
         if self._plateau is not None:
             self._plateau.over, self._plateau.values = True, []
-            self._remember()
+            self._remember(self._plateau)
 
-    def _remember(self) -> None:
-        self.run.state.memory[MEMORY] = msgspec.structs.asdict(self._plateau)
+    def _remember(self, plateau: Plateau) -> None:
+        self.run.state.memory[MEMORY] = msgspec.structs.asdict(plateau)

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Optional
 
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.options import MAX_STEPS, PREFIX, Rule, above, at_least
-from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
+from nerfstudio_prune.engine.typed import hints_of, typed_value
 
 MAX_RAYS = 2**20
 """Rays of one batch."""

@@ -13,8 +13,9 @@ from nerfstudio.configs.base_config import PrintableConfig
 from typing_extensions import Self
 
 from nerfstudio_prune.core.events import RecoveryMode
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.core.schedule import ScheduleKind
-from nerfstudio_prune.engine.typed import hints_of, shown, typed_value
+from nerfstudio_prune.engine.typed import hints_of, typed_value
 
 Rule = tuple[Sequence[str], Callable[[Any], bool], str]
 """Names of options, what holds for a value that is given, and that in words."""
@@ -49,13 +50,13 @@ def with_help(cls: C) -> C:
     Where a method brings a value of its own, that is shown.
     """
 
-    def shown(text: str) -> Callable[[str], str]:
+    def hint_of(text: str) -> Callable[[str], str]:
         return lambda value: f"(default: {text if value == 'None' else value})"
 
     for f in fields(cls):
         if "text" in f.metadata and f.name in vars(cls).get("__annotations__", {}):
             hint = get_type_hints(cls, include_extras=True)[f.name]
-            cls.__annotations__[f.name] = Annotated[hint, tyro.conf.arg(help_behavior_hint=shown(f.metadata["text"]))]
+            cls.__annotations__[f.name] = Annotated[hint, tyro.conf.arg(help_behavior_hint=hint_of(f.metadata["text"]))]
     return cls
 
 

@@ -2,13 +2,14 @@
 whole numbers to floats, lists to tuples and numpy's numbers to plain ones."""
 
 import math
-import reprlib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
+
+from nerfstudio_prune.core.plain import shown
 
 WORDS: Mapping[Any, str] = {
     bool: "True or False",
@@ -27,22 +28,11 @@ MAX_ENTRIES = 1000
 MAX_LENGTH = 1000
 """Most characters of a text."""
 
-_repr = reprlib.Repr()
-_repr.maxlevel = 2
-_repr.maxstring = _repr.maxother = 80
-
 
 @cache
 def hints_of(cls: type) -> Mapping[str, Any]:
     """Type hints of a dataclass, by name."""
     return get_type_hints(cls)
-
-
-def shown(value: Any) -> str:
-    """A value for an error message: short, however long or deep it is."""
-    if isinstance(value, int) and value.bit_length() > 4 * MAX_BITS:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to print very long ones
-    return _repr.repr(value)
 
 
 def expected(hint: Any) -> str:

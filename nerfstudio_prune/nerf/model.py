@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import Rule, at_least
-from nerfstudio_prune.engine.typed import shown
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
 from nerfstudio_prune.nerf.metrics import LazyLpips, counted, masked, ssim

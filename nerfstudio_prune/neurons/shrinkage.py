@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.neurons.groups import NeuronGroup
 from nerfstudio_prune.neurons.strategies import Selection
 
@@ -63,7 +64,7 @@ def leaving_columns(
     widths = {group.name: group.width for group in groups}
     for name, neurons in leaving.items():
         if not all(0 <= neuron < widths.get(name, 0) for neuron in neurons):
-            raise ValueError(f"{name}: expected neurons of a layer with {widths.get(name, 0)}, got {neurons!r:.60}")
+            raise ValueError(f"{name}: expected neurons of a layer with {widths.get(name, 0)}, got {shown(neurons)}")
     columns = []
     for group in groups:
         if group.name in leaving:

@@ -1,6 +1,5 @@
 """Files of records: one JSON file each, written as a whole, checked when written and when read."""
 
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -77,7 +76,12 @@ def write_record(record: Record, path: Path) -> None:
         content = to_json(record)
     except (TypeError, ValueError) as error:
         raise RecordError(f"{path}: cannot be written as JSON: {error}") from error
-    _check_finite(msgspec.to_builtins(record, enc_hook=_encoded), path, "")
+    try:
+        # JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed.
+        for name, value in msgspec.to_builtins(record, enc_hook=_encoded).items():
+            check_plain(value, name)
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}") from error
     _decode(content, path)
     try:
         write_file(path, content)
@@ -121,18 +125,6 @@ def record_files(folder: Path) -> Iterator[Path]:
     """Files of records below a folder, in a fixed order."""
     for kind in ("runs", "speed"):
         yield from sorted(folder.rglob(f"{kind}/*.json"))
-
-
-def _check_finite(value: Any, path: Path, field_name: str) -> None:
-    """JSON would hold null for a number that is not finite, which means «not to be had» where null is allowed."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{path}: {field_name} must be finite, got {value}")
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _check_finite(part, path, f"{field_name}.{key}" if field_name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            _check_finite(part, path, f"{field_name}[{index}]")
 
 
 def _encoded(value: Any) -> Any:

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from reprlib import repr as shortened
 from typing import Any, Optional
 
 import numpy as np
@@ -12,6 +11,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from viser import ViserServer
 from viser._messages import GuiUpdateMessage, ViewerCameraMessage
+
+from nerfstudio_prune.core.plain import shown
 
 Check = Callable[[Any], None]
 """Raises a ValueError that says what is wrong with a value."""
@@ -177,7 +178,7 @@ class Gate:
         element, check = self._checks[message.id]
         try:
             if set(message.updates) != {"value"}:
-                raise ValueError(f"only values can be set from a page, got {shortened(list(message.updates))}")
+                raise ValueError(f"only values can be set from a page, got {shown(list(message.updates))}")
             check(message.updates["value"])
         except ValueError as error:
             self.complain(str(error))

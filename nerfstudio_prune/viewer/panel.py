@@ -5,7 +5,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from reprlib import repr as shortened
 from typing import Any, Optional, Protocol
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.form import Form, FormField
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
@@ -41,7 +41,7 @@ def check_press(name: str, value: Any) -> None:
         ValueError: Names the button.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name} can only be pressed, got {shortened(value)}")
+        raise ValueError(f"{name} can only be pressed, got {shown(value)}")
 
 
 def offered(field: FormField) -> Any:
@@ -442,9 +442,9 @@ class PrunePanel:
         return bool(self.preview.value) and cut == self.cut()
 
     def _show_preview(self, preview: Optional[Preview], text: str) -> None:
-        shown = None if preview is None else preview.model
-        changed = shown is not self.scene.preview
-        self.scene.preview = shown
+        model = None if preview is None else preview.model
+        changed = model is not self.scene.preview
+        self.scene.preview = model
         self._told = text
         self._set("forecast", text)
         if changed:

@@ -30,9 +30,11 @@ def state_text(status: Status) -> str:
         parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
         name, label = next(iter(status.labels.items()))
         rows = [(label, f"{event.before.costs[name]:,}", f"{event.after.costs[name]:,}")]
-        metrics = (event.metrics_before, event.metrics_after)
         if event.metrics_after:  # which are measured a while after the rest
-            rows.append(("PSNR, dB", *(f"{m['psnr']:.2f}" if "psnr" in m else "" for m in metrics)))
+            before, after = (
+                f"{m['psnr']:.2f}" if "psnr" in m else "" for m in (event.metrics_before, event.metrics_after)
+            )
+            rows.append(("PSNR, dB", before, after))
         if event.rays_per_sec_before:
             now = f"{status.rays_per_sec:,.0f}" if status.rays_per_sec else ""
             rows.append(("train rays/s", f"{event.rays_per_sec_before:,.0f}", now))

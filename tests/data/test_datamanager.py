@@ -88,9 +88,11 @@ def test_data_that_cannot_be_read(tmp_path: Path, make: Any, parts: list[str]) -
         assert part in str(caught.value)
 
 
-def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
-    """The parser's own error has a line and a column, and no file."""
-    (scene(tmp_path) / "transforms.json").write_text('{"frames": [')
+@pytest.mark.parametrize("content", ['{"frames": [', "[" * 100_000], ids=["torn", "nested"])
+def test_file_that_is_no_json_is_named(tmp_path: Path, content: str) -> None:
+    """The parser's own error has a line and a column, and no file. One that nests more deeply than Python can call
+    fails again wherever it is read to find out why."""
+    (scene(tmp_path) / "transforms.json").write_text(content)
     with pytest.raises(ValueError, match=r"No JSON: .*transforms\.json"):
         manager(NerfstudioDataParserConfig(data=tmp_path))
 

@@ -37,13 +37,15 @@ TWICE = {"schedule": "iterative", "num_events": 2, "start_step": 2, "stop_step":
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Other tests must find the signals as they were."""
-    former = {number: signal.getsignal(number) for number in SIGNALS}
+    """Each test begins with the handlers of a terminal: in the background of a shell, or below `nohup`, some signals
+    are ignored, and a paused training would wait for ever. Other tests must find the signals as they were."""
+    usual: dict[int, Any] = {**dict.fromkeys(SIGNALS, signal.SIG_DFL), signal.SIGINT: signal.default_int_handler}
+    former = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     found = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in former.items():
         signal.signal(number, handler)
-    assert found == former
+    assert found == usual
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ def test_a_resumed_run_shrinks_the_same_neurons(tiny_config: Config) -> None:
     inner = subject.calibrate
     subject.calibrate = lambda *arguments: (calls.append(resumed.step), inner(*arguments))[1]
     (schedule,) = [one for one in resumed.pipeline.controller.listeners if isinstance(one, ShrinkageSchedule)]
+    assert schedule._shrinkage is not None
     for layer, columns in schedule._shrinkage.columns:
         assert columns.min() >= 0 and columns.max() < layer.in_features
     resumed.train()

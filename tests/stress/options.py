@@ -28,10 +28,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from support.fuzz import CLEAR, NOT_FINITE, ODD, RAW, TAKEN, main
 from support.short_run import ShortRuns
 
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.checks import DATA_RULES, TRAINER_RULES
 from nerfstudio_prune.engine.options import Group
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
-from nerfstudio_prune.engine.typed import shown
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import RULES as MODEL_RULES
 from nerfstudio_prune.neurons.scores import SCORES

@@ -110,13 +110,24 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
         super().setup_eval()
 
     def _check_batches(self) -> None:
-        """Checks that rays can be shared out over pictures of several sizes: the host does so in pairs."""
+        """Checks that rays can be shared out over pictures of several sizes, which the host does in pairs and not in
+        patches, and that a patch fits into each."""
         train = self.train_dataset.cameras.is_jagged
         evaluation = len(self.eval_dataset) > 0 and (train or self.eval_dataset.cameras.is_jagged)
         for name, differ in (("train_num_rays_per_batch", train), ("eval_num_rays_per_batch", evaluation)):
             rays = getattr(self.config, name)
             if differ and rays % 2:
                 raise ValueError(f"pipeline.datamanager.{name} must be even where pictures differ in size, got {rays}")
+        patch = self.config.patch_size
+        if patch > 1 and (train or evaluation):
+            raise ValueError(f"pipeline.datamanager.patch_size must be 1 where pictures differ in size, got {patch}")
+        for dataset in (self.train_dataset, self.eval_dataset):
+            sides = torch.stack([dataset.cameras.height, dataset.cameras.width])
+            if len(dataset) > 0 and patch > int(sides.min()):
+                raise ValueError(
+                    f"pipeline.datamanager.patch_size must be at most the pictures' smaller side, {int(sides.min())}, "
+                    f"got {patch}"
+                )
 
     def _leave_masked_out(self) -> None:
         """Leaves out views without a pixel that counts, and says how many pixels do."""
@@ -135,7 +146,9 @@ class CheckedDataManager(VanillaDataManager[CountedDataset]):
             CONSOLE.print(escape(f"{', '.join(parts)}. Training, calibration and every metric count no others."))
 
     def _get_pixel_sampler(self, dataset: CountedDataset, num_rays_per_batch: int) -> PixelSampler:
-        return draw_within_masks(super()._get_pixel_sampler(dataset, num_rays_per_batch))
+        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        sampler.set_num_rays_per_batch(num_rays_per_batch)  # the host rounds down to patches of 32 whatever their size
+        return draw_within_masks(sampler)
 
     @property
     def _data(self) -> Path:

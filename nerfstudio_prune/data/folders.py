@@ -1,11 +1,13 @@
 """What is in a folder of data, where the host's parser fails or gives what nothing can be trained on."""
 
 import json
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 FORMATS = {
@@ -36,7 +38,7 @@ def explain(data: Path, parser: str, error: Exception) -> str:
         parser: Name of the parser.
         error: What it raised.
     """
-    reason = f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, IndexError, TypeError)) else str(error)
+    reason = _reason(error)
     text = f"--data {data} cannot be read by the data parser {parser}: {' '.join(reason.split()).rstrip('.')}"
     folder = data.parent if data.suffix == ".json" else data
     if not data.exists():
@@ -47,7 +49,7 @@ def explain(data: Path, parser: str, error: Exception) -> str:
             return f"{text}. The folder holds {'; '.join(found)}"
         return f"{text}. Of photographs alone, ns-process-data makes a data set"
     if isinstance(error, ZeroDivisionError):
-        return f"{text}. All cameras stand at one place: give --auto-scale-poses False behind the parser's name"
+        return f"{text}. If all cameras stand at one place, give --auto-scale-poses False behind the parser's name"
     if isinstance(error, (ValueError, RecursionError)):
         broken = [str(path) for path in _files(data) if not _is_json(path)]
         if broken:
@@ -74,6 +76,9 @@ def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
     bends = (torch.cat([cameras.fx, cameras.fy], dim=1).abs() >= SMALLEST_FOCAL_LENGTH).all(dim=1)
     bad = ~(fits & bends)
     if not bool(bad.any()):
+        if not bool(torch.isfinite(outputs.scene_box.aabb).all()):
+            raise ValueError(f"scene box of {data}: it must be finite, got {outputs.scene_box.aabb.tolist()}")
+        _check_lens(outputs, data)
         return
     # One bad pose spoils all of them when they are centred: the file tells which it is.
     frames = [name for path in _files(data) for name in bad_frames(path)]
@@ -82,6 +87,37 @@ def check_cameras(outputs: DataparserOutputs, data: Path) -> None:
         f"cameras of {data}: poses and lenses must be finite, below {LARGEST:g}, and focal lengths not 0; wrong: "
         f"{first_names(frames)}. Correct these frames, or take them out"
     )
+
+
+def _check_lens(outputs: DataparserOutputs, data: Path) -> None:
+    """Refuses what the data set says about a lens, if the host cannot draw rays with it or draws others."""
+    radius = (outputs.cameras.metadata or {}).get("fisheye_crop_radius")
+    try:
+        usable = radius is None or 0 < float(radius) <= LARGEST
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(f"cameras of {data}: fisheye_crop_radius must be a number of pixels above 0, got {radius!r}")
+    middle = torch.stack([outputs.cameras.height.flatten(), outputs.cameras.width.flatten()], dim=-1) / 2
+    kinds = outputs.cameras.camera_type.flatten()
+    for view in (int((kinds == kind).nonzero()[0]) for kind in kinds.unique()):  # one of each kind of lens
+        try:
+            outputs.cameras.generate_rays(camera_indices=view, coords=middle[view][None])
+        except Exception as error:
+            name = CameraType(int(kinds[view])).name
+            raise ValueError(
+                f"cameras of {data}: Nerfstudio makes no rays for the lens of {outputs.image_filenames[view]}, camera "
+                f"model {name}: {' '.join(str(error).split())[-200:]}. Undistort the pictures, or give another model"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error of a parser says; many a one says nothing without its type or the line that it comes from."""
+    text = str(error)
+    if not text.strip():
+        return f"{type(error).__name__} at {traceback.extract_tb(error.__traceback__)[-1].line}"
+    named = (KeyError, IndexError, TypeError, AttributeError)
+    return f"{type(error).__name__}: {text}" if isinstance(error, named) else text
 
 
 def bad_frames(path: Path) -> list[str]:

@@ -183,9 +183,12 @@ def _faults(dataset: InputDataset, looks: Mapping[Path, Header | Fault]) -> Iter
 
 def _wrong_size(path: Path, seen: Header, width: int, height: int, scale: float) -> Optional[Fault]:
     size = (int(seen.width * scale), int(seen.height * scale)) if scale != 1.0 else (seen.width, seen.height)
-    if size == (width, height):
+    if size == (width, height) and min(size) > 0:
         return None
     found = f"picture {size[0]}x{size[1]}, camera {width}x{height}"
+    if min(size) < 1:
+        kind = f"without a pixel at camera_res_scale_factor {scale:g}"
+        return Fault(kind, "give a larger --pipeline.datamanager.camera-res-scale-factor", path, found)
     if seen.orientation in (5, 6, 7, 8) and size[::-1] == (width, height):
         kind, advice = (
             "stored lying, turned upright by EXIF only",

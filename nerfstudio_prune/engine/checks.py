@@ -26,6 +26,9 @@ TRAINER_RULES: Sequence[Rule] = (
 )
 MACHINE_RULES: Sequence[Rule] = ((("seed",), *at_least(0, 2**32 - 1)),)
 """Numpy takes no other seeds."""
+LOGGING_RULES: Sequence[Rule] = ((("steps_per_log", "max_buffer_size"), *at_least(1, MAX_STEPS)),)
+"""The host takes steps modulo the one, and makes room by the other in a list that is empty at first."""
+WRITER_RULES: Sequence[Rule] = ((("max_log_size",), *at_least(0, MAX_STEPS)),)
 DATA_RULES: Sequence[Rule] = (
     (("train_num_rays_per_batch", "eval_num_rays_per_batch"), *at_least(1, MAX_RAYS)),
     (
@@ -81,6 +84,8 @@ def check_training(config: Any) -> None:
         ValueError: Names the option, what was found and what was expected.
     """
     check_values(config.machine, "machine.", MACHINE_RULES)
+    check_values(config.logging, "logging.", LOGGING_RULES)
+    check_values(config.logging.local_writer, "logging.local_writer.", WRITER_RULES)
     check_values(config, "", TRAINER_RULES)
     for prefix, part in _rates(config.optimizers):
         check_values(part, prefix, RATE_RULES)
@@ -119,11 +124,11 @@ def check_data(config: Optional[Any]) -> None:
         raise ValueError(f"pipeline.datamanager must be the options of a data manager, got {shown(config)}")
     prefix = "pipeline.datamanager."
     check_values(config, prefix, DATA_RULES)
-    patch, rays = getattr(config, "patch_size", 1), getattr(config, "train_num_rays_per_batch", MAX_RAYS)
-    if patch * patch > rays:
-        raise ValueError(
-            f"{prefix}patch_size {patch} has more pixels than the {rays} rays of {prefix}train_num_rays_per_batch"
-        )
+    patch = getattr(config, "patch_size", 1)
+    for name in ("train_num_rays_per_batch", "eval_num_rays_per_batch"):
+        rays = getattr(config, name, MAX_RAYS)
+        if patch * patch > rays:
+            raise ValueError(f"{prefix}patch_size {patch} has more pixels than the {rays} rays of {prefix}{name}")
 
 
 def _rates(optimizers: Any) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """What is asked of the host and the machine: device, clock, random state, module-level state."""
 
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,10 +15,54 @@ from nerfstudio.utils import profiler, writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+MAX_PORT = 2**16 - 1
+
 
 def default_machine() -> MachineConfig:
     """The first GPU if there is one, else the CPU, so that no option is needed on machines without a GPU."""
     return MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_device(device_type: str) -> None:
+    """Checks that there is a device to train on, before any data are loaded.
+
+    Args:
+        device_type: Option `machine.device_type`.
+
+    Raises:
+        ValueError: If this machine, or its PyTorch, has none of the kind.
+    """
+    try:
+        torch.zeros(1, device=device_type)
+    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch that was built without it
+        reason = " ".join(str(error).split())
+        text = f"machine.device_type {device_type} is not there: {reason}. cpu is on every machine"
+        raise ValueError(text) from error
+
+
+def check_viewer(config: Any) -> None:
+    """Checks where the viewer of a training is to listen, if it has one; the host would wait for it for ever.
+
+    Args:
+        config: The host's `TrainerConfig`.
+
+    Raises:
+        ValueError: If there is no such port or address, or nobody could ever start a training that begins paused.
+    """
+    if not config.is_viewer_enabled():
+        if config.start_paused:
+            raise ValueError(f"start_paused needs the viewer, where training is started; vis is {config.vis}")
+        return
+    host, port = config.viewer.websocket_host, config.viewer.websocket_port
+    if port is not None and not 1 <= port <= MAX_PORT:
+        raise ValueError(f"viewer.websocket_port must be in [1, {MAX_PORT}], got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        text = f"viewer.websocket_host {host!r} is no address of this machine: {error}. 127.0.0.1 always is"
+        raise ValueError(text) from error
 
 
 def default_eval_chunk() -> int:

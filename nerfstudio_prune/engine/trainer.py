@@ -32,7 +32,7 @@ from nerfstudio_prune.engine.checkpoints import (
 )
 from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
-from nerfstudio_prune.engine.host import guard_event_writers
+from nerfstudio_prune.engine.host import check_device, check_viewer, guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
 from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
@@ -54,10 +54,12 @@ class PruneTrainerConfig(TrainerConfig):
         """Saves the configuration as `config.yml` of the run; the first thing that `ns-train` does with it.
 
         Raises:
-            ValueError: If an option is out of its range, or the file cannot be written; the run could save nothing else
-                either.
+            ValueError: If an option is out of its range, device or viewer cannot be had, or the file cannot be written;
+                the run could save nothing else either.
         """
         check_training(self)
+        check_device(self.machine.device_type)
+        check_viewer(self)
         folder = self.get_base_dir()
         path = folder / "config.yml"
         CONSOLE.log(f"Saving config to: {path}")
@@ -156,6 +158,18 @@ class PruneTrainer(Trainer):
         result = super().train_iteration(step)
         self._whole = step
         return result
+
+    def eval_iteration(self, step: int) -> None:
+        """Evaluates where it is due. That is for information only: what goes wrong there is told, and ends nothing.
+
+        Args:
+            step: Training step that has just ended.
+        """
+        try:
+            super().eval_iteration(step)
+        except Exception as error:  # a picture that has gone, memory, metrics that the pictures are too small for
+            reason = str(error) or type(error).__name__
+            CONSOLE.print(f"[yellow]Step {step} is not evaluated: {escape(reason)}", soft_wrap=True)
 
     def save_checkpoint(self, step: int) -> None:
         """Saves the present state as the checkpoint of a step, and deletes older ones if so configured.

@@ -15,6 +15,8 @@ from torchvision.models import AlexNet_Weights
 
 MIN_IMAGE_SIZE = 32
 """AlexNet's pooling needs images of at least about this many pixels a side."""
+MIN_SSIM_SIZE = 6
+"""Its window of 11 pixels is mirrored at the border."""
 
 
 def masked(
@@ -44,7 +46,13 @@ def ssim(
         truth: True colours.
         prediction: Rendered ones; see `masked`.
         pixels: The pixels that count. None: all.
+
+    Raises:
+        ValueError: If the view is smaller than half of the metric's window.
     """
+    if min(truth.shape[-2:]) < MIN_SSIM_SIZE:
+        size = tuple(truth.shape[-2:])
+        raise ValueError(f"SSIM needs pictures of at least {MIN_SSIM_SIZE} pixels a side, got {size}")
     mean, every = structural_similarity_index_measure(prediction, truth, return_full_image=True)
     return float(mean if pixels is None else every[..., pixels].mean())
 

@@ -1,6 +1,7 @@
 """What becomes of data sets of every kind before anything is trained: read, refused by name, or done without."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def test_frame_is_named_where_the_parser_itself_fails(tmp_path: Path) -> None:
         manager(parser)
 
 
+def deeply_nested(folder: Path) -> NerfstudioDataParserConfig:
+    """A parser of a file that is nested more deeply than Python reads."""
+    (scene(folder) / "transforms.json").write_text("[" * 100_000)
+    return NerfstudioDataParserConfig(data=folder)
+
+
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
@@ -75,8 +82,10 @@ def test_frame_is_named_where_the_parser_itself_fails(tmp_path: Path) -> None:
         (lambda p: BlenderDataParserConfig(data=p / "no"), ["There is no", "give the data set's path with --data"]),
         (lambda p: photographs(p, fl_x=None), ["fx not specified in frame"]),
         (lambda p: photographs(p, frames={1: {"transform_matrix": [[1.0]]}}), ["NerfstudioDataParser"]),
-        (lambda p: photographs(p, views=1), ["All cameras stand at one place", "--auto-scale-poses False"]),
+        (lambda p: photographs(p, views=1), ["all cameras stand at one place", "--auto-scale-poses False"]),
         (lambda p: photographs(p, views=1, frames={0: {"file_path": "gone.png"}}), ["gone.png"]),
+        (lambda p: replace(photographs(p), train_split_fraction=2.0), ["AssertionError at assert "]),
+        (deeply_nested, ["No JSON: ", "transforms.json"]),
     ],
 )
 def test_data_that_cannot_be_read(tmp_path: Path, make: Any, parts: list[str]) -> None:
@@ -86,6 +95,44 @@ def test_data_that_cannot_be_read(tmp_path: Path, make: Any, parts: list[str]) -
         manager(make(tmp_path))
     for part in (f"--data {tmp_path}", "cannot be read by the data parser", *parts):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        *(
+            ({"camera_model": "OPENCV_FISHEYE", "fisheye_crop_radius": radius}, ["above 0, got", repr(radius)])
+            for radius in (0.0, -3, float("nan"), "big")
+        ),
+        ({"camera_model": "FISHEYE624"}, ["images/00", "camera model FISHEYE624", "Undistort"]),
+    ],
+)
+def test_lens_that_gives_no_rays(tmp_path: Path, fields: dict[str, Any], parts: list[str]) -> None:
+    """A negative radius was squared and limited all the same, a text failed in a conversion that named nothing, and a
+    lens that the host lacks parameters for failed inside of TorchScript in the first step."""
+    with pytest.raises(ValueError) as caught:
+        manager(photographs(tmp_path, **fields))
+    for part in (f"cameras of {tmp_path}", *parts):
+        assert part in str(caught.value)
+
+
+def test_scene_box_must_be_finite(tmp_path: Path) -> None:
+    """It stands in every render and export; NaN there shows nowhere in training."""
+    with pytest.raises(ValueError, match=r"scene box of .* must be finite, got"):
+        manager(replace(photographs(tmp_path), scene_scale=float("nan")))
+
+
+def test_patches_must_fit(tmp_path: Path) -> None:
+    """The host shifts patches into negative rows where they are larger than the picture, and shares rays of pictures of
+    several sizes out without asking whether a patch has so many: no ray at all, and an error about shapes."""
+    many = {"train_num_rays_per_batch": 200, "eval_num_rays_per_batch": 200}
+    with pytest.raises(ValueError, match="patch_size must be at most the pictures' smaller side, 8, got 9"):
+        manager(photographs(tmp_path / "a"), patch_size=9, **many)
+    assert len(manager(photographs(tmp_path / "b"), patch_size=8, **many).next_train(0)[1]["image"]) == 192
+    frames, pictures = {3: {"w": 10}}, {3: picture(width=10)}
+    parser = photographs(tmp_path / "c", frames={i: {"w": 12} for i in range(10)} | frames, pictures=pictures, w=None)
+    with pytest.raises(ValueError, match="patch_size must be 1 where pictures differ in size, got 2"):
+        manager(parser, patch_size=2, **many)
 
 
 @pytest.mark.parametrize("content", ['{"frames": [', "[" * 100_000], ids=["torn", "nested"])
@@ -186,8 +233,6 @@ def test_masks_that_leave_nothing(tmp_path: Path) -> None:
     parser = photographs(tmp_path, every_mask=0, masks={i: EMPTY for i in range(10) if i != 8})
     with pytest.raises(ValueError, match=r"0.0% of the pixels of 9 training views count \(masks\), none of 000.png"):
         manager(parser)
-    with pytest.raises(ValueError, match=r"0.0% of the pixels of 9 training views count \(fisheye_crop_radius\)"):
-        manager(photographs(tmp_path / "a", camera_model="OPENCV_FISHEYE", fisheye_crop_radius=0.0))
 
 
 @pytest.mark.parametrize("limits", [{}, {"every_mask": (slice(2, 6))}, {"fisheye_crop_radius": 3.0}])

@@ -201,6 +201,7 @@ def test_cameras_append_data_of_their_own(tmp_path: Path) -> None:
 def test_scaled_views_fit_their_cameras(tmp_path: Path) -> None:
     """`camera-res-scale-factor` rounds pictures and cameras down alike."""
     check_pictures([dataset_of(tmp_path, scale=0.3, every_mask=0)])
+    assert "without a pixel at camera_res_scale_factor 0.1" in refusal(dataset_of(tmp_path, scale=0.1))
 
 
 def test_headers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from nerfstudio.configs.base_config import MachineConfig
+from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig, MachineConfig
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.optimizers import RAdamOptimizerConfig
@@ -41,6 +41,12 @@ def rates(part: str, **values: Any) -> TrainerConfig:
         (trainer(gradient_accumulation_steps={"fields": 0}), "gradient_accumulation_steps must be names of optimizers"),
         (trainer(machine=MachineConfig(seed=-1)), "machine.seed must be in [0, 4,294,967,295], got -1"),
         (trainer(machine=MachineConfig(seed=2**32)), "machine.seed must be in [0, 4,294,967,295], got 4294967296"),
+        (trainer(logging=LoggingConfig(steps_per_log=0)), "logging.steps_per_log must be in [1, 1,000,000,000], got 0"),
+        (trainer(logging=LoggingConfig(max_buffer_size=0)), "logging.max_buffer_size must be in [1, 1,000,000,000]"),
+        (
+            trainer(logging=LoggingConfig(local_writer=LocalWriterConfig(max_log_size=-1))),
+            "logging.local_writer.max_log_size must be in [0, 1,000,000,000], got -1",
+        ),
         (rates("optimizer", lr=math.inf), "optimizers.fields.optimizer.lr must be a finite number, got inf"),
         (rates("optimizer", lr=math.nan), "optimizers.fields.optimizer.lr must be a finite number, got nan"),
         (rates("optimizer", lr=1e30), "optimizers.fields.optimizer.lr must be in [0, 1], got 1e+30"),
@@ -67,6 +73,10 @@ def test_trainer_that_cannot_train(config: Any, message: str) -> None:
         ({"camera_res_scale_factor": 0.0}, "camera_res_scale_factor must be in (0, 16], got 0.0"),
         ({"camera_res_scale_factor": math.nan}, "camera_res_scale_factor must be a finite number, got nan"),
         ({"patch_size": 64}, "patch_size 64 has more pixels than the 1024 rays"),
+        (
+            {"patch_size": 5, "eval_num_rays_per_batch": 24},
+            "patch_size 5 has more pixels than the 24 rays of pipeline.datamanager.eval_num_rays_per_batch",
+        ),
     ],
 )
 def test_data_that_cannot_be_drawn(options: dict[str, Any], message: str) -> None:

@@ -95,6 +95,48 @@ def leftovers(trainer: Any) -> list[Path]:
     return list(trainer.base_dir.rglob("*.saving-*"))
 
 
+def test_device_that_is_not_there(tiny_config: Config) -> None:
+    """Asked for on a machine without one, it ended in PyTorch's error while the pictures were loaded; a configuration
+    saved on another machine asks for it, too."""
+    config = tiny_config()
+    config.machine.device_type = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(ValueError, match=r"machine.device_type \w+ is not there: .*\. cpu is on every machine"):
+        config.save_config()
+
+
+@pytest.mark.parametrize(
+    ("viewer", "port", "vis", "message"),
+    [
+        ("127.0.0.1", 99999, "viewer", "viewer.websocket_port must be in [1, 65535], got 99999"),
+        ("127.0.0.1", -1, "viewer+tensorboard", "viewer.websocket_port must be in [1, 65535], got -1"),
+        ("256.1.1.1", None, "viewer", "viewer.websocket_host '256.1.1.1' is no address of this machine: "),
+        ("192.0.2.1", 7007, "viewer", "viewer.websocket_host '192.0.2.1' is no address of this machine: "),
+        ("127.0.0.1", 7007, "tensorboard", "start_paused needs the viewer, where training is started; vis is tens"),
+    ],
+)
+def test_viewer_that_cannot_be_had(tiny_config: Config, viewer: str, port: Any, vis: Any, message: str) -> None:
+    """The viewer's thread died of these, and the training waited for it for ever."""
+    config = tiny_config()
+    config.viewer.websocket_host, config.viewer.websocket_port = viewer, port
+    config.vis, config.start_paused = vis, True
+    with pytest.raises(ValueError) as caught:
+        config.save_config()
+    assert str(caught.value).startswith(message)
+
+
+def test_evaluation_ends_nothing(tiny_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A photograph that has gone, or a picture that a metric is too small for, ended the training at the next
+    evaluation: the host reads those views from disk each time. What is trained must be as without the evaluation."""
+    config = tiny_config(start_step=4)
+    config.steps_per_eval_image = 3
+    monkeypatch.setattr("nerfstudio_prune.nerf.metrics.MIN_SSIM_SIZE", 17)
+    trainer = train(config, same_noise=True)
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("is not evaluated: SSIM needs pictures of at least 17 pixels a side, got (16, 16)") == 3
+    quiet = train(tiny_config("quiet", start_step=4), same_noise=True)
+    assert same_bits(result_of(trainer)["pipeline"], result_of(quiet)["pipeline"])
+
+
 # Saving
 
 
@@ -528,7 +570,7 @@ def test_event_that_fails_leaves_a_checkpoint(tiny_config: Config, capsys: pytes
 
 @pytest.mark.parametrize("scheduler", [False, True])
 def test_error_in_a_step_leaves_the_step_before(tiny_config: Config, scheduler: bool) -> None:
-    """Memory runs out in the forward pass, a photograph is gone, an evaluation fails: up to the optimizer's turn the
+    """Memory runs out in the forward pass, a photograph is gone, a step's end fails: up to the optimizer's turn the
     network is that of the step before, and after it that of the step itself. The learning rate that holds only within a
     step, here after a cut, must not go into the file."""
     options = {**TWICE, "recovery_lr_factor": 3.0, "recovery_warm_up": 5, "on_error": "stop"}
@@ -554,15 +596,11 @@ def test_error_in_a_step_leaves_the_step_before(tiny_config: Config, scheduler: 
 
         trainer.pipeline.get_train_loss_dict = losses
 
-    def fail_in_evaluation(trainer: Any) -> None:
-        trainer.config.steps_per_eval_batch = 4
-        trainer.pipeline.get_eval_loss_dict = fail
-
     places: dict[str, tuple[Callable[[Any], None], int]] = {
         "forward": (fail_in_forward, 3),
         "backward": (fail_in_backward, 3),
         "before pruning looks": (lambda trainer: after_each_step(trainer, fail), 4),
-        "evaluation": (fail_in_evaluation, 4),
+        "once the step has ended": (lambda trainer: setattr(trainer, "eval_iteration", fail), 4),
     }
     whole = result_of(train(configured("whole", **options), same_noise=True))
     for place, (arrange, saved) in places.items():

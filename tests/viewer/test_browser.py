@@ -123,17 +123,22 @@ def steady(page: PanelPage, unlike: Optional[np.ndarray] = None, like: Optional[
         unlike: A picture that it must not be any more, by more than 5 of 255 in the mean.
         like: A picture that it must become, within 1.
     """
-    last = pixels(page.picture())
+    last, found = pixels(page.picture()), dict[str, float]()
 
     def settled() -> bool:
         nonlocal last
         page.page.wait_for_timeout(1500)
         before, last = last, pixels(page.picture())
-        far = unlike is None or np.abs(last - unlike).mean() > 5
-        near = like is None or np.nanmean(np.abs(last - like)) < 1
-        return bool(far and near and np.abs(last - before).max() < 2 and re.search(SHARP, page.text()))
+        found["moved"] = float(np.abs(last - before).max())
+        found["unlike"] = 255.0 if unlike is None else float(np.abs(last - unlike).mean())
+        found["like"] = 0.0 if like is None else float(np.nanmean(np.abs(last - like)))
+        still = found["moved"] < 2 and bool(re.search(SHARP, page.text()))
+        return still and found["unlike"] > 5 and found["like"] < 1
 
-    page.wait_until(settled, f"a steady picture (new: {unlike is not None}, as before: {like is not None})")
+    try:
+        page.wait_until(settled, "a steady picture")
+    except AssertionError as error:
+        raise AssertionError(f"{found}; {error}") from None
     return last
 
 

@@ -3,6 +3,7 @@
 Where the state of the training is *whole*, it is that of the end of a step. Only such a state is saved.
 """
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
 from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass
@@ -120,7 +123,12 @@ class PruneTrainer(Trainer):
         for place in (folder, former):
             remove_abandoned(place.parent)
             remove_abandoned(place)
-        super().setup(test_mode)
+        try:
+            super().setup(test_mode)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise _not_writable(config, self.base_dir, error) from error  # TensorBoard opens its file here
         guard_event_writers()
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
         for optimizer in self.optimizers.optimizers.values():

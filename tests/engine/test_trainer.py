@@ -1,5 +1,6 @@
 """No saved step is lost: what ends early, on a full disk, by a signal or by an error, can be gone on with."""
 
+import errno
 import os
 import signal
 import threading
@@ -122,6 +123,18 @@ def test_viewer_that_cannot_be_had(tiny_config: Config, viewer: str, port: Any, 
     with pytest.raises(ValueError) as caught:
         config.save_config()
     assert str(caught.value).startswith(message)
+
+
+def test_disk_that_is_full_at_the_start(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may take `config.yml` and nothing more, such as one without room for another file; the error came from
+    within TensorBoard."""
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer, "setup_event_writer", fail)
+    with pytest.raises(ValueError, match=r"--output-dir .*: nothing can be saved in .*ended: .*No space left"):
+        start(tiny_config("ended"))
 
 
 def test_evaluation_ends_nothing(tiny_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -1,8 +1,10 @@
 """The command `ns-prune`."""
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Optional
 
 import tyro
@@ -26,7 +28,9 @@ def parse(arguments: Optional[Sequence[str]] = None) -> Any:
     Raises:
         SystemExit: If they make no command.
     """
-    return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, description="Tools of nerfstudio-prune.")
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="ns-prune", args=arguments, description="Tools of nerfstudio-prune."
+    )
 
 
 def entrypoint() -> None:
@@ -40,6 +44,10 @@ def entrypoint() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # what reads the output, `head` for one, has seen enough
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor can Python write the rest at its end
+        sys.exit(141)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -109,6 +109,7 @@ def test_what_a_person_did_is_told_in_a_line(
     """A traceback looks like a fault of the program; Ctrl+C is none, nor are a full disk and a mistyped option."""
     assert leaving(monkeypatch, KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "interrupted\n"
+    assert leaving(monkeypatch, BrokenPipeError()) == 141  # piped into `head`, as any program that SIGPIPE ends
     assert leaving(monkeypatch, ValueError("no such score")) == "error: no such score"
     full = OSError(28, "No space left on device", "report.md")
     assert leaving(monkeypatch, full) == "error: [Errno 28] No space left on device: 'report.md'"

@@ -146,4 +146,5 @@ def _print_plan(console: Console, jobs: list[Job], todo: list[Job], folder: RunF
             table.add_row(job.name, "", "", minutes)
     console.print(table)
     left = sum(seconds[job.name] for job in todo) / 60
-    console.print(f"Estimated: {left:.0f} minutes ({origin})")
+    minutes = f"{left:.0f} minutes" if left >= 1.5 else "about a minute"
+    console.print(f"Estimated: {minutes} ({origin})")

@@ -212,7 +212,8 @@ def _with_pixels(dataset: CountedDataset, use: str) -> tuple[CountedDataset, str
     counts = count_pixels(dataset)
     kept = [view for view, (counted, _) in enumerate(counts) if counted]
     share = sum(counted for counted, _ in counts) / sum(whole for _, whole in counts)
-    text = f"{share:.1%} of the pixels of {len(dataset)} {use} views count ({dataset.limited})"
+    views = "view" if len(dataset) == 1 else "views"
+    text = f"{share:.1%} of the pixels of {len(dataset)} {use} {views} count ({dataset.limited})"
     if len(kept) == len(dataset):
         return dataset, text
     names = [dataset.image_filenames[view].name for view, (counted, _) in enumerate(counts) if not counted]

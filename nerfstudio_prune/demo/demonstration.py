@@ -1,6 +1,7 @@
 """Trains the built-in scene with pruning, measures before, right after and at the end, and prints what was gained."""
 
 import io
+import shlex
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageDraw
+from rich.markup import escape
 from rich.table import Table
 
 from nerfstudio_prune.demo.command import Demo
@@ -51,7 +53,8 @@ class Demonstration:
 
     def __init__(self, options: Demo) -> None:
         self.options = options
-        self.description = f"mean of {options.num_test_views} test views"
+        count = options.num_test_views
+        self.description = f"mean of {count} test {'view' if count == 1 else 'views'}"
         self.records: list[PhaseRecord] = []
 
     def config(self) -> TrainerConfig:
@@ -95,9 +98,10 @@ class Demonstration:
             ("checkpoint", newest_checkpoint(trainer.checkpoint_dir).path),
             ("side by side", picture),
         ):
-            CONSOLE.print(f"{label + ':':14}{path}", soft_wrap=True)
+            CONSOLE.print(escape(f"{label + ':':14}{path}"), soft_wrap=True)
         for label, command in (("measure it", "ns-eval"), ("look at it", "ns-viewer")):
-            CONSOLE.print(f"{label + ':':14}{command} --load-config {base_dir / 'config.yml'}", soft_wrap=True)
+            line = f"{label + ':':14}{command} --load-config {shlex.quote(str(base_dir / 'config.yml'))}"
+            CONSOLE.print(escape(line), soft_wrap=True)
 
     def __call__(self, model: PruneModel) -> dict[str, float]:
         """Measures and records the present state; the controller calls it right before and right after the event."""

@@ -33,7 +33,7 @@ class Display(Listener):
 
     def started(self) -> None:
         """Prints the plan."""
-        CONSOLE.print(f"Pruning plan{self.run.origin}: {plan_text(self.run)}")
+        CONSOLE.print(escape(f"Pruning plan{self.run.origin}: {plan_text(self.run)}"))
         if self.run.without_effect:
             named = ", ".join(f"prune.{name} (goes with {needs})" for name, needs in self.run.without_effect.items())
             CONSOLE.print(f"[yellow]These options have no effect on what is planned: {named}")
@@ -78,7 +78,12 @@ def plan_text(run: PruneRun) -> str:
     recipe, state = run.recipe, run.state
     if not state.pending:
         return f"{recipe.rule}, no event to come (phase {state.phase})"
-    lines = [f"step {event.step}: {run.subject.aim(recipe, event)}" for event in state.pending]
+    overdue = {event.step for event in state.pending if event.step < run.first_step}
+    lines = [
+        f"step {event.step}{f', overdue, done at {run.first_step}' if event.step in overdue else ''}: "
+        f"{run.subject.aim(recipe, event)}"
+        for event in state.pending
+    ]
     factor = recipe.recovery_lr_factor
     rate = "" if factor == 1 else f" at {factor:g} times the learning rate"
     return f"{recipe.rule}, recovery {recipe.recovery}{rate}, {'; '.join(lines)} (phase {state.phase})"

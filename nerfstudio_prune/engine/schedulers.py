@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import msgspec
+import tyro
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,9 +31,9 @@ class RunDecaySchedulerConfig(SchedulerConfig):
     """Steps after which the final rate is reached, > warmup-steps. None: max-num-iterations."""
     ramp: Literal["linear", "cosine"] = "cosine"
     """How the rate rises."""
-    run_steps: Optional[int] = field(default=None, init=False)
+    run_steps: Annotated[Optional[int], tyro.conf.Suppress] = field(default=None, init=False)
     """Steps of the run; the trainer fills them in."""
-    place: str = field(default="", init=False)
+    place: Annotated[str, tyro.conf.Suppress] = field(default="", init=False)
     """How the options of the optimizer begin on the command line, for messages; the trainer fills it in."""
 
     def for_run(self, steps: int, place: str = "") -> "RunDecaySchedulerConfig":

@@ -5,6 +5,7 @@ Where the state of the training is *whole*, it is that of the end of a step. Onl
 
 import errno
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class PruneTrainerConfig(TrainerConfig):
         check_viewer(self)
         folder = self.get_base_dir()
         path = folder / "config.yml"
-        CONSOLE.log(f"Saving config to: {path}")
+        CONSOLE.log(f"Saving config to: {escape(str(path))}")
         try:
             write_whole(path, lambda file: file.write(yaml.dump(self).encode()), folder)
         except OSError as error:
@@ -270,7 +271,7 @@ class PruneTrainer(Trainer):
         # After an error the older checkpoints stay: they may be from before it came about.
         if wanted and self.config.save_only_latest_checkpoint:
             saver.delete_others(step)
-        return f"the run is saved as of step {step}; go on with --load-dir {saver.folder}"
+        return f"the run is saved as of step {step}; go on with --load-dir {shlex.quote(str(saver.folder))}"
 
     def _settle(self) -> None:
         """Lets the pipeline put back what holds within a step only, such as the learning rate after a cut."""
@@ -301,7 +302,7 @@ class PruneTrainer(Trainer):
             raise CheckpointError(f"{found.path}: {error}") from error
         self._start_step = found.step + 1
         self._load_optimizers(found)
-        CONSOLE.print(f"Done loading Nerfstudio checkpoint from {found.path}", soft_wrap=True)
+        CONSOLE.print(f"Done loading Nerfstudio checkpoint from {escape(str(found.path))}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:
         """Checks all parts before the first is loaded: the pipeline's, if it can, and what PyTorch takes as it is."""

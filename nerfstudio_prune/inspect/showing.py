@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Optional
 
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model
 from nerfstudio_prune.inspect.tables import all_tables
@@ -29,7 +30,7 @@ def show(found: Inspection, output: Optional[Path] = None) -> None:
             write_file(output, to_json(found))
         except OSError as error:
             raise ValueError(f"--output {output}: cannot be written: {error}") from error
-        CONSOLE.print(f"written: {output}", soft_wrap=True)
+        CONSOLE.print(f"written: {escape(str(output))}", soft_wrap=True)
 
 
 def inspect_run(load_config: Path, step: Optional[int] = None, scores: tuple[str, ...] = ("w_out",)) -> Inspection:

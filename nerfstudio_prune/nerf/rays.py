@@ -74,7 +74,8 @@ class FixedRays:
             except Exception as error:  # whatever a file or a machine has to offer
                 self.num_rays = 0
                 CONSOLE.print(f"[yellow]Nothing is measured on fixed evaluation rays: {escape(str(error))}")
-        self.description = f"fixed batch of {self.num_rays} rays from {len(dataset)} evaluation views"
+        views = "1 evaluation view" if len(dataset) == 1 else f"{len(dataset)} evaluation views"
+        self.description = f"fixed batch of {self.num_rays:,} rays from {views}"
 
     def fewer(self, num_rays: int) -> "FixedRays":
         """A batch of at most so many of these rays, spread evenly over them; no picture is read.

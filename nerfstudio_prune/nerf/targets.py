@@ -198,7 +198,7 @@ def allocation_table(
     """
     cost = cost_of(groups, widths, budget.units, budget.count_bias)
     title = f"{budget.option}: {cost:,.0f} of {budget.at(progress):,.0f} {budget.unit}, {budget.initial:,.0f} at first"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("layer")
     rows: dict[str, dict[str, str]] = {}
     for group in groups:

@@ -20,6 +20,7 @@ from nerfstudio.utils.colors import COLORS_DICT
 from nerfstudio.utils.io import load_from_json, write_to_json
 from nerfstudio.utils.rich_utils import CONSOLE, get_progress
 from PIL import Image
+from rich.markup import escape
 
 from nerfstudio_prune.scenes.demo_scene import FIELD_OF_VIEW, SCENE_VERSION, camera_poses, render_view
 
@@ -175,7 +176,7 @@ def prepare_scene(config: DemoDataParserConfig) -> Path:
     if damage is None:
         return folder
     if folder.exists():
-        CONSOLE.print(f"[yellow]demo-data: rendering {folder} again, because {damage}.")
+        CONSOLE.print(f"[yellow]demo-data: rendering {escape(str(folder))} again, because {escape(damage)}.")
     try:
         config.data.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(config.data)

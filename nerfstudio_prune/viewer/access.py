@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from nerfstudio_prune.engine.options import PanelMode
 
-TUNNEL = "ssh -L 7007:localhost:7007 HOST"
+TUNNEL = "ssh -L {0}:localhost:{0} HOST"
+"""How to reach the viewer of another machine, by its port."""
 
 
 def is_loopback(host: str) -> bool:
@@ -46,13 +47,14 @@ def why_closed(mode: PanelMode, addresses: Sequence[str], shared: bool) -> str:
     return ""
 
 
-def notice(mode: PanelMode, addresses: Sequence[str], shared: bool) -> str:
+def notice(mode: PanelMode, addresses: Sequence[str], shared: bool, port: int) -> str:
     """What a person should know of a viewer that others can reach; empty where only this machine can.
 
     Args:
         mode: What `prune.panel` says.
         addresses: What the viewer listens on.
         shared: Whether there is a share link to it.
+        port: What port it listens on.
     """
     open_to = [address for address in addresses if not is_loopback(address)]
     if not open_to and not shared:
@@ -62,7 +64,8 @@ def notice(mode: PanelMode, addresses: Sequence[str], shared: bool) -> str:
         return f"{where}: anyone who reaches it can prune this training, undo, and change its plan (prune.panel steer)."
     return (
         f"{where}: its pruning panel only shows. To steer, leave --viewer.websocket-host at 127.0.0.1 and open it from "
-        f"elsewhere through a tunnel: {TUNNEL}. --pipeline.prune.panel steer lets anyone who reaches it prune and undo."
+        f"elsewhere through a tunnel: {TUNNEL.format(port)}. --pipeline.prune.panel steer lets anyone who reaches it "
+        "prune and undo."
     )
 
 

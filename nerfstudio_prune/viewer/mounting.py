@@ -69,9 +69,9 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     if model.device.type == "cpu":
         viewer.control_panel._max_res.value = CPU_MAX_RES
     if viewer.trainer is not None:
-        told = notice(pipeline.options.panel, listens_on, share_url(server) is not None)
+        told = notice(pipeline.options.panel, listens_on, share_url(server) is not None, server.get_port())
         if told:
-            CONSOLE.print(f"[yellow]{told}", soft_wrap=True)
+            CONSOLE.print(f"[yellow]{escape(told)}", soft_wrap=True)
     panel.start()
     return panel
 

@@ -222,7 +222,7 @@ def test_views_that_are_masked_out_are_left_out(tmp_path: Path, capsys: Any) -> 
     text = " ".join(capsys.readouterr().out.split())
     # Seven of nine views with 48 of 96 pixels; one of 96 pixels of the evaluation view.
     assert "38.9% of the pixels of 9 training views count (masks), none of 001.png, 002.png" in text
-    assert "1.0% of the pixels of 1 evaluation views count (masks)" in text
+    assert "1.0% of the pixels of 1 evaluation view count (masks)" in text
     for _ in range(3):
         _, batch = found.next_train(0)
         assert bool((batch["indices"][:, 1] < 4).all()) and bool(batch["mask"].all())

@@ -1,10 +1,14 @@
 """What a person reads of an event."""
 
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
 import nerfstudio.engine.trainer  # noqa: F401  the host's writer cannot be imported before it
 import pytest
 
-from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.engine.display import failure_text, metric_text
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
+from nerfstudio_prune.engine.display import Display, failure_text, metric_text
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,17 @@ def test_a_metric_may_be_missing_on_either_side(before: dict[str, float], after:
 def test_a_failure_always_has_a_text(error: Exception, text: str) -> None:
     """An event without an error text counts as one that succeeded, so a silent exception must not give an empty one."""
     assert failure_text(error) == text
+
+
+def test_plan_is_told_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Patterns of names have brackets, which the console takes for colours; and an event of a step that a resumed run
+    is past happens at its first step, which is what a person waits for."""
+    recipe = SimpleNamespace(rule="obs", recovery="continue", recovery_lr_factor=1)
+    pending = [ScheduledEvent(step, Fraction(1)) for step in (3, 9)]
+    subject = SimpleNamespace(aim=lambda recipe, event: "to [abc]*.layers 8")
+    state = SimpleNamespace(pending=pending, phase="dense")
+    run: Any = SimpleNamespace(recipe=recipe, subject=subject, state=state, first_step=6, last_step=9, origin="")
+    run.without_effect = {}
+    Display(run, str).started()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "step 3, overdue, done at 6: to [abc]*.layers 8; step 9: to [abc]*.layers 8 (phase dense)" in told

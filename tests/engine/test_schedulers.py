@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.utils import writer
@@ -233,3 +234,11 @@ def test_configuration_is_left_alone() -> None:
     config = {"only": {"optimizer": AdamOptimizerConfig(), "scheduler": RunDecaySchedulerConfig()}}
     RunOptimizers(config, {"only": [torch.nn.Parameter(torch.ones(1))]}, 10)
     assert config["only"]["scheduler"] == RunDecaySchedulerConfig()
+
+
+def test_what_the_trainer_fills_in_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` would offer values that no person can know, and that are written over."""
+    with pytest.raises(SystemExit):
+        tyro.cli(RunDecaySchedulerConfig, default=RunDecaySchedulerConfig(), args=["--help"])
+    told = capsys.readouterr().out
+    assert "--lr-final" in told and "--run-steps" not in told and "--place" not in told

@@ -25,12 +25,12 @@ def test_who_may_steer(mode: Any, addresses: list[str], shared: bool) -> None:
     """Only this machine may, unless a person says otherwise; one address that others reach is enough for them."""
     private = not shared and not {"0.0.0.0", "10.0.0.1"} & set(addresses)
     assert (why_closed(mode, addresses, shared) == "") == (mode == "steer" or (mode == "auto" and private))
-    told = notice(mode, addresses, shared)
+    told = notice(mode, addresses, shared, 7123)
     assert (told == "") == private
     if told and mode == "steer":
         assert "anyone who reaches it can prune" in told
     if told and mode != "steer":
-        assert "only shows" in told and "ssh -L 7007:localhost:7007" in told and "prune.panel steer" in told
+        assert "only shows" in told and "ssh -L 7123:localhost:7123 HOST" in told and "prune.panel steer" in told
 
 
 PAGES: list[tuple[list[str], list[str], bool, Any, bool]] = [

@@ -90,7 +90,13 @@ class Renderer:
         """Renders a picture."""
         if self._asked is not None and self._asked.camera_state is camera:
             self._asked = None
-        return self._render(camera)
+        try:
+            return self._render(camera)
+        except IOChangeException:
+            # What ended it may have been rendered before: the host would take this one for shown, and ask no more.
+            if self.machine.state == "high":
+                self.machine.state = "low_static"
+            raise
 
     def check_interrupt(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Ends a picture that is not wanted any more, as the host's does, at any line but those that end the tracing.

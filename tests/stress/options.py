@@ -39,7 +39,7 @@ from nerfstudio_prune.neurons.strategies import EDGE, STRATEGIES
 
 STEPS = 6
 """Training steps of a run."""
-SHARE = 0.35
+SHARE = 0.2
 """Of the trials in which what is taken is carried out too."""
 LAYER = "field_fine.mlp_base.layers.1"
 SANE: Mapping[str, Sequence[Any]] = {

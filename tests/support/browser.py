@@ -18,8 +18,30 @@ FLAGS = (
     "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --disable-quic"
 ).split()
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds for what should happen soon, on a machine that does other things as well."""
+START = 300.0
+"""Seconds for a process to import all that it needs."""
+NOTE_PICTURES = """
+const make = URL.createObjectURL, drop = URL.revokeObjectURL, waiting = new Map();
+window.pictures = {waiting, last: null};
+URL.createObjectURL = blob => {
+    const url = make.call(URL, blob);
+    if (blob.type === "image/png") waiting.set(url, blob);
+    return url;
+};
+URL.revokeObjectURL = url => {
+    if (waiting.has(url)) window.pictures.last = waiting.get(url);
+    waiting.delete(url);
+    drop.call(URL, url);
+};
+"""
+"""Notes which pictures the page is decoding, and which it has decoded last: it drops the address of each then."""
+LAST_PICTURE = """async () => {
+    const {waiting, last} = window.pictures;
+    if (waiting.size || last === null) return null;
+    return Array.from(new Uint8Array(await last.arrayBuffer()));
+}"""
 
 
 def free_port() -> int:
@@ -59,7 +81,7 @@ class Training:
         Raises:
             AssertionError: If the process ends before, or takes too long.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START
         while True:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-4000:]
             with socket.socket() as probe:
@@ -104,6 +126,7 @@ class PanelPage:
         self.errors: list[str] = []
         """Uncaught errors of the page."""
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.add_init_script(NOTE_PICTURES)
         self.page.goto(url)
         self.wait_for("Prune now")
 
@@ -113,7 +136,15 @@ class PanelPage:
 
     def wait_for(self, pattern: str, gone: bool = False, patience: float = PATIENCE) -> str:
         """Until a regular expression is found in the text, or not any more; gives the text."""
-        return self.wait_until(lambda: bool(re.search(pattern, self.text())) != gone, pattern, patience)
+        text = ""
+
+        def found() -> bool:
+            nonlocal text
+            text = self.text()
+            return bool(re.search(pattern, text)) != gone
+
+        self.wait_until(found, pattern, patience)
+        return text
 
     def wait_until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> str:
         """Until a condition holds; gives the text."""
@@ -156,11 +187,22 @@ class PanelPage:
         folder = self.page.get_by_text("Split Screen", exact=True).first
         folder.locator("xpath=ancestor::div[.//input[@type='checkbox']][1]//input").first.click()
 
-    def picture(self) -> bytes:
-        """What the scene looks like: a screenshot of the window without the panel."""
-        size = self.page.viewport_size
+    def sent(self) -> Optional[bytes]:
+        """The picture that the page has decoded last, a PNG as it was sent; None while others are on their way.
+
+        With a viewer that sends PNG and composes no depth: its pictures are all that the page gets as PNG then.
+        """
+        found = self.page.evaluate(LAST_PICTURE)
+        return None if found is None else bytes(found)
+
+    def drawn(self) -> bytes:
+        """What the scene looks like: a screenshot of its canvas, for which the page uses fewer pixels if it is slow."""
         self.page.mouse.move(5, 5)  # no hint over it
-        return self.page.screenshot(clip={"x": 0, "y": 60, "width": size["width"] - 330, "height": size["height"] - 60})
+        return self.page.screenshot(clip=self.canvas())
+
+    def canvas(self) -> dict[str, float]:
+        """Where the scene is drawn: `x`, `y`, `width` and `height`."""
+        return self.page.locator("canvas[data-engine]").bounding_box()
 
     def screenshot(self, path: Path, clip: Optional[dict[str, float]] = None) -> None:
         """Saves the window, or a part of it."""

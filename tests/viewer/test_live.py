@@ -632,6 +632,8 @@ def test_tabs_that_leave_at_any_time_leave_nothing_behind(
                 wait_until(lambda: not viewer.render_statemachines)
                 with RawClient(config.viewer.websocket_port) as client:  # the server still speaks
                     client.read(lambda: any(m["type"] == "GuiUpdateMessage" for m in client.messages))
+                start = panel.session.step
+                wait_until(lambda: panel.session.step >= start + 2)  # and the training goes on
             except Exception as error:
                 errors.append(error)
             finally:

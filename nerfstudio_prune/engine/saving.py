@@ -34,6 +34,9 @@ class Saver:
         self.failure = ""
         """Why the last save failed; empty if it did not."""
         self._last: Optional[tuple[int, os.stat_result]] = None
+        self._own: set[int] = set()
+        with suppress(CheckpointError):
+            self._own.update(saved_checkpoints(folder))
 
     def save(self, state: Mapping[str, Any]) -> bool:
         """Saves a checkpoint. If it cannot be written, the console says so, and what was saved before stays.
@@ -48,6 +51,7 @@ class Saver:
         try:
             write_checkpoint(self.folder, state)
             self._last, self.failure = (state["step"], path.stat()), ""
+            self._own.add(state["step"])
         except (OSError, MemoryError) as error:
             self.failure = f"{path} cannot be written: {error or type(error).__name__}. {self._newest()}"
             CONSOLE.print(f"[red]Step {state['step']} is not saved: {escape(self.failure)}", soft_wrap=True)
@@ -81,9 +85,12 @@ class Saver:
         self._last = None
 
     def delete_others(self, step: int) -> None:
-        """Deletes all checkpoints but one; other files stay."""
+        """Deletes the checkpoints that this run found or wrote, but for one.
+
+        Other files stay, and so does what another run saves into the same folder meanwhile.
+        """
         for other, path in saved_checkpoints(self.folder).items():
-            if other != step:
+            if other in self._own - {step}:
                 try:
                     path.unlink(missing_ok=True)
                 except OSError as error:

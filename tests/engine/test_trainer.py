@@ -201,6 +201,25 @@ def test_only_checkpoints_are_deleted(tiny_config: Config) -> None:
     assert steps_of(train(saving_every(tiny_config("all"), 4, keep_all=True))) == [4, 8, 9]
 
 
+def test_what_another_run_saves_meanwhile_stays(tiny_config: Config) -> None:
+    """Two runs started in the same second share a folder. The one that is behind must not delete what the other has
+    saved since; what lay there when it began goes, as with Nerfstudio: it would be taken for the newest."""
+    found = train(saving_every(tiny_config(), 4))
+    assert steps_of(found) == [9]
+    trainer = start(saving_every(tiny_config(), 4))
+    newer = trainer.checkpoint_dir / "step-000000012.ckpt"
+
+    def other_saves(step: int) -> None:
+        if step == 2:
+            newer.write_bytes((trainer.checkpoint_dir / "step-000000009.ckpt").read_bytes())
+        if step == 6:
+            assert steps_of(trainer) == [4, 12]
+
+    after_each_step(trainer, other_saves)
+    trainer.train()
+    assert steps_of(trainer) == [9, 12]
+
+
 def test_older_checkpoint_goes_when_the_newer_is_whole(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """At no moment may there be no whole checkpoint: whatever is deleted, the one that replaces it can be read."""
     inner, seen = Path.unlink, []

@@ -18,6 +18,10 @@ from nerfstudio_prune.core.plain import check_plain, shown
 from nerfstudio_prune.core.tensors import check_storage, check_tensor
 
 Shape = tuple[int, ...]
+RATES = dict.fromkeys(("lr", "initial_lr", "eps", "weight_decay", "momentum"), 1.0)
+"""Option of an optimizer -> its largest value; what the options of a run may be at most."""
+SCHEDULED = {"base_lrs": 1.0, "_last_lr": 1.0, "last_epoch": 1e9, "_step_count": 1e9}
+"""Entry of a scheduler -> its largest value."""
 UNIT = (1, 1)
 """Shape of the parameter that shows what an optimizer keeps of one."""
 
@@ -113,6 +117,8 @@ def check_saved_schedulers(saved: Any, schedulers: Mapping[str, Any]) -> None:
                 # PyTorch saves plain functions as None, and keeps those that are there.
                 value = [mine if saved is None else saved for saved, mine in zip(value, own[key], strict=True)]
             _check_like(value, own[key], f"{where}, {key}", whole=True)
+            if key in SCHEDULED:
+                _check_range(value, SCHEDULED[key], f"{where}, {key}")
 
 
 def check_saved_scaler(saved: Any, scaler: Any) -> None:
@@ -162,10 +168,9 @@ def _check_groups(groups: Sequence[Any], optimizer: Optimizer, where: str) -> li
                 _check_like(group[key], value, f"{place}, {key}")
             elif not isinstance(value, (bool, type(None))) and key not in ("params", "initial_lr"):
                 raise ValueError(f"{place}: {key} is missing")
-        for key in {"lr", "eps", "weight_decay", "momentum", "initial_lr"} & group.keys():
+        for key in RATES.keys() & group.keys():
             _check_like(group[key], own.get(key, 0.0), f"{place}, {key}")
-            if group[key] < 0:
-                raise ValueError(f"{place}: {key} must be at least 0, got {group[key]}")
+            _check_range(group[key], RATES[key], f"{place}, {key}")
         if "betas" in own and not all(0 <= beta < 1 for beta in group["betas"]):
             raise ValueError(f"{place}: betas must be in [0, 1), got {group['betas']}")
     if [len(group["params"]) for group in groups] != sizes or len(set(members)) != len(members):
@@ -196,6 +201,7 @@ def _check_state(state: Any, expected: Mapping[str, Any], shape: Optional[Shape]
             _check_like(value, own, place)
             continue
         if own.dim() == 0 and type(value) in (int, float):
+            check_plain(value, place)
             value = torch.tensor(float(value))  # as earlier versions of PyTorch kept it
         check_tensor(value, place)
         wanted = shape if own.shape == UNIT else tuple(own.shape)
@@ -205,6 +211,13 @@ def _check_state(state: Any, expected: Mapping[str, Any], shape: Optional[Shape]
             raise ValueError(f"{place} must be at least 0")
         tensors[key] = value
     return {f"{where}.{key}": value for key, value in tensors.items()}
+
+
+def _check_range(value: Any, most: float, where: str) -> None:
+    """Checks a number, or all of a list, that is known to be finite."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if not 0 <= number <= most:
+            raise ValueError(f"{where} must be in [0, {most:g}], got {shown(number)}")
 
 
 def _check_like(value: Any, own: Any, where: str, whole: bool = False) -> None:

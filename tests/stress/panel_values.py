@@ -1,12 +1,16 @@
 """Nonsense for the panel: values that no element offers, set past all checks of the server.
 
-By hand, for 10,000 of them: `PYTHONPATH=tests python tests/stress/panel_values.py 10000`.
+By hand, for 10,000 of them: `python tests/stress/panel_values.py --count 10000`.
 """
 
+import argparse
 import random
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.fakes import FakeGui, FakeScreen, FakeSession, uncalibrated
 from support.nonsense import nonsense
@@ -77,4 +81,8 @@ def throw(count: int, seed: int = 0) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    print(dict(throw(int(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    print(dict(throw(asked.count, asked.seed)))

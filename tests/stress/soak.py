@@ -1,13 +1,14 @@
 """A long evening at the panel: three people who click without thinking, a tab whose camera wanders, pictures that end
 at any line, previews and plots, during one training with a schedule of its own.
 
-By hand: `PYTHONPATH=tests python tests/stress/soak.py --minutes 10` prints the figures as JSON.
+By hand: `python tests/stress/soak.py --minutes 10` prints the figures as JSON.
 """
 
 import argparse
 import contextlib
 import json
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -15,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import psutil

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ from support.fakes import FakeScreen, FakeSession, uncalibrated
 from support.nonsense import nonsense
 from support.raw_client import RawClient
 from support.tiny_run import tiny_model
+from support.waiting import wait_until
 from websockets.exceptions import InvalidStatus
 
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -46,13 +46,6 @@ class Door:
         client = RawClient(self.port, **options)
         wait_until(lambda: bool(self.server.get_clients().keys() - known))
         return client
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

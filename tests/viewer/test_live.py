@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -25,6 +26,7 @@ from support.browser import free_port
 from support.live import caught_panel, with_panel
 from support.raw_client import RawClient
 from support.tiny_run import copied_state, form_values, same_bits, start, tiny_widths, widths
+from support.waiting import wait_until as wait_for
 from websockets.exceptions import InvalidStatus
 
 from nerfstudio_prune.engine.controller import ActionName
@@ -36,6 +38,7 @@ from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
 from nerfstudio_prune.viewer.session import Cut
 
 Config = Callable[..., Any]
+wait_until = partial(wait_for, patience=120.0)
 HALF = form_values("importance", "w_out", "none", "pruning_ratio", 0.5)
 CUTS = {
     "half": HALF,
@@ -530,13 +533,6 @@ def stranger(trainer: Any, panel: Any, buttons: Sequence[str]) -> Iterator[set[s
 
         trainer.callbacks.insert(0, SimpleNamespace(run_callback_at_location=after_train(press)))
         yield heard
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_moving_camera_starves_nobody(tiny_config: Config) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from support.fakes import FakeElement, FakeGui, FakeScreen, FakeSession, uncalibrated
 from support.tiny_run import form_values, tiny_model, tiny_widths
+from support.waiting import wait_until as wait_for
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.steering import Message
@@ -21,6 +23,8 @@ from nerfstudio_prune.viewer import panel as panel_module
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import Cut
+
+wait_until = partial(wait_for, patience=10.0)
 
 
 class Bench:
@@ -517,13 +521,6 @@ def running(bench: Bench) -> Iterator[Bench]:
     bench.panel.start()
     yield bench
     bench.panel.stop()
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_thread_survives_what_goes_wrong(running: Bench, capsys: pytest.CaptureFixture[str]) -> None:

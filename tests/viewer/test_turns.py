@@ -2,18 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
+from support.waiting import wait_until
 
 from nerfstudio_prune.viewer.turns import FairLock
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_is_given_in_the_order_of_asking() -> None:

@@ -1,0 +1,1 @@
+"""Choosing, removing, merging and distilling Gaussians. Torch only: no Nerfstudio."""

@@ -17,9 +17,9 @@ from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_s
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, run_options
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.data.images import save_image
 from nerfstudio_prune.engine.checkpoints import TRAINING, checkpoint_of_step
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.nerf.images import save_image
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.rays import FixedRays
 from nerfstudio_prune.records.schema import Clock, CurvePoint, RunRecord, Seconds, Stage

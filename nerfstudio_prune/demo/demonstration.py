@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from rich.markup import escape
 from rich.table import Table
 
+from nerfstudio_prune.data.images import to_uint8
 from nerfstudio_prune.demo.command import Demo
 from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
 from nerfstudio_prune.engine.host import forked, seed_host
-from nerfstudio_prune.nerf.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.pipeline import PrunePipeline
 from nerfstudio_prune.records.files import write_file

@@ -24,13 +24,13 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.data.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import Rule, at_least
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
-from nerfstudio_prune.nerf.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")

@@ -34,8 +34,8 @@ class Rendering:
     depths: Optional[Float[Tensor, "height width 1"]]
     """Expected depth along the camera's z, in world units; 0 where nothing is. None if it was not asked for."""
     means2d: Float[Tensor, "gaussians 2"]
-    """Projected centres in pixels, in the graph. After a backward pass `means2d.absgrad`, if it was asked for, holds the
-    sum over pixels of absolute gradients that densification goes by."""
+    """Projected centres in pixels, in the graph. After a backward pass `means2d.absgrad`, if it was asked for, holds
+    the sum over pixels of absolute gradients that densification goes by."""
     radii: Int[Tensor, " gaussians"]
     """Three standard deviations in pixels, rounded up; 0 for a Gaussian that is not seen."""
     pairs: Optional[int] = None
@@ -53,7 +53,8 @@ class Contributions:
     max_weights: Float[Tensor, " gaussians"]
     """Largest T·alpha of any pixel."""
     removal_l1: Float[Tensor, " gaussians"]
-    """Sum over pixels and channels of what they change by when it leaves, |T·alpha·(c − B)|, B the colour of all behind."""
+    """Sum over pixels and channels of what they change by when it leaves, |T·alpha·(c - B)|, where B is the colour of
+    all that lies behind."""
     removal_l2: Float[Tensor, " gaussians"]
     """The same of the squares."""
 

@@ -20,7 +20,7 @@ from nerfstudio_prune.bench.peers import mask_neurons
 from nerfstudio_prune.bench.quality import ViewMeter, measure_anatomy, measure_sizes, refresh_masks
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer
 from nerfstudio_prune.bench.suites import Run, Scale
-from nerfstudio_prune.nerf.images import to_uint8
+from nerfstudio_prune.data.images import to_uint8
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores

@@ -142,7 +142,7 @@ def test_evaluation_ends_nothing(tiny_config: Config, monkeypatch: pytest.Monkey
     evaluation: the host reads those views from disk each time. What is trained must be as without the evaluation."""
     config = tiny_config(start_step=4)
     config.steps_per_eval_image = 3
-    monkeypatch.setattr("nerfstudio_prune.nerf.metrics.MIN_SSIM_SIZE", 17)
+    monkeypatch.setattr("nerfstudio_prune.data.metrics.MIN_SSIM_SIZE", 17)
     trainer = train(config, same_noise=True)
     text = " ".join(capsys.readouterr().out.split())
     assert text.count("is not evaluated: SSIM needs pictures of at least 17 pixels a side, got (16, 16)") == 3

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nerfstudio_prune.nerf.images import save_image, to_uint8
+from nerfstudio_prune.data.images import save_image, to_uint8
 
 
 def test_bytes_of_colours() -> None:

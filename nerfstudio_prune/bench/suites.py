@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.engine.planning import STOP_PERCENT
+from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
 from nerfstudio_prune.neurons.budget import cost_of
@@ -446,7 +446,7 @@ def _preset(seed: int, scale: Scale, name: PresetName) -> Run:
     options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps}
     if preset.get("num_events", 1) > 1:
         # The run goes on from the dense start, and would count the share of its own steps only.
-        options["stop_step"] = scale.steps * STOP_PERCENT // 100
+        options["stop_step"] = scale.steps * PruneConfig.stop_percent // 100
     share = preset.get("target_parameters", preset.get("target_macs"))
     sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
     return _cut(

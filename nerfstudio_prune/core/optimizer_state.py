@@ -177,3 +177,15 @@ def check_optimizers(
                         f"state {key!r} of parameter {index} in optimizer {name!r} has shape {tuple(value.shape)}, "
                         f"expected {tuple(parameter.shape)}"
                     )
+
+
+def sync_lists(optimizers: Mapping[str, Optimizer], parameter_lists: Mapping[str, list[nn.Parameter]]) -> None:
+    """Brings the host's second lists of parameters in line with the optimizers, after something replaced parameters in
+    these alone, as gsplat's densification does.
+
+    Args:
+        optimizers: Live optimizers by name.
+        parameter_lists: Other lists that are to hold the same parameters, by name; edited in place.
+    """
+    for name, optimizer in optimizers.items():
+        parameter_lists[name][:] = [p for group in optimizer.param_groups for p in group["params"]]

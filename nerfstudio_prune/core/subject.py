@@ -6,7 +6,7 @@ measures, applies and records; it knows no network.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, Rebinding
+from nerfstudio_prune.core.schedule import size_at
 
 RecipeT = TypeVar("RecipeT")
 """The resolved options of a subject's cut."""
@@ -154,6 +155,28 @@ class Subject(ABC, Generic[RecipeT]):
         Raises:
             ValueError: If a target does not fit the model. Names the option.
         """
+
+    def scaled(
+        self, event: ScheduledEvent, targets: Mapping[str, int], initial: Mapping[str, int], round_to: int
+    ) -> ScheduledEvent:
+        """An event of the schedule that goes its share of the way to targets.
+
+        Args:
+            event: Step and share.
+            targets: What `targets` gave.
+            initial: Name of the part -> size before the first event.
+            round_to: Sizes on the way are multiples of this.
+        """
+        sizes = {name: size_at(initial[name], target, event.share, round_to) for name, target in targets.items()}
+        return replace(event, targets=sizes)
+
+    def further_events(self, recipe: RecipeT) -> list[ScheduledEvent]:
+        """Events of a plan besides those of its schedule."""
+        return []
+
+    def earliest(self) -> tuple[int, str]:
+        """First training step at whose end an event may happen, and why none may before."""
+        return 0, ""
 
     def aim(self, recipe: RecipeT, event: ScheduledEvent) -> str:
         """How far an event goes, in a few words that follow its step."""

@@ -88,7 +88,7 @@ class AutoStart(Listener):
             return
         pending = state.pending
         value = float(psnr)
-        if step >= pending[0].step or not math.isfinite(value):
+        if step >= pending[0].step or step < self.run.subject.earliest()[0] or not math.isfinite(value):
             return
         reached = plateau.add(value)
         self._remember(plateau)

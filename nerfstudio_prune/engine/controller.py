@@ -21,7 +21,6 @@ from nerfstudio_prune.engine.display import Display, failure_text, tell_failure
 from nerfstudio_prune.engine.host import seconds_now
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import PruneOptions, Recipe
-from nerfstudio_prune.engine.planning import scaled
 from nerfstudio_prune.engine.rates import Rates
 from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.engine.snapshots import NetworkSnapshot
@@ -174,8 +173,11 @@ class PruneController:
             return "" if self.snapshot is not None else "no pruning in this process to undo"
         if name == "pause":
             return "" if run.state.pending or run.paused else "no event is planned"
+        earliest, reason = run.subject.earliest()
         if form.closed:
             return form.closed
+        if name == "prune" and run.step < earliest:
+            return f"{reason}; the first step at whose end an event may happen is {earliest}"
         if name == "retarget":
             return "" if run.state.pending else "no event is planned"
         if run.recipe.recovery == "rewind" and not run.state.rewind_snapshot:
@@ -197,9 +199,13 @@ class PruneController:
             ValueError: If the event is impossible, or would remove nothing. Nothing is changed then, as with whatever
                 else is raised.
         """
-        recipe, form = options.resolve(), self.run.subject.form
+        recipe, form, (earliest, reason) = options.resolve(), self.run.subject.form, self.run.subject.earliest()
         if form.closed:
             raise ValueError(form.closed)
+        if step < earliest:
+            raise ValueError(
+                f"step {step} comes too early: {reason}; the first step at whose end an event may happen is {earliest}"
+            )
         self.run.subject.check()
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
         prepared = self._prepare(recipe, event, self._new_event(recipe, None, step))
@@ -227,7 +233,7 @@ class PruneController:
         recipe = options.resolve()
         targets = run.subject.targets(recipe)
         pending = state.pending
-        changed = [scaled(event, targets, state.initial_sizes, recipe.round_to) for event in pending]
+        changed = [run.subject.scaled(event, targets, state.initial_sizes, recipe.round_to) for event in pending]
         given = options.completed_given(state.options) if state.given is None else state.given
         given = {name: value for name, value in {**given, **form.named(options)}.items() if value is not None}
         state.options, state.given = options.stored(), given

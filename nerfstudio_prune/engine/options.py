@@ -221,6 +221,12 @@ class ScheduleOptions(Group):
 
     durations: ClassVar[Sequence[str]] = ()
     """Options that count training steps, by dotted names; none can be longer than the run."""
+    steps: ClassVar[Sequence[str]] = ("start_step", "stop_step", "num_events")
+    """Options that are resolved against the length of the run in which the plan is made."""
+    start_percent = 15
+    """Of the run: where `start_step` lies if it is not given."""
+    stop_percent = 50
+    """Of the run: where `stop_step` lies if it is not given."""
 
     start_step: Optional[int] = option(
         None, "15 % of max_num_iterations, or the first step of a resumed run if that is later"
@@ -251,6 +257,18 @@ class ScheduleOptions(Group):
     effects: ClassVar[Sequence[Effect]] = (
         (("stop_step",), lambda o: o.schedule != "one-shot" and o.num_events != 1, "several events"),
     )
+
+    def with_own_steps(self, first_step: int, end: int) -> Self:
+        """A copy with the steps that the options of a subject add; those of the schedule are resolved.
+
+        Args:
+            first_step: First training step of the run.
+            end: Step behind its last one.
+
+        Raises:
+            ValueError: If something would never happen.
+        """
+        return self
 
 
 @with_help
@@ -304,14 +322,9 @@ class RunOptions(Group):
 
     on_error: Literal["stop", "continue"] = "stop"
     """When an event fails (the network is then as before): stop the training, or go on without that event."""
-    num_eval_rays: int = 2048
-    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none, at most
-    1,048,576."""
     panel: PanelMode = "auto"
     """What a page of the viewer may do: show the run, steer it (prune, undo, plan, pause), or auto: steer where the
     viewer listens on this machine only (127.0.0.1), else show."""
-
-    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0, 2**20)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,12 +415,18 @@ class PruneOptions(RunOptions, RecoveryOptions, ScheduleOptions, ChoiceOptions):
 
     def stored(self) -> dict[str, Any]:
         """The options that a plan follows from or is carried out with, as plain values for a checkpoint."""
-        names = {f.name for f in fields(RunOptions)}
+        names = self.of_the_run()
         return {name: value for name, value in self.plain().items() if name not in names}
+
+    @classmethod
+    def of_the_run(cls) -> set[str]:
+        """Options of the run at hand."""
+        groups = [base for base in cls.__mro__ if issubclass(base, RunOptions) and not issubclass(base, PruneOptions)]
+        return {f.name for group in groups for f in fields(group)}
 
     def with_stored(self, values: Mapping[str, Any]) -> Self:
         """A filled copy with options that `stored` gave, of this or an earlier version; those of the run are kept."""
-        own = {f.name: getattr(self, f.name) for f in fields(RunOptions)}
+        own = {name: getattr(self, name) for name in self.of_the_run()}
         return type(self).from_plain({**values, **own}).filled()
 
     @classmethod

@@ -6,12 +6,10 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from nerfstudio_prune.core.events import ScheduledEvent
-from nerfstudio_prune.core.schedule import event_progress, event_steps, size_at
+from nerfstudio_prune.core.schedule import event_progress, event_steps
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.options import Recipe, ScheduleOptions
 
-START_PERCENT, STOP_PERCENT = 15, 50
-"""Of the run: where `start_step` and `stop_step` lie if they are not given."""
 LEAST_PERCENT = 10
 """Of the run: what lies between the two at least if `stop_step` is not given."""
 
@@ -42,11 +40,11 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> Op
             )
     start = options.start_step
     if start is None:
-        start = max(first_step, num_iterations * START_PERCENT // 100)
+        start = max(first_step, num_iterations * options.start_percent // 100)
     events = options.num_events or (1 if options.schedule == "one-shot" else 4)
     stop = options.stop_step
     if stop is None:
-        stop = num_iterations * STOP_PERCENT // 100
+        stop = num_iterations * options.stop_percent // 100
         if stop - start < max(events - 1, num_iterations * LEAST_PERCENT // 100):
             stop = max((start + end) // 2, min(start + events, end) - 1)
     advice = "Lower it, raise max_num_iterations, or choose prune.strategy none"
@@ -65,7 +63,8 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> Op
             f"prune.num_events {events} is more than the {end - start} steps from the first event at step {start} to "
             "the end of the run; lower it, or raise max_num_iterations"
         )
-    return replace(options, start_step=start, stop_step=stop, num_events=events)
+    options = replace(options, start_step=start, stop_step=stop, num_events=events)
+    return options.with_own_steps(first_step, end)
 
 
 def resolve_plan(recipe: Recipe, subject: Subject[Any], initial: Mapping[str, int]) -> list[ScheduledEvent]:
@@ -84,19 +83,5 @@ def resolve_plan(recipe: Recipe, subject: Subject[Any], initial: Mapping[str, in
     progress = event_progress(recipe.schedule, recipe.num_events)
     targets = subject.targets(recipe)
     events = [ScheduledEvent(step, share, targets) for step, share in zip(steps, progress, strict=True)]
-    return [scaled(event, targets, initial, recipe.round_to) for event in events]
-
-
-def scaled(
-    event: ScheduledEvent, targets: Mapping[str, int], initial: Mapping[str, int], round_to: int
-) -> ScheduledEvent:
-    """An event that goes its share of the way to targets.
-
-    Args:
-        event: Step and share.
-        targets: Name of the part -> size after the last event.
-        initial: Name of the part -> size before the first event.
-        round_to: Sizes on the way are multiples of this.
-    """
-    sizes = {name: size_at(initial[name], target, event.share, round_to) for name, target in targets.items()}
-    return replace(event, targets=sizes)
+    scheduled = [subject.scaled(event, targets, initial, recipe.round_to) for event in events]
+    return sorted([*scheduled, *subject.further_events(recipe)], key=lambda event: event.step)

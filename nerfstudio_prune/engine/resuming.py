@@ -13,8 +13,6 @@ from nerfstudio_prune.engine.options import PREFIX, PruneOptions
 from nerfstudio_prune.engine.planning import resolve_plan, resolve_steps
 from nerfstudio_prune.engine.run import PruneRun
 
-STEPS = ("start_step", "stop_step", "num_events")
-"""Options that are resolved against the length of the run in which the plan is made."""
 SubjectOf = Callable[[Any], Subject[Any]]
 """Gives what is pruned under some options."""
 
@@ -50,6 +48,7 @@ def take_up(
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
     check_recovery_rate(recipe.recovery_lr_factor, optimizers)
+    _check_start(state, subject)
     subject.set_buffers({name: tensor.to(subject.device) for name, tensor in subject.buffers().items()})
     if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:
         first_event = state.pending[0].step
@@ -66,6 +65,20 @@ def take_up(
     seed = seed if recipe.seed is None else recipe.seed
     idle = in_force.without_effect(options.typed().names_given(defaults))
     return PruneRun(subject, optimizers, in_force, recipe, seed, first_step, num_iterations, origin, idle)
+
+
+def _check_start(state: PruneState, subject: Subject[Any]) -> None:
+    """Checks that no event comes before the model can be cut.
+
+    Raises:
+        ValueError: Names the step and the first one that is possible.
+    """
+    pending, (earliest, reason) = state.pending, subject.earliest()
+    if pending and pending[0].step < earliest:
+        raise ValueError(
+            f"prune.start_step {pending[0].step} comes too early: {reason}; the first step at whose end an event may "
+            f"happen is {earliest}"
+        )
 
 
 def _check_history(state: PruneState, kind: type[PruneOptions], first_step: int) -> None:
@@ -175,7 +188,7 @@ def _merged(
     merged = {**still, **own, **again}
     if "preset" in changed or stored["strategy"] == "none":
         return merged, {}
-    return merged, {name: stored[name] for name in STEPS if name not in dropped and merged.get(name) is None}
+    return merged, {name: stored[name] for name in kind.steps if name not in dropped and merged.get(name) is None}
 
 
 def _given_again(

@@ -15,6 +15,7 @@ from nerfstudio_prune.engine.options import (
     Group,
     PruneOptions,
     Rule,
+    RunOptions,
     above,
     at_least,
     option,
@@ -321,10 +322,28 @@ REPLACED: Mapping[str, Set[str]] = {
 """Option -> options that were given earlier and do not hold any more when it is given again."""
 
 
+@dataclass
+class RayOptions(RunOptions):
+    """What is measured of the run at hand."""
+
+    num_eval_rays: int = 2048
+    """Rays of the fixed evaluation batch whose PSNR is measured right before and after an event; 0 for none, at most
+    1,048,576."""
+
+    rules: ClassVar[Sequence[Rule]] = ((("num_eval_rays",), *at_least(0, 2**20)),)
+
+
 @with_help
 @dataclass
 class PruneConfig(
-    EdgeOptions, PruneOptions, ShrinkageOptions, TargetOptions, CalibrationOptions, SelectionOptions, ChoiceOptions
+    EdgeOptions,
+    RayOptions,
+    PruneOptions,
+    ShrinkageOptions,
+    TargetOptions,
+    CalibrationOptions,
+    SelectionOptions,
+    ChoiceOptions,
 ):
     """What to prune, when, how far, and how to go on.
 

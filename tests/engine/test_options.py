@@ -226,7 +226,7 @@ def test_bounds_by_hand() -> None:
     assert (at_least(2.5)[1], above(0)[1]) == ("at least 2.5", "above 0")
 
 
-@pytest.mark.parametrize("group", [ScheduleOptions, RecoveryOptions, RunOptions])
+@pytest.mark.parametrize("group", [ScheduleOptions, RecoveryOptions])
 def test_groups_of_the_engine_stand_alone(group: type[Group]) -> None:
     """A subject of another kind puts them together with its own; each brings its rules, and breaking any of them is
     refused."""
@@ -253,13 +253,13 @@ def test_rates_that_contradict_each_other(options: RecoveryOptions, message: str
 
 
 def test_options_of_the_run_are_not_stored() -> None:
-    """What happens when an event fails, and how large the measurement is, belong to the run at hand: a resumed one may
-    want it otherwise without making another plan."""
-    options = PruneOptions(preset="a", num_events=2, on_error="continue", num_eval_rays=9)
+    """What happens when an event fails, and what a page may do, belong to the run at hand: a resumed one may want it
+    otherwise without making another plan."""
+    options = PruneOptions(preset="a", num_events=2, on_error="continue", panel="show")
     stored = options.stored()
-    assert stored["num_events"] == 2 and not {"on_error", "num_eval_rays"} & set(stored)
-    again = PruneOptions(num_eval_rays=5, num_events=3).with_stored(stored)
-    assert (again.num_events, again.on_error, again.num_eval_rays) == (2, "stop", 5)
+    assert stored["num_events"] == 2 and not {"on_error", "panel"} & set(stored)
+    again = PruneOptions(panel="steer", num_events=3).with_stored(stored)
+    assert (again.num_events, again.on_error, again.panel) == (2, "stop", "steer")
 
 
 def test_help_shows_the_default_that_stands_in_the_metadata(capsys: pytest.CaptureFixture[str]) -> None:

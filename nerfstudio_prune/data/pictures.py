@@ -158,7 +158,8 @@ def _files(dataset: InputDataset) -> list[Path]:
 
 def _faults(dataset: InputDataset, looks: Mapping[Path, Header | Fault]) -> Iterator[Fault]:
     """Faults of the views of one data set."""
-    outputs, cameras = dataset._dataparser_outputs, dataset.cameras
+    outputs = dataset._dataparser_outputs
+    cameras = getattr(dataset, "stored_cameras", dataset.cameras)  # others where distortion is taken out on loading
     pictures = [Path(path) for path in outputs.image_filenames]
     masks: Sequence[Optional[Path]] = [Path(p) for p in outputs.mask_filenames or ()] or [None] * len(pictures)
     headers: dict[Path, Header] = {}

@@ -48,7 +48,7 @@ class CountedDataset(InputDataset):
             view: Index of the view.
         """
         if self.limited != "masks":
-            return self._within_lens(int(self.cameras.height[view]), int(self.cameras.width[view]))
+            return self._within_lens(*self._stored_size(view))
         filenames = self._dataparser_outputs.mask_filenames
         assert filenames is not None
         try:
@@ -77,6 +77,10 @@ class CountedDataset(InputDataset):
             if lens is not None:
                 data["mask"] = lens[..., None]
         return data
+
+    def _stored_size(self, view: int) -> tuple[int, int]:
+        """Height and width of a picture as it is read."""
+        return int(self.cameras.height[view]), int(self.cameras.width[view])
 
     def _within_lens(self, height: int, width: int) -> Optional[Bool[Tensor, "height width"]]:
         radius = self.crop_radius

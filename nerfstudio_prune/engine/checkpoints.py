@@ -257,3 +257,17 @@ def _own(name: str, value: Any) -> Any:
     if name != "pipeline":
         return copy.deepcopy(value)
     return {key: item if torch.is_tensor(item) else copy.deepcopy(item) for key, item in value.items()}
+
+
+def network_entries(loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of the network among those of the host's pipeline, by their names in the model.
+
+    Args:
+        loaded: Entries of the pipeline; those of a run on several devices have one more prefix.
+    """
+    entries = {key.removeprefix("module."): value for key, value in loaded.items()}
+    return {
+        key.removeprefix("_model.").removeprefix("module."): value
+        for key, value in entries.items()
+        if key.startswith("_model.")
+    }

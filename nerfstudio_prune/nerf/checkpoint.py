@@ -16,20 +16,6 @@ IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
 
-def network_entries(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of the network among those of the host's pipeline, by their names in the model.
-
-    Args:
-        loaded: Entries of the pipeline; those of a run on several devices have one more prefix.
-    """
-    entries = {key.removeprefix("module."): value for key, value in loaded.items()}
-    return {
-        key.removeprefix("_model.").removeprefix("module."): value
-        for key, value in entries.items()
-        if key.startswith("_model.")
-    }
-
-
 def fit_to_checkpoint(
     model: nn.Module, groups: Sequence[NeuronGroup], state_dict: Mapping[str, Any], finite: bool = True
 ) -> dict[str, Any]:

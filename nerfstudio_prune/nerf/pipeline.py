@@ -11,11 +11,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
+from nerfstudio_prune.engine.checkpoints import network_entries
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.nerf.calibration import collect_samples
-from nerfstudio_prune.nerf.checkpoint import checked_state, network_entries
+from nerfstudio_prune.nerf.checkpoint import checked_state
 from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig

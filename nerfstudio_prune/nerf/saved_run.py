@@ -12,9 +12,8 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
-from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, newest_checkpoint
+from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, network_entries, newest_checkpoint
 from nerfstudio_prune.engine.config_file import ConfigFileError, read_config_file
-from nerfstudio_prune.nerf.checkpoint import network_entries
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
 

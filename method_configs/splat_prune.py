@@ -1,0 +1,102 @@
+"""The methods `splat-prune`, `splat-prune-big` and `splat-prune-demo`."""
+
+from dataclasses import replace
+from typing import Any
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager
+from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
+from nerfstudio_prune.engine.trainer import PruneTrainerConfig
+from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
+from nerfstudio_prune.splats.model import SplatPruneModelConfig
+from nerfstudio_prune.splats.pipeline import SplatPrunePipelineConfig
+
+
+def optimizers() -> dict[str, Any]:
+    """Splatfacto's optimizers; rates that decay do so to the end of the run, whatever its length."""
+    rates = {
+        "means": (1.6e-4, 1.6e-6),
+        "features_dc": (0.0025, None),
+        "features_rest": (0.0025 / 20, None),
+        "opacities": (0.05, None),
+        "scales": (0.005, None),
+        "quats": (0.001, None),
+        "camera_opt": (1e-4, 5e-7),
+        "bilateral_grid": (2e-3, 1e-4),
+    }
+    return {
+        name: {
+            "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+            "scheduler": None if last is None else RunDecaySchedulerConfig(lr_final=last),
+        }
+        for name, (lr, last) in rates.items()
+    }
+
+
+def this_machine() -> ViewerConfig:
+    """A viewer that only this machine reaches; what its pages can do is more than to look."""
+    return ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15)
+
+
+def pictures(dataparser: Any) -> FullImageDatamanagerConfig:
+    """A data manager of whole pictures.
+
+    Args:
+        dataparser: Configuration of the data set's parser.
+    """
+    return FullImageDatamanagerConfig(_target=CheckedImageDataManager, dataparser=dataparser, cache_images_type="uint8")
+
+
+def splats(name: str, model: SplatPruneModelConfig) -> PruneTrainerConfig:
+    """A method with splatfacto's settings.
+
+    Args:
+        name: Name of the method.
+        model: What it trains.
+    """
+    return PruneTrainerConfig(
+        method_name=name,
+        machine=default_machine(),
+        steps_per_eval_image=100,
+        steps_per_eval_batch=0,
+        steps_per_save=2000,
+        steps_per_eval_all_images=1000,
+        max_num_iterations=30_000,
+        mixed_precision=False,
+        vis="viewer+tensorboard",
+        viewer=this_machine(),
+        pipeline=SplatPrunePipelineConfig(
+            datamanager=pictures(NerfstudioDataParserConfig(load_3D_points=True)), model=model
+        ),
+        optimizers=optimizers(),
+    )
+
+
+splat_prune = MethodSpecification(
+    config=splats("splat-prune", SplatPruneModelConfig()),
+    description="Gaussians that are pruned while they train: splatfacto with and without a GPU.",
+)
+
+splat_prune_big = MethodSpecification(
+    config=splats("splat-prune-big", SplatPruneModelConfig(cull_alpha_thresh=0.005, densify_grad_thresh=0.0005)),
+    description="splat-prune with more Gaussians, as splatfacto-big.",
+)
+
+splat_prune_demo = MethodSpecification(
+    config=replace(
+        splats("splat-prune-demo", SplatPruneModelConfig(background_color="white")),
+        max_num_iterations=1500,
+        steps_per_eval_image=500,
+        steps_per_eval_all_images=10**9,
+        steps_per_save=500,
+        vis="tensorboard",
+    ),
+    description="Small splat-prune on the built-in scene, for CPUs and for seeing pruning happen.",
+)
+splat_prune_demo.config.pipeline.datamanager = pictures(DemoDataParserConfig())

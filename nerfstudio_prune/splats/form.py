@@ -1,0 +1,101 @@
+"""A cut of Gaussians as a person chooses it: a few of the options under `--pipeline.prune`, the rest as in the run."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from nerfstudio_prune.core.form import FormField, check_values
+from nerfstudio_prune.gaussians.scores import SCORES
+from nerfstudio_prune.gaussians.selecting import floor_of
+from nerfstudio_prune.splats.config import SplatPruneConfig
+from nerfstudio_prune.splats.model import SplatPruneModel
+from nerfstudio_prune.splats.presets import PRESETS, TARGETS
+
+StrategyChoice = Literal["rank", "merge", "random"]
+
+
+class GaussianForm:
+    """Strategy, score, rounds and how many Gaussians leave.
+
+    Args:
+        model: The model.
+    """
+
+    closed = ""
+
+    def __init__(self, model: SplatPruneModel) -> None:
+        self.model = model
+
+    def exhausted(self, recipe: Any) -> str:
+        """Why nothing is left to cut; empty if something is."""
+        count = self.model.num_points
+        done = self.model.prune_state.succeeded
+        floor = floor_of(done[0].before.parts["gaussians"] if done else count)
+        return f"nothing to prune: {count:,} Gaussians are left, and {floor:,} must stay" if count <= floor else ""
+
+    def fields(self, options: SplatPruneConfig) -> Sequence[FormField]:
+        """The fields, with the cut that comes nearest to the options.
+
+        Args:
+            options: Options in force.
+        """
+        options = options.filled()
+        best = PRESETS["best"]
+        ratio = best["pruning_ratio"] if options.pruning_ratio is None else options.pruning_ratio
+        named = options.score in SCORES
+        return (
+            FormField(
+                "strategy",
+                options.strategy if options.strategy in get_args(StrategyChoice) else "rank",
+                "Which Gaussians stay: those of the highest score, or chosen at random; merge makes one of two.",
+                get_args(StrategyChoice),
+            ),
+            FormField(
+                "score",
+                options.score if named else best["score"],
+                "What a Gaussian is worth, for strategy rank. removal: what the training views lose without it.",
+                sorted(SCORES),
+            ),
+            FormField(
+                "rounds",
+                float(options.rounds or 1),
+                "Times that scores are taken anew within one cut.",
+                low=1,
+                high=max(12.0, float(options.rounds or 1)),
+                step=1,
+            ),
+            FormField("pruning_ratio", ratio, "Share of the first Gaussians to remove.", high=0.99, slider=True),
+        )
+
+    def unused(self, values: Mapping[str, Any]) -> Set[str]:
+        """Score and rounds, beside a strategy that does not rank."""
+        return set() if values.get("strategy") == "rank" else {"score", "rounds"}
+
+    def options(self, values: Mapping[str, Any], base: SplatPruneConfig) -> SplatPruneConfig:
+        """Options for a cut; what the fields do not name is as in the run.
+
+        Args:
+            values: Name of the field -> value.
+            base: Options in force in the run.
+
+        Raises:
+            ValueError: If a value is none of the choices, or they contradict each other.
+        """
+        check_values(values, self.fields(base), optional={"score", "rounds"})
+        own: dict[str, Any] = {
+            **dict.fromkeys(TARGETS, None),
+            "pruning_ratio": float(values["pruning_ratio"]),
+            "strategy": values["strategy"],
+        }
+        if values.get("score") is not None:
+            own["score"] = values["score"]
+        if values.get("rounds") is not None:
+            own["rounds"] = round(values["rounds"])
+        options = replace(base, **own)
+        options.validate()
+        return options
+
+    def named(self, options: SplatPruneConfig) -> Mapping[str, Any]:
+        """The options that the fields name, and those that these take the place of as None."""
+        values = options.stored()
+        return {name: values[name] for name in ("strategy", "score", "rounds", *TARGETS)}

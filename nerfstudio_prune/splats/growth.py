@@ -1,0 +1,86 @@
+"""The step-valued settings of splatfacto, scaled to the length of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nerfstudio.models.splatfacto import SplatfactoModelConfig
+
+SCHEDULE_STEPS = 30_000
+"""Training steps that splatfacto's settings are written for."""
+SETTLE_STEPS = 500
+"""Of as many: what has to lie between the last growth or opacity reset and a cut. Opacities climb back in that time."""
+SMALLEST_SIDE = 64
+"""Pixels of the smaller side of a picture below which coarse-to-fine training does not go."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """When Gaussians are added, and what else of splatfacto goes by the step. All in training steps of the run."""
+
+    start: int
+    """Densification begins behind this step."""
+    every: int
+    """Between two densifications."""
+    stop: int
+    """No densification and no opacity reset from here on."""
+    reset_every: int
+    """Between two resets of the opacities."""
+    pause: int
+    """Behind a reset, without densification."""
+    screen_stop: int
+    """Sizes on the screen do not count from here on."""
+    degree_every: int
+    """Until the next degree of the spherical harmonics is switched on."""
+    resolution_every: int
+    """Until the resolution is doubled."""
+    settle: int
+    """Behind the last growth or reset, before a cut."""
+
+    @property
+    def settled(self) -> int:
+        """First step at whose end Gaussians can be cut."""
+        return self.stop + self.settle if self.stop > 0 else 0
+
+
+def growth_of(config: SplatfactoModelConfig, factor: float, num_views: int) -> Growth:
+    """The settings of a run.
+
+    The host pauses behind an opacity reset until every training view was seen once. With more than 2,800 views that is
+    longer than the time between two resets, and it never densifies (nerfstudio issues 2927 and 3743); here the pause
+    takes at most half of that time.
+
+    Args:
+        config: Settings as they are written.
+        factor: Length of the run over the length that they are written for.
+        num_views: Training views.
+    """
+
+    def scaled(steps: int) -> int:
+        return max(1, round(steps * factor))
+
+    every = scaled(config.refine_every)
+    reset_every = config.reset_alpha_every * every
+    return Growth(
+        start=round(config.warmup_length * factor),
+        every=every,
+        stop=round(config.stop_split_at * factor),
+        reset_every=reset_every,
+        pause=min(round(num_views * min(1.0, factor)) + every, reset_every // 2),
+        screen_stop=round(config.stop_screen_size_at * factor),
+        degree_every=scaled(config.sh_degree_interval),
+        resolution_every=scaled(config.resolution_schedule),
+        settle=round(SETTLE_STEPS * factor),
+    )
+
+
+def coarsest(num_downscales: int, sizes: Sequence[int]) -> int:
+    """How often the resolution is halved at the beginning, so that pictures stay pictures.
+
+    Args:
+        num_downscales: How often it was to be.
+        sizes: Smaller side of each training picture, in pixels.
+    """
+    smallest = min(sizes, default=0)
+    while num_downscales > 0 and smallest < SMALLEST_SIDE * 2**num_downscales:
+        num_downscales -= 1
+    return num_downscales

@@ -1,0 +1,304 @@
+"""Gaussians as what the engine prunes: some of them, and the degree of their spherical harmonics."""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from nerfstudio_prune.core.events import ScheduledEvent, Sizes
+from nerfstudio_prune.core.form import Form
+from nerfstudio_prune.core.schedule import size_at
+from nerfstudio_prune.core.subject import Optimizers, Subject
+from nerfstudio_prune.gaussians.budget import (
+    count_from_megabytes,
+    count_from_psnr_drop,
+    count_from_ratio,
+    uncompressed_bytes,
+    values_of_gaussian,
+)
+from nerfstudio_prune.gaussians.merging import merge
+from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, prepare_gaussian_pruning
+from nerfstudio_prune.gaussians.selecting import Ranking, check_target, floor_of, random_ranking, rank
+from nerfstudio_prune.raster.gaussians import Gaussians
+from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.splats.form import GaussianForm
+from nerfstudio_prune.splats.model import SplatPruneModel
+from nerfstudio_prune.splats.recipes import GaussianRecipe
+
+GAUSSIANS, SH_DEGREE = "gaussians", "sh_degree"
+"""Names of the parts that have sizes."""
+
+
+@dataclass(frozen=True)
+class ViewEvidence:
+    """What a cut of Gaussians is judged by: training views, which any choice of Gaussians can be shown to."""
+
+    collect: Callable[[Gaussians], Contributions]
+    """What the views see of Gaussians."""
+    psnr: Optional[Callable[[Gaussians], float]]
+    """Quality of Gaussians on training views, in dB; None where there are no pictures to compare with."""
+    pixel_size: float
+    """What a pixel covers at the scene's distance, in world units."""
+
+
+Gather = Callable[[GaussianRecipe, int], ViewEvidence]
+"""Gives the evidence of an event for a seed."""
+
+
+@dataclass
+class GaussianChange:
+    """A cut of Gaussians, ready to be applied."""
+
+    pruning: GaussianPruning
+    report: Sequence[Any] = ()
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything becomes smaller."""
+        return self.pruning.removes
+
+    def apply(self) -> None:
+        """Carries the cut out."""
+        self.pruning.apply()
+
+
+class GaussianSubject(Subject[GaussianRecipe]):
+    """The Gaussians of a splatfacto-derived model.
+
+    Args:
+        model: The model; its `prune_state` survives in checkpoints.
+        gather_views: Gives the evidence of an event.
+    """
+
+    unit = GAUSSIANS
+    labels: Mapping[str, str] = MappingProxyType(
+        {GAUSSIANS: "Gaussians", "parameters": "parameters", "bytes": "bytes in fp32"}
+    )
+    total = "all Gaussians"
+
+    def __init__(self, model: SplatPruneModel, gather_views: Gather) -> None:
+        self.model = model
+        self.gather_views = gather_views
+
+    @property
+    def form(self) -> Form:
+        """What a person may choose."""
+        return GaussianForm(self.model)
+
+    def sizes(self) -> Sizes:
+        """Gaussians and degree, and what they cost."""
+        gaussians = self.model.gaussians
+        return _sizes(len(gaussians), gaussians.sh_degree)
+
+    def initial_sizes(self) -> Sizes:
+        """Sizes right before the first event that is not undone; growth comes before it."""
+        done = self.state.succeeded
+        return done[0].before if done else self.sizes()
+
+    def place(self, part: str) -> tuple[str, str]:
+        """Row and column of a part in a table."""
+        return {GAUSSIANS: "Gaussians", SH_DEGREE: "SH degree"}[part], "size"
+
+    def summary(self, sizes: Sizes) -> list[tuple[str, str]]:
+        """How many, and what they take in memory."""
+        degree = sizes.parts[SH_DEGREE]
+        return [
+            ("Gaussians", f"{sizes.costs[GAUSSIANS]:,}"),
+            ("SH degree", f"{degree}"),
+            ("bytes each", f"{uncompressed_bytes(1, degree)}"),
+            ("MB in fp32", f"{sizes.costs['bytes'] / 1e6:.2f}"),
+        ]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The six parameters."""
+        return {f"gauss_params.{name}": parameter for name, parameter in self.model.gauss_params.items()}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What the densification keeps of each Gaussian."""
+        return self.model.running
+
+    def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """Puts the densification's notes in place."""
+        self.model.strategy_state.update(buffers)
+
+    def check(self) -> None:
+        """Checks that the parameters are of one set of Gaussians, and finite.
+
+        Raises:
+            ValueError: Names the parameter, how many values, and the first Gaussian.
+        """
+        check_gaussians(dict(self.model.gauss_params.items()))
+
+    def earliest(self) -> tuple[int, str]:
+        """First step behind growth and the last opacity reset."""
+        growth = self.model.growth
+        return growth.settled, (
+            f"Gaussians grow and their opacities are reset until step {growth.stop:,} (pipeline.model.stop-split-at, "
+            f"scaled to the run), and settle for {growth.settle:,} steps"
+        )
+
+    def targets(self, recipe: GaussianRecipe) -> dict[str, int]:
+        """None: how many there are is known at the event.
+
+        Raises:
+            ValueError: If the target does not fit what is known already.
+        """
+        if recipe.aim is not None and recipe.aim[0] == "target_mb":
+            count_from_megabytes(recipe.aim[1], self._last_degree(recipe))
+        return {}
+
+    def scaled(
+        self, event: ScheduledEvent, targets: Mapping[str, int], initial: Mapping[str, int], round_to: int
+    ) -> ScheduledEvent:
+        """An event as it is: one that lowers the degree keeps its target."""
+        return event
+
+    def further_events(self, recipe: GaussianRecipe) -> list[ScheduledEvent]:
+        """The event that lowers the degree of the spherical harmonics, if it is above what is asked for."""
+        if recipe.sh_step is None or recipe.sh_degree is None or recipe.sh_degree >= self.model.gaussians.sh_degree:
+            return []
+        return [ScheduledEvent(recipe.sh_step, Fraction(1), {SH_DEGREE: recipe.sh_degree})]
+
+    def aim(self, recipe: GaussianRecipe, event: ScheduledEvent) -> str:
+        """How far an event goes, in a few words."""
+        if SH_DEGREE in event.targets:
+            return f"to spherical harmonics of degree {event.targets[SH_DEGREE]}"
+        if recipe.aim is None:
+            return "to nothing less"
+        name, value = recipe.aim
+        whole = {
+            "pruning_ratio": f"to {1 - value * event.progress:.0%} of the Gaussians",
+            "target_gaussians": f"to {value:,} Gaussians",
+            "target_mb": f"to {value:g} MB in fp32",
+            "max_psnr_drop": f"as far as the training views lose {value:g} dB",
+        }[name]
+        return whole if event.share == 1 or name == "pruning_ratio" else f"{event.progress:.0%} of the way {whole}"
+
+    def gather(self, recipe: GaussianRecipe, seed: int) -> ViewEvidence:
+        """The training views."""
+        return self.gather_views(recipe, seed)
+
+    def prepare(
+        self,
+        recipe: GaussianRecipe,
+        event: ScheduledEvent,
+        evidence: ViewEvidence,
+        optimizers: Optimizers,
+        seed: int,
+    ) -> GaussianChange:
+        """Chooses the Gaussians that leave, or lowers the degree, and prepares it.
+
+        Raises:
+            ValueError: If the cut is impossible.
+        """
+        gaussians, degree = self.model.gaussians.detach(), event.targets.get(SH_DEGREE)
+        keep, values, report = None, None, []
+        if degree is None or not self._cut_before(event):
+            n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
+            if n_keep < len(gaussians):
+                if recipe.strategy == "merge":
+                    merged = merge(gaussians, n_keep, pixel_size=evidence.pixel_size)
+                    keep, values = merged.representatives, merged.gaussians
+                else:
+                    ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)
+                    keep = ranking.keep(n_keep)
+        running: MutableMapping[str, Any] = self.model.strategy_state
+        pruning = prepare_gaussian_pruning(
+            self.model.gauss_params,
+            keep,
+            optimizers.optimizers,
+            optimizers.parameters,
+            running,
+            sh_degree=degree,
+            values=values,
+            forget=recipe.recovery == "retrain" or values is not None,
+        )
+        return GaussianChange(pruning, report)
+
+    def _cut_before(self, event: ScheduledEvent) -> bool:
+        """Whether all that the schedule cuts is cut already when the degree is lowered; a late run may do both."""
+        planned = [e for e in self.state.pending if e.index < event.index and SH_DEGREE not in e.targets]
+        return not planned
+
+    def _n_keep(
+        self, recipe: GaussianRecipe, event: ScheduledEvent, gaussians: Gaussians, evidence: ViewEvidence, seed: int
+    ) -> tuple[int, Optional[Ranking], list[str]]:
+        """How many stay after an event, the ranking if it took one to know, and what a person should see of that."""
+        count, first = len(gaussians), self.initial_sizes().parts[GAUSSIANS]
+        if recipe.aim is None:
+            return count, None, []
+        name, value = recipe.aim
+        ranking, report, floor = None, [], floor_of(first)
+        if name == "max_psnr_drop":
+            ranking = self._ranking(recipe, gaussians, floor, evidence, seed)
+            psnr = evidence.psnr
+            measure = None if psnr is None else lambda keep: psnr(gaussians.select(keep))
+            found = count_from_psnr_drop(ranking, measure, value, min(floor, count))
+            report = [
+                f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on training "
+                f"views ({len(found.measured)} measurements)"
+            ]
+            final, first = found.count, count
+        elif name == "target_mb":
+            final = count_from_megabytes(value, self._last_degree(recipe))
+        else:
+            final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
+        n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
+        if n_keep != count:
+            check_target(n_keep, count, f"prune.{name} {value:g}", floor)
+        return n_keep, ranking, report
+
+    def _ranking(
+        self, recipe: GaussianRecipe, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence, seed: int
+    ) -> Ranking:
+        if recipe.score_function is None:
+            return random_ranking(len(gaussians), seed)
+        return rank(
+            gaussians,
+            n_keep,
+            recipe.score_function,
+            evidence.collect,
+            rounds=recipe.rounds,
+            seed=seed,
+            name=recipe.score or "",
+        )
+
+    def _last_degree(self, recipe: GaussianRecipe) -> int:
+        degree = self.model.gaussians.sh_degree
+        return degree if recipe.sh_degree is None else min(degree, recipe.sh_degree)
+
+    def scores(self, recipe: GaussianRecipe, evidence: ViewEvidence) -> tuple[Optional[str], dict[str, Tensor]]:
+        """Scores of all Gaussians as they are; a rule without scores has none."""
+        if recipe.score_function is None:
+            return None, {}
+        gaussians = self.model.gaussians.detach()
+        seen = evidence.collect(gaussians) if recipe.score_function.needs == "views" else None
+        return recipe.score, {GAUSSIANS: recipe.score_function(gaussians, seen).cpu()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Opacities of all Gaussians, on the CPU."""
+        return {"opacity": torch.sigmoid(self.model.opacities.detach()).flatten().cpu()}
+
+    def detached(self, device: Optional[torch.device] = None) -> "GaussianSubject":
+        """A copy of the Gaussians that no optimizer knows; everything else is shared."""
+        gaussians = self.model.gaussians.detach()
+        copies = {name: value.to(device or value.device, copy=True) for name, value in gaussians.items()}
+        model = self.model.with_gaussians(Gaussians.of(copies))
+        model.prune_state = replace(self.state)
+        model.strategy_state = dict(self.model.strategy_state)
+        return GaussianSubject(model, self.gather_views)
+
+
+def _sizes(count: int, degree: int) -> Sizes:
+    return Sizes(
+        {GAUSSIANS: count, SH_DEGREE: degree},
+        {
+            GAUSSIANS: count,
+            "parameters": count * values_of_gaussian(degree),
+            "bytes": uncompressed_bytes(count, degree),
+        },
+    )

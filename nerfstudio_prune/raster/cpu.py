@@ -19,8 +19,6 @@ from nerfstudio_prune.raster.projection import Projection, project
 BAND_HEIGHT = 16
 """Rows of pixels that one thread works on at a time. Fixed: sums must not depend on the number of threads."""
 
-Array = np.ndarray[Any, Any]
-
 
 class CpuRasterizer:
     """Exact compositing in the order of depths, with memory that goes with Gaussians and pixels and not with their pairs.
@@ -102,7 +100,7 @@ class CpuRasterizer:
         return Contributions(*_summed_contributions(sweep, parts, len(gaussians)))
 
 
-def _summed_contributions(sweep: "_Sweep", parts: Array, count: int) -> list[Tensor]:
+def _summed_contributions(sweep: "_Sweep", parts: np.ndarray, count: int) -> list[Tensor]:
     sums = np.zeros((count, 5))
     kernels.gather(sweep.members, sweep.indices, parts, sums)
     largest = np.zeros(count)
@@ -138,14 +136,14 @@ class _Sweep:
     height: int
     stride: int
     """Numbers from one row of a buffer to the next; those after the width are no pixels."""
-    packed: Array
-    rows: Array
-    indices: Array
-    starts: Array
-    members: Array
-    passing: Array
-    last: Array
-    planes: list[Array]
+    packed: np.ndarray
+    rows: np.ndarray
+    indices: np.ndarray
+    starts: np.ndarray
+    members: np.ndarray
+    passing: np.ndarray
+    last: np.ndarray
+    planes: list[np.ndarray]
 
     @classmethod
     def of(cls, projection: Projection, colors: Tensor, width: int, height: int) -> "_Sweep":
@@ -184,7 +182,7 @@ class _Sweep:
         """Precision."""
         return self.packed.dtype
 
-    def plane(self, values: "Array | float" = 0.0) -> Array:
+    def plane(self, values: np.ndarray | float = 0.0) -> np.ndarray:
         """A buffer of the picture's size with room for lanes that hang over; 0 there.
 
         Args:
@@ -194,7 +192,7 @@ class _Sweep:
         plane[:, : self.width] = values
         return plane.reshape(-1)
 
-    def picture(self, plane: Array) -> Array:
+    def picture(self, plane: np.ndarray) -> np.ndarray:
         """The pixels of a buffer."""
         return plane.reshape(self.height, self.stride)[:, : self.width]
 

@@ -1,7 +1,7 @@
 """What renders Gaussians, whichever device they live on."""
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -79,6 +79,7 @@ class Contributions:
                 mine += new.to(mine)
 
 
+@runtime_checkable
 class Rasterizer(Protocol):
     """Renders Gaussians with colours from their spherical harmonics."""
 

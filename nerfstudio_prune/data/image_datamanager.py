@@ -16,6 +16,8 @@ from nerfstudio_prune.data.points import colmap_points, without_questions
 from nerfstudio_prune.data.views import CheckedViews
 
 Split = Literal["train", "eval"]
+FARTHEST_POINTS = 8
+"""Views that the host's farthest point sampling needs at least: the leaves of its tree."""
 
 
 class View(NamedTuple):
@@ -59,6 +61,20 @@ class CheckedImageDataManager(CheckedViews, FullImageDatamanager[PinholeDataset]
         dataset = cast(PinholeDataset, super().create_train_dataset())
         self.train_dataparser_outputs.metadata.update(colmap_points(self.dataparser, self.train_dataparser_outputs))
         return dataset
+
+    def sample_train_cameras(self) -> list[int]:
+        """Order of the training views for one round.
+
+        Raises:
+            ValueError: If there are too few for farthest point sampling.
+        """
+        views, strategy = len(self.train_dataset), self.config.train_cameras_sampling_strategy
+        if strategy == "fps" and views < FARTHEST_POINTS:
+            raise ValueError(
+                f"pipeline.datamanager.train_cameras_sampling_strategy fps needs {FARTHEST_POINTS} training views or "
+                f"more, got {views}; give random"
+            )
+        return super().sample_train_cameras()
 
     def look(self) -> None:
         """Looks at the headers of all pictures and counts the pixels of the masks.

@@ -19,6 +19,10 @@ from nerfstudio_prune.data.pixels import UNREADABLE, CountedDataset
 MAPS = 4
 """Lenses whose maps are kept, 8 bytes a pixel: pictures of one lens follow each other."""
 
+STRETCH = 20.0
+"""How much the focal length may change. OpenCV gives anything for lenses that see half of the world or more, or that
+no light goes through."""
+
 
 @dataclass(frozen=True)
 class Pinhole:
@@ -83,7 +87,8 @@ class Lens(Pinhole):
             left, top, width, height = roi
         (fx, _, cx), (_, fy, cy) = matrix[:2].tolist()
         found = (fx, fy, cx - left + 0.5, cy - top + 0.5)
-        if min(width, height, fx, fy) <= 0 or not np.isfinite(found).all():
+        stretch = (fx / self.fx, fy / self.fy)
+        if min(width, height) <= 0 or not (1 / STRETCH < min(stretch) and max(stretch) < STRETCH):
             raise ValueError(
                 f"a lens of {self.width}x{self.height} pixels with focal lengths {self.fx:g}, {self.fy:g} and "
                 f"distortion {', '.join(f'{value:g}' for value in self.distortion)} leaves no straight picture"

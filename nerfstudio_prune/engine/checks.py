@@ -43,6 +43,10 @@ DATA_RULES: Sequence[Rule] = (
     ),
     (("camera_res_scale_factor",), *above(0, 16)),
     (("patch_size",), *at_least(1, 1024)),
+    (("max_thread_workers",), *at_least(1, 1024)),
+    (("train_cameras_sampling_seed",), *at_least(0, 2**32 - 1)),
+    (("fps_reset_every",), *at_least(1, MAX_STEPS)),
+    (("cache_images", "cache_images_type", "train_cameras_sampling_strategy"), lambda value: True, "one of its words"),
 )
 RATE_RULES: Sequence[Rule] = (
     (("lr",), *at_least(0, 1)),

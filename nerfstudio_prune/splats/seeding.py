@@ -1,8 +1,8 @@
 """Where Gaussians start: points inside the cameras' view for data without any, and scales that are small.
 
-The numbers are those of `photographs`, a sketch on 50 pictures of a phone: 12,000 points at random along the rays of
-pixels, with a quarter of the usual scale. Every length is relative to the distance of the cameras, so that the scale of
-the scene does not matter.
+For photographs the numbers are those of a sketch on pictures of a phone: depths even in their logarithm along the rays
+of random pixels, and a quarter of the usual scale. Every length is relative to the distance of the cameras, so that the
+scale of the scene does not matter.
 """
 
 from collections.abc import Callable

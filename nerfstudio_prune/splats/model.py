@@ -43,6 +43,8 @@ RUNNING = ("grad2d", "count", "radii")
 LOADED_STEP = 10**9
 """Step of a model that is loaded and not trained: all degrees of the spherical harmonics, full resolution."""
 FIRST_OPACITY = 0.1
+VIEWER_BACKGROUND = torch.tensor([0.1490, 0.1647, 0.2157])
+"""The host's colour behind pictures of models that are trained on random ones: that of its viewer."""
 
 
 @dataclass
@@ -52,6 +54,9 @@ class SplatPruneModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: SplatPruneModel)
     rasterizer: Literal["auto", "gsplat", "cpu"] = "auto"
     """What renders: gsplat (needs CUDA), cpu, or auto: gsplat on a GPU and cpu on a CPU."""
+    background_color: Literal["auto", "random", "black", "white"] = "auto"  # type: ignore[assignment]
+    """Colour behind the Gaussians in training: auto is the colour that the data set's pictures are blended with where
+    they have opacity (white for blender-data), else random."""
     schedule_steps: Optional[int] = SCHEDULE_STEPS
     """Length of the run, in steps, that the options that count training steps are written for (warmup-length,
     refine-every, resolution-schedule, sh-degree-interval, stop-screen-size-at, stop-split-at). A run of another
@@ -102,9 +107,7 @@ class SplatPruneModel(SplatfactoModel):
         self.learns_geometry = True
         """Whether a training step moves Gaussians, or their colours alone."""
         self.crop_box = None
-        # The host's colour behind pictures of models that are trained on random ones: that of its viewer.
-        viewer = torch.tensor([0.1490, 0.1647, 0.2157])
-        self.background_color = viewer if config.background_color == "random" else get_color(config.background_color)
+        self.set_behind(None if config.background_color in ("auto", "random") else get_color(config.background_color))
         if config.use_bilateral_grid:
             x, y, w = config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
@@ -140,6 +143,22 @@ class SplatPruneModel(SplatfactoModel):
         }
         for name, value in values.items():
             self.gauss_params[name] = nn.Parameter(value.contiguous().clone())
+
+    def set_behind(self, color: Optional[Float[Tensor, "3"]]) -> None:
+        """Says what lies behind the Gaussians.
+
+        Args:
+            color: The colour; None: another one at every training step, and in evaluation that of the host's viewer.
+        """
+        self._random_behind = color is None
+        self.behind: Float[Tensor, "3"] = VIEWER_BACKGROUND if color is None else color.float()
+        """What lies behind in evaluation; the viewer, and only it, may show another colour."""
+        self.background_color = self.behind
+
+    def _get_background_color(self) -> Float[Tensor, "3"]:
+        if not self.training:
+            return self.background_color.to(self.device)
+        return torch.rand(3, device=self.device) if self._random_behind else self.behind.to(self.device)
 
     @property
     def gaussians(self) -> Gaussians:

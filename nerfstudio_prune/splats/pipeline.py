@@ -90,6 +90,9 @@ class SplatPrunePipeline(ControlledPipeline):
         _ = self.model.rasterizer  # what cannot render is told before anything is loaded
         if self.model.seed_points is None and not config.model.random_init and test_mode != "inference":
             self._seed_model()
+        blended_with = self.datamanager.train_dataparser_outputs.alpha_color
+        if config.model.background_color == "auto" and blended_with is not None:
+            self.model.set_behind(blended_with)
         self.model.step = LOADED_STEP
         self.distillation: Optional[HarmonicsDistillation] = None
         """When there is a teacher; None where nothing is trained."""
@@ -102,11 +105,11 @@ class SplatPrunePipeline(ControlledPipeline):
         count = min(self.config.model.num_random, max(FEWEST_SEEDS, pixels // PIXELS_PER_SEED))
         xyz, rgb = seed_from_views(
             cameras,
-            lambda view: self.datamanager.view_data("train", view).image.cpu(),
+            self.datamanager.train_dataset.picture,
             count,
             # The run's seed: the trainer has seeded torch with it.
             torch.Generator().manual_seed(torch.initial_seed() % 2**63),
-            lambda view: self._pixels("train", view),
+            self.datamanager.train_dataset.pixels,
         )
         scales = initial_scales(xyz, SEED_SCALE, LARGEST_SEED * camera_distance(cameras))
         self.model.seed(xyz.to(self.device), rgb.to(self.device), scales.to(self.device))
@@ -150,7 +153,7 @@ class SplatPrunePipeline(ControlledPipeline):
         if recipe.score_function is not None and recipe.score_function.needs == "views":
             views = [self._collected(view) for view in range(len(self.datamanager.train_dataset))]
         degree = model.active_sh_degree()
-        background = model.background_color.to(model.device)
+        background = model.behind.to(model.device)
         antialiased = model.config.rasterize_mode == "antialiased"
 
         def contributions(gaussians: Gaussians) -> Any:
@@ -177,10 +180,6 @@ class SplatPrunePipeline(ControlledPipeline):
         if data.pixels is not None:
             batch["mask"] = data.pixels[..., None]
         return data.camera, batch
-
-    def _pixels(self, split: Split, view: int) -> Any:
-        pixels = self.datamanager.view_data(split, view).pixels
-        return None if pixels is None else pixels.cpu()
 
     def listeners(self, run: PruneRun) -> Sequence[Listener]:
         """The teacher of the spherical harmonics.

@@ -10,8 +10,9 @@ SCHEDULE_STEPS = 30_000
 SETTLE_STEPS = 500
 """Of as many: what has to lie between the last growth or opacity reset and a cut. Opacities climb back in that time."""
 SHORTEST_REFINE, SHORTEST_RESET = 50, 1000
-"""Training steps between two densifications, and between two opacity resets, that are not scaled below. Gradients of a few
-views say nothing, and what was just split has to move; opacities climb back in hundreds of steps, however long the run."""
+"""Training steps between two densifications, and between two opacity resets, that are not scaled below. Gradients of a
+few views say nothing, and what was just split has to move; opacities climb back in hundreds of steps, however long the
+run."""
 SMALLEST_SIDE = 64
 """Pixels of the smaller side of a picture below which coarse-to-fine training does not go."""
 

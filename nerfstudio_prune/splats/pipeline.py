@@ -36,8 +36,8 @@ PIXELS_PER_SEED = 100
 """Training pixels for each Gaussian to begin with, where the data have no points; at most `num_random` of these."""
 FEWEST_SEEDS = 1000
 SEED_SCALE, LARGEST_SEED = 0.25, 0.15
-"""Standard deviation of a Gaussian to begin with: factor on the mean distance of its neighbours, and its largest value as
-a share of the cameras' distance. Larger ones cover half of a picture each, and a step takes five times as long."""
+"""Standard deviation of a Gaussian to begin with: factor on the mean distance of its neighbours, and its largest value
+as a share of the cameras' distance. Larger ones cover half of a picture each, and a step takes five times as long."""
 PSNR_VIEWS = 25
 """Training views that a largest loss of PSNR is measured on."""
 

@@ -239,8 +239,8 @@ class GaussianSubject(Subject[GaussianRecipe]):
             measure = None if psnr is None else lambda keep: psnr(gaussians.select(keep))
             found = count_from_psnr_drop(ranking, measure, value, min(floor, count))
             report = [
-                f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on training "
-                f"views ({len(found.measured)} measurements)"
+                f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on "
+                f"training views ({len(found.measured)} measurements)"
             ]
             final, first = found.count, count
         elif name == "target_mb":

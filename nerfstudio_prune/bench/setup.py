@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
@@ -90,12 +90,15 @@ def _fingerprint(data: Path) -> str:
     return content.hexdigest()[:16]
 
 
-def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
+def parse_options(
+    options: Mapping[str, str], method: str, reserved: Collection[str] = RESERVED
+) -> dict[str, Any]:
     """Options of the method as typed on a command line.
 
     Args:
         options: Dotted path -> value as `ns-train` takes it; of several words as in a shell, e.g. `2 4` for a tuple.
         method: Nerfstudio method.
+        reserved: Options that the suite sets itself.
 
     Raises:
         ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the
@@ -105,7 +108,7 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
     parsed = {}
     for typed, text in options.items():
         path = typed.replace("-", "_")
-        if path in RESERVED:
+        if path in reserved:
             raise ValueError(f"--options {path}: is set by the suite, run by run, and cannot be chosen")
         old = get_option(config, path)
         if is_dataclass(old) or (isinstance(old, dict) and any(is_dataclass(part) for part in old.values())):

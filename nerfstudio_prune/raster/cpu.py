@@ -1,7 +1,6 @@
 """Renders Gaussians on the CPU."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -15,6 +14,7 @@ from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.harmonics import colors_of
 from nerfstudio_prune.raster.interface import Contributions, Rendering, View
 from nerfstudio_prune.raster.projection import Projection, project
+from nerfstudio_prune.raster.threads import in_threads
 
 BAND_HEIGHT = 16
 """Rows of pixels that one thread works on at a time. Fixed: sums must not depend on the number of threads."""
@@ -49,7 +49,7 @@ class CpuRasterizer:
         view = _checked(gaussians, view, colors)
         projection = project(gaussians, view, antialiased)
         if colors is None:
-            colors = colors_of(gaussians, view, sh_degree)
+            colors = colors_of(gaussians, view, sh_degree, projection.radii)
         picture, alphas, summed, pairs = _Compositing.apply(
             projection.means2d,
             projection.conics,
@@ -83,7 +83,7 @@ class CpuRasterizer:
         """
         view = _checked(gaussians, view, None)
         projection = project(gaussians, view, antialiased)
-        colors = colors_of(gaussians, view, sh_degree)
+        colors = colors_of(gaussians, view, sh_degree, projection.radii)
         sweep = _Sweep.of(projection, colors, view.width, view.height)
         sweep.forward(depth=False)
         counted = sweep.plane(1.0 if pixels is None else pixels.to(colors).numpy())
@@ -125,7 +125,7 @@ def _checked(gaussians: Gaussians, view: View, colors: Optional[Tensor]) -> View
         raise ValueError(f"colors must have shape [{len(gaussians)}, 1 to 3], got {list(colors.shape)}")
     if view.width < 1 or view.height < 1:
         raise ValueError(f"a view must have at least one pixel, got {view.width} x {view.height}")
-    return View(view.viewmat.detach().to(means), view.K.detach().to(means), view.width, view.height)
+    return View(view.viewmat.to(means), view.K.detach().to(means), view.width, view.height)
 
 
 @dataclass(eq=False)
@@ -207,13 +207,8 @@ class _Sweep:
         return (self.packed, self.rows, self.members[self.members_of(band)], top, bottom, self.width, self.stride)
 
     def in_bands(self, work: Callable[[int], Any]) -> list[Any]:
-        """Does something for every band, in as many threads as torch would."""
-        bands = range(len(self.starts) - 1)
-        threads = min(torch.get_num_threads(), len(bands))
-        if threads == 1:
-            return [work(band) for band in bands]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, bands))
+        """Does something for every band."""
+        return in_threads(work, len(self.starts) - 1)
 
     def forward(self, depth: bool) -> int:
         """Composites; returns the pairs."""

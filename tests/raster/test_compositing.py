@@ -20,7 +20,7 @@ RASTERIZER = CpuRasterizer()
 def by_the_book(gaussians: Gaussians, view: View, antialiased: bool = False) -> tuple[Projection, Picture]:
     """The picture, and the projection that it was made of."""
     projection = project(gaussians, view, antialiased)
-    colors = colors_of(gaussians, view, gaussians.sh_degree)
+    colors = colors_of(gaussians, view, gaussians.sh_degree, projection.radii)
     shapes = (projection.means2d, projection.conics, projection.opacities)
     return projection, picture(*shapes, colors, projection.depths, projection.radii, view.width, view.height)
 

@@ -14,6 +14,7 @@ from nerfstudio_prune.raster.interface import View
 from nerfstudio_prune.raster.projection import project
 
 VIEW = camera()
+EVERYONE = torch.ones(50, dtype=torch.int32)
 
 
 def wide_scene() -> Gaussians:
@@ -87,7 +88,7 @@ def test_colours_are_gsplats(degree: int) -> None:
     """Order and signs of the coefficients are a convention; a file that another program wrote must show the same colours.
     Degrees above the one asked for must not count, and get no gradient."""
     mine, theirs = leaves(scene(50)), leaves(scene(50))
-    colors = colors_of(mine, VIEW, degree)
+    colors = colors_of(mine, VIEW, degree, EVERYONE)
     coefficients = torch.cat((theirs.features_dc[:, None], theirs.features_rest), dim=1)
     directions = theirs.means - torch.inverse(VIEW.viewmat)[:3, 3]
     expected = (gsplat._spherical_harmonics(degree, directions, coefficients) + 0.5).clamp(min=0)
@@ -106,4 +107,4 @@ def test_colours_are_gsplats(degree: int) -> None:
 def test_degree_that_the_scene_lacks_is_refused(degree: int) -> None:
     """Rather than an error about shapes."""
     with pytest.raises(ValueError, match=rf"sh_degree must be in \[0, 2\].*got {degree}"):
-        colors_of(scene(3, degree=2), VIEW, degree)
+        colors_of(scene(3, degree=2), VIEW, degree, EVERYONE[:3])

@@ -157,8 +157,8 @@ class _Sweep:
         """
         depths = projection.depths.detach().numpy()
         seen = np.flatnonzero(projection.radii.numpy())
-        order = seen[np.argsort(depths[seen], kind="stable")]
         dtype = depths.dtype
+        order = kernels.sort(depths.view(f"u{dtype.itemsize}"), seen)
         packed = np.empty((len(order), kernels.COLUMNS), dtype)
         rows = np.empty((len(order), 2), np.int32)
         indices = np.empty(len(order), np.int64)

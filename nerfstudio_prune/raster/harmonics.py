@@ -21,14 +21,9 @@ def colors_of(
     Args:
         gaussians: The scene.
         view: The camera, of the same device and precision.
-        sh_degree: Degree up to which the spherical harmonics count.
+        sh_degree: Degree up to which the spherical harmonics count, at most that of the scene.
         radii: 0 for Gaussians that are not seen; their colour is 0.
-
-    Raises:
-        ValueError: If the degree is not in [0, that of the scene].
     """
-    if not 0 <= sh_degree <= gaussians.sh_degree:
-        raise ValueError(f"sh_degree must be in [0, {gaussians.sh_degree}], the scene's degree, got {sh_degree}")
     viewmat = view.viewmat.double()
     eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
     return _Coloring.apply(gaussians.means, gaussians.features_dc, gaussians.features_rest, eye, sh_degree, radii)  # type: ignore[return-value]
@@ -40,7 +35,7 @@ class _Coloring(torch.autograd.Function):
         ctx: Any, means: Tensor, constant: Tensor, rest: Tensor, eye: Tensor, degree: int, radii: Tensor
     ) -> Tensor:
         colors = torch.zeros_like(means, memory_format=torch.contiguous_format)
-        arrays, at = [t.detach().numpy() for t in (means, constant, rest)], eye.detach().numpy()
+        arrays, at = [t.detach().contiguous().numpy() for t in (means, constant, rest)], eye.detach().numpy()
         seen, out = radii.numpy(), colors.numpy()
         in_blocks(lambda b: kernels.color(*(a[b] for a in arrays), at, degree, seen[b], out[b]), len(means))
         ctx.save_for_backward(means, constant, rest, eye, radii, colors)
@@ -51,8 +46,8 @@ class _Coloring(torch.autograd.Function):
     def backward(ctx: Any, d_colors: Tensor) -> Any:  # type: ignore[override]
         *parameters, eye, radii, colors = ctx.saved_tensors
         wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
-        arrays, at = [t.detach().numpy() for t in parameters], eye.detach().numpy()
-        given = [t.detach().numpy() for t in (radii, colors, d_colors)]
+        arrays, at = [t.detach().contiguous().numpy() for t in parameters], eye.detach().numpy()
+        given = [t.detach().contiguous().numpy() for t in (radii, colors, d_colors)]
         out = [t.numpy() for t in wanted]
 
         def one(block: slice) -> np.ndarray:

@@ -81,7 +81,11 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
     class _Typing(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             lanes = [t for t in args if isinstance(t, Lanes)]
-            if len(args) == 2 and lanes and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args):
+            if (
+                len(args) == 2
+                and lanes
+                and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args)
+            ):
                 return signature(result(lanes[0]), *args)
             return None
 
@@ -484,7 +488,23 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def composite_backward(
-    packed, rows, members, top, bottom, width, stride, passing, last, behind, d_red, d_green, d_blue, d_alpha, d_depth, absolutes, out
+    packed,
+    rows,
+    members,
+    top,
+    bottom,
+    width,
+    stride,
+    passing,
+    last,
+    behind,
+    d_red,
+    d_green,
+    d_blue,
+    d_alpha,
+    d_depth,
+    absolutes,
+    out,
 ):
     """Gradients of what the Gaussians of a band of rows are composited to, walked through back to front.
 

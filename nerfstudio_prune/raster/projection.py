@@ -57,7 +57,7 @@ class _Projecting(torch.autograd.Function):
         count = len(means)
         results = [means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count), means.new_empty(count)]
         radii = torch.empty(count, dtype=torch.int32)
-        arrays = [t.detach().numpy() for t in (means, scales, quats, logits)]
+        arrays = [t.detach().contiguous().numpy() for t in (means, scales, quats, logits)]
         camera = (*_camera(view), view.width, view.height, antialiased)
         out = [t.numpy() for t in (*results, radii)]
         in_blocks(lambda b: kernels.project(*(a[b] for a in arrays), *camera, *(o[b] for o in out)), count)
@@ -70,14 +70,18 @@ class _Projecting(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # type: ignore[override]
         *parameters, radii = ctx.saved_tensors
         wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
-        arrays = [t.detach().numpy() for t in parameters]
-        given = [t.numpy() for t in (radii, *gradients[:4])]
+        arrays = [t.detach().contiguous().numpy() for t in parameters]
+        given = [t.contiguous().numpy() for t in (radii, *gradients[:4])]
         out = [t.numpy() for t in wanted]
 
         def one(block: slice) -> Optional[np.ndarray]:
             d_viewmat = np.zeros((4, 4)) if ctx.needs_input_grad[4] else None
             kernels.project_backward(
-                *(a[block] for a in arrays), *ctx.camera, *(g[block] for g in given), *(o[block] for o in out), d_viewmat
+                *(a[block] for a in arrays),
+                *ctx.camera,
+                *(g[block] for g in given),
+                *(o[block] for o in out),
+                d_viewmat,
             )
             return d_viewmat
 

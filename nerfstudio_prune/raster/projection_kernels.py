@@ -119,9 +119,7 @@ def project(
         # The determinant of xx yy - xy xy with blur, without its cancellation.
         determinant = sharp + BLUR * (xx + yy + BLUR)
         half_trace = 0.5 * (blurred_xx + blurred_yy)
-        radius = math.ceil(
-            3.0 * math.sqrt(half_trace + math.sqrt(max(half_trace * half_trace - determinant, 0.01)))
-        )
+        radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(half_trace * half_trace - determinant, 0.01))))
         inside = at_x + radius > 0 and at_x - radius < width and at_y + radius > 0 and at_y - radius < height
         if not inside:
             continue
@@ -208,15 +206,9 @@ def project_backward(
         g1 = _combined(span_x[1], d_p, span_y[1], d_q)
         g2 = _combined(span_x[2], d_p, span_y[2], d_q)
         d_w = 2.0 * (qx * (g2[1] - g1[2]) + qy * (g0[2] - g2[0]) + qz * (g1[0] - g0[1]))
-        d_x = 2.0 * (
-            qw * (g2[1] - g1[2]) + qy * (g1[0] + g0[1]) + qz * (g2[0] + g0[2]) - 2.0 * qx * (g1[1] + g2[2])
-        )
-        d_y = 2.0 * (
-            qw * (g0[2] - g2[0]) + qx * (g1[0] + g0[1]) + qz * (g2[1] + g1[2]) - 2.0 * qy * (g0[0] + g2[2])
-        )
-        d_z = 2.0 * (
-            qw * (g1[0] - g0[1]) + qx * (g2[0] + g0[2]) + qy * (g2[1] + g1[2]) - 2.0 * qz * (g0[0] + g1[1])
-        )
+        d_x = 2.0 * (qw * (g2[1] - g1[2]) + qy * (g1[0] + g0[1]) + qz * (g2[0] + g0[2]) - 2.0 * qx * (g1[1] + g2[2]))
+        d_y = 2.0 * (qw * (g0[2] - g2[0]) + qx * (g1[0] + g0[1]) + qz * (g2[1] + g1[2]) - 2.0 * qy * (g0[0] + g2[2]))
+        d_z = 2.0 * (qw * (g1[0] - g0[1]) + qx * (g2[0] + g0[2]) + qy * (g2[1] + g1[2]) - 2.0 * qz * (g0[0] + g1[1]))
         along = d_w * qw + d_x * qx + d_y * qy + d_z * qz
         d_quats[i, 0] = (d_w - along * qw) / length
         d_quats[i, 1] = (d_x - along * qx) / length
@@ -243,9 +235,7 @@ def project_backward(
                 mean = np.float64(means[i, j])
                 d_viewmat[0, j] += at_x * mean + fx / z * d_span_x[j]
                 d_viewmat[1, j] += at_y * mean + fy / z * d_span_y[j]
-                d_viewmat[2, j] += (
-                    d_depth * mean - (fx * tangent_x * d_span_x[j] + fy * tangent_y * d_span_y[j]) / z
-                )
+                d_viewmat[2, j] += d_depth * mean - (fx * tangent_x * d_span_x[j] + fy * tangent_y * d_span_y[j]) / z
             d_viewmat[0, 3] += at_x
             d_viewmat[1, 3] += at_y
             d_viewmat[2, 3] += d_depth

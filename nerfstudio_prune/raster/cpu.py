@@ -209,17 +209,26 @@ class _Sweep:
         return in_threads(work, len(self.starts) - 1)
 
     def forward(self, depth: bool) -> int:
-        """Composites; returns the pairs."""
+        """Composites, and drops members that were hidden everywhere.
+
+        Args:
+            depth: Whether depths are asked for.
+
+        Returns:
+            Pairs of a Gaussian and a pixel.
+        """
         self.planes = [self.plane() for _ in range(3 + depth)]
         red, green, blue, *deep = self.planes
         summed = deep[0] if deep else None
 
-        def one(band: int) -> int:
+        def one(band: int) -> tuple[int, int]:
             return kernels.composite(*self.arguments(band), self.passing, self.last, red, green, blue, summed)
 
-        pairs = sum(self.in_bands(one))
+        pairs, kept = np.array(self.in_bands(one)).T
+        self.members = np.concatenate([self.members[start:][:n] for start, n in zip(self.starts, kept, strict=False)])
+        self.starts[1:] = np.cumsum(kept)
         np.abs(self.passing, out=self.passing)
-        return pairs
+        return int(pairs.sum())
 
 
 class _Compositing(torch.autograd.Function):

@@ -409,11 +409,20 @@ def list_members(rows, band_height, starts, members):
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _contour(packed, rank):
-    """What the rows of a Gaussian ask for: centre, curvature along a row, slant of its axis, reach and fall; in float64, whatever
-    the pixels are worked on in, as rows are few."""
+    """What the rows of a Gaussian ask for: centre, curvature along a row and its inverse, slant of the axis, reach and fall; in
+    float64, whatever the pixels are worked on in, as rows are few."""
     g = packed[rank]
     xx = np.float64(g[XX])
-    return np.float64(g[X]), np.float64(g[Y]), xx, np.float64(g[XY]) / xx, np.float64(g[REACH]), np.float64(g[FALL])
+    inverse = 1.0 / xx
+    return (
+        np.float64(g[X]),
+        np.float64(g[Y]),
+        xx,
+        inverse,
+        np.float64(g[XY]) * inverse,
+        np.float64(g[REACH]),
+        np.float64(g[FALL]),
+    )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -424,10 +433,11 @@ def _strength_and_colors(packed, rank):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _interval(middle, xx, left, width):
-    """First and last pixel of a row whose centre may lie within the contour."""
-    half = math.sqrt(max(left, 0.0) / xx) + 1e-3
-    return int(max(math.ceil(middle - half - 0.5), 0.0)), int(min(math.floor(middle + half - 0.5), width - 1.0))
+def _interval(middle, inverse, left, width):
+    """First and last pixel of a row whose centre may lie within the contour, a little widened. Halves are rounded by
+    truncation, which is wrong only left of the picture."""
+    half = np.float64(math.sqrt(np.float32(max(left, 0.0) * inverse))) + 1e-3
+    return max(int(middle - half + 0.5), 0), min(int(middle + half + 0.5), width) - 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -442,7 +452,7 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
 
     Args:
         packed, rows: As `prepare` gives them.
-        members: Ranks of those that touch the band, front to back.
+        members: Ranks of those that touch the band, front to back. Those that were added somewhere are moved to its front.
         top, bottom: First row of the band, and the one after its last.
         width, stride: Of a row, in pixels; and in numbers of the buffers, which are longer by at least LANES.
         passing: Transmittance, 1 at first and 0 in what is not picture. Negative afterwards where it fell so low that nothing
@@ -452,17 +462,18 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
         depth: Depths are added to this; None: not asked for.
 
     Returns:
-        How many pairs of a Gaussian and a pixel were added.
+        How many pairs of a Gaussian and a pixel were added, and how many members were added somewhere.
     """
-    pairs = 0
+    pairs = kept = 0
     for rank in members:
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        before = pairs
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         for line in range(max(rows[rank, 0], top), min(rows[rank, 1], bottom)):
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 through = load(passing, at)
@@ -483,7 +494,10 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
                 if depth is not None:
                     store(depth, at, muladd(weight, g_depth, load(depth, at)))
                 pairs += count(added)
-    return pairs
+        if pairs > before:
+            members[kept] = rank
+            kept += 1
+    return pairs, kept
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -521,7 +535,7 @@ def composite_backward(
     """
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         xy, yy = packed[rank, XY], packed[rank, YY]
         zero = filled(packed, 0.0)
@@ -531,7 +545,7 @@ def composite_backward(
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 live = load(last, at) >= rank
@@ -600,7 +614,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
     """
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, _ = _strength_and_colors(packed, rank)
         zero = filled(packed, 0.0)
         sum_weights = max_weights = sum_1 = sum_2 = zero
@@ -609,7 +623,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 live = load(last, at) >= rank

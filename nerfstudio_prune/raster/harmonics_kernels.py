@@ -112,7 +112,7 @@ def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, 
     bases = np.empty(MAX_BASES, np.float64)
     d = np.empty(MAX_BASES, np.float64)
     for i in range(len(means)):
-        if radii[i] == 0:
+        if radii[i] == 0 or (d_colors[i, 0] == 0.0 and d_colors[i, 1] == 0.0 and d_colors[i, 2] == 0.0):
             continue
         x, y, z, length = _direction(means[i], eye)
         _bases(x, y, z, degree, bases)

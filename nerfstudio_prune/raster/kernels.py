@@ -446,6 +446,30 @@ def _strength(from_middle, xx, lost, opacity):
     return exp2(muladd(from_middle * from_middle, -HALF_LOG2E * xx, -HALF_LOG2E * lost)) * opacity
 
 
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _blocks(packed, rank, width):
+    """First and last block of LANES columns that a Gaussian may touch."""
+    g = packed[rank]
+    half = math.sqrt(g[REACH] * g[YY] / (g[FALL] * g[XX])) + 1.0
+    return int(max(g[X] - half, 0.0)) // LANES, int(min(g[X] + half, width - 1.0)) // LANES
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _all_done(done, left, right):
+    for block in range(left, right + 1):
+        if not done[block]:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _any_live(passing, top, bottom, stride, column):
+    for line in range(top, bottom):
+        if count(load(passing, line * stride + column) > 0.0) > 0:
+            return True
+    return False
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def composite(packed, rows, members, top, bottom, width, stride, passing, last, red, green, blue, depth):
     """Composites the Gaussians of a band of rows, front to back.
@@ -465,8 +489,12 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
         How many pairs of a Gaussian and a pixel were added, and how many members were added somewhere.
     """
     pairs = kept = 0
+    done = np.zeros(width // LANES + 1, np.bool_)
     for rank in members:
         before = pairs
+        left, right = _blocks(packed, rank, width)
+        if _all_done(done, left, right):
+            continue
         x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         for line in range(max(rows[rank, 0], top), min(rows[rank, 1], bottom)):
@@ -497,6 +525,9 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
         if pairs > before:
             members[kept] = rank
             kept += 1
+        else:
+            for block in range(left, right + 1):
+                done[block] = done[block] or not _any_live(passing, top, bottom, stride, block * LANES)
     return pairs, kept
 
 

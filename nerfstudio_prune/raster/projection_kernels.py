@@ -139,6 +139,20 @@ def _minors(p, q):
     return a * a + b * b + c * c
 
 
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _all_zero(d_mean2d, d_conic, d_opacity, d_depth):
+    """As for a Gaussian behind others."""
+    return (
+        d_opacity == 0.0
+        and d_depth == 0.0
+        and d_mean2d[0] == 0.0
+        and d_mean2d[1] == 0.0
+        and d_conic[0] == 0.0
+        and d_conic[1] == 0.0
+        and d_conic[2] == 0.0
+    )
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def project_backward(
     means, scales, quats, logits, viewmat, K, width, height, antialiased, radii,
@@ -160,7 +174,7 @@ def project_backward(
     r1 = (viewmat[1, 0], viewmat[1, 1], viewmat[1, 2])
     r2 = (viewmat[2, 0], viewmat[2, 1], viewmat[2, 2])
     for i in range(len(means)):
-        if radii[i] == 0:
+        if radii[i] == 0 or _all_zero(d_means2d[i], d_conics[i], d_opacities[i], d_depths[i]):
             continue
         x, y, z = _in_camera(means[i], viewmat)
         tangent_x, tangent_y = min(max(x / z, low_x), high_x), min(max(y / z, low_y), high_y)

@@ -23,6 +23,8 @@ LANES = 8
 MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4
+TINY, HUGE = 1e-30, 1e30
+"""Conics beyond these are left out: numbers would overflow."""
 
 X, Y, XX, XY, YY, OPACITY, RED, GREEN, BLUE, DEPTH, REACH, FALL = range(12)
 """Columns of what is known of a Gaussian: centre, conic, opacity, colour, depth; the square of the Mahalanobis distance of its
@@ -326,6 +328,15 @@ def sort(keys, order):
     return order
 
 
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _within(middle, half, size):
+    """First and last pixel whose centre may lie within an interval, a little widened; the first is above the last if none
+    does. Limited before they become whole numbers, which may be too small for them."""
+    first = min(max(middle - half + 0.499, 0.0), float(size))
+    last = min(max(middle + half + 0.501, 0.0), float(size))
+    return int(first), int(last) - 1
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def prepare(order, means2d, conics, opacities, colors, depths, width, height, packed, rows, indices):
     """Puts what is known of the Gaussians that touch the picture side by side, in the order given.
@@ -339,25 +350,24 @@ def prepare(order, means2d, conics, opacities, colors, depths, width, height, pa
         indices: Gets its index.
 
     Returns:
-        How many do.
+        How many do; those whose numbers are not finite do not.
     """
     kept = 0
     for i in order:
         opacity = np.float64(opacities[i])
-        if not opacity >= MIN_ALPHA:
-            continue
+        x, y = np.float64(means2d[i, 0]), np.float64(means2d[i, 1])
         xx, xy, yy = np.float64(conics[i, 0]), np.float64(conics[i, 1]), np.float64(conics[i, 2])
+        usable = math.isfinite(x) and math.isfinite(y) and TINY < xx < HUGE and TINY < yy < HUGE and abs(xy) < HUGE
+        if not (usable and opacity >= MIN_ALPHA):
+            continue
         # Rounding can leave a conic without a contour where a Gaussian is millions of times longer than wide.
         fall = max((xx * yy - xy * xy) / xx, 1e-9 * yy)
         reach = 2.0 * math.log(opacity * 255.0) + 1e-3
-        half = math.sqrt(reach / fall)
-        x, y = np.float64(means2d[i, 0]), np.float64(means2d[i, 1])
-        first = max(math.ceil(y - half - 0.5), 0.0)
-        last = min(math.floor(y + half - 0.5), height - 1.0)
-        if not (first <= last and math.isfinite(x)):
+        first, last = _within(y, math.sqrt(reach / fall), height)
+        if first > last:
             continue
-        rows[kept, 0] = int(first)
-        rows[kept, 1] = int(last) + 1
+        rows[kept, 0] = first
+        rows[kept, 1] = last + 1
         indices[kept] = i
         row = packed[kept]
         row[X] = x
@@ -434,10 +444,8 @@ def _strength_and_colors(packed, rank):
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _interval(middle, inverse, left, width):
-    """First and last pixel of a row whose centre may lie within the contour, a little widened. Halves are rounded by
-    truncation, which is wrong only left of the picture."""
-    half = np.float64(math.sqrt(np.float32(max(left, 0.0) * inverse))) + 1e-3
-    return max(int(middle - half + 0.5), 0), min(int(middle + half + 0.5), width) - 1
+    """First and last pixel of a row whose centre may lie within the contour."""
+    return _within(middle, np.float64(math.sqrt(np.float32(max(left, 0.0) * inverse))), width)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -450,8 +458,9 @@ def _strength(from_middle, xx, lost, opacity):
 def _blocks(packed, rank, width):
     """First and last block of LANES columns that a Gaussian may touch."""
     g = packed[rank]
-    half = math.sqrt(g[REACH] * g[YY] / (g[FALL] * g[XX])) + 1.0
-    return int(max(g[X] - half, 0.0)) // LANES, int(min(g[X] + half, width - 1.0)) // LANES
+    half = math.sqrt(np.float64(g[REACH]) * g[YY] / (np.float64(g[FALL]) * g[XX]))
+    first, last = _within(np.float64(g[X]), half, width)
+    return first // LANES, last // LANES
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")

@@ -22,11 +22,11 @@ BAND_HEIGHT = 16
 
 
 class CpuRasterizer:
-    """Exact compositing in the order of depths, with memory that goes with Gaussians and pixels and not with their pairs.
+    """Exact compositing in the order of depths; memory goes with Gaussians and pixels, not with their pairs.
 
-    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of gsplat 1.4.
-    Works in the precision of the scene, with as many threads as torch does; the result is the same bit for bit with any number
-    of them. Safe to be called from several threads at once.
+    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of
+    gsplat 1.4. Works in the precision of the scene, with as many threads as torch does; the result is the same bit for
+    bit with any number of them. Safe to be called from several threads at once.
     """
 
     name = "cpu"
@@ -92,23 +92,16 @@ class CpuRasterizer:
         sweep.forward(depth=False)
         counted = sweep.plane(1.0 if pixels is None else pixels.to(colors).numpy())
         behind = [sweep.plane(value) for value in background.tolist()]
-        parts = np.zeros((len(sweep.members), 5), sweep.dtype)
+        parts = np.empty((len(sweep.members), 5), sweep.dtype)
 
         def one(band: int) -> None:
             part = sweep.members_of(band)
             kernels.contribute(*sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part])
 
         sweep.in_bands(one)
-        return Contributions(*_summed_contributions(sweep, parts, len(gaussians)))
-
-
-def _summed_contributions(sweep: "_Sweep", parts: np.ndarray, count: int) -> list[Tensor]:
-    sums = np.zeros((count, 5))
-    kernels.gather(sweep.members, sweep.indices, parts, sums)
-    largest = np.zeros(count)
-    np.maximum.at(largest, sweep.indices[sweep.members], parts[:, 2])
-    sums[:, 2] = largest
-    return list(torch.from_numpy(sums).T.contiguous())
+        sums = np.zeros((len(gaussians), 5))
+        kernels.gather_contributions(sweep.members, sweep.indices, parts, sums)
+        return Contributions(*torch.from_numpy(sums).T.contiguous())
 
 
 def _prepared(gaussians: Gaussians, view: View) -> View:

@@ -1,24 +1,26 @@
 """Colours from spherical harmonics and their derivative, compiled by Numba; in float64 whatever is stored.
 
-Order and signs of the coefficients are those of gsplat (Sloan, Efficient Spherical Harmonic Evaluation, JCGT 2(2), 2013).
+Order and signs of the coefficients are those of gsplat (Sloan, Efficient Spherical Harmonic Evaluation, JCGT 2(2),
+2013).
 """
 
 import math
 
 import numpy as np
-from numba import njit
+
+from nerfstudio_prune.raster.compiled import compiled, inlined
 
 MAX_BASES = 16
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _direction(mean, eye):
     x, y, z = mean[0] - eye[0], mean[1] - eye[1], mean[2] - eye[2]
     length = max(math.sqrt(x * x + y * y + z * z), 1e-12)
     return x / length, y / length, z / length, length
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _bases(x, y, z, degree, bases):
     """Writes the harmonics of a direction up to a degree."""
     bases[0] = 0.2820947917738781
@@ -44,7 +46,7 @@ def _bases(x, y, z, degree, bases):
             bases[15] = -0.5900435899266435 * (x * cos2 - y * sin2)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _slope(x, y, z, degree, d):
     """Gradient with respect to x, y, z of the harmonics weighted by `d`."""
     d_x = d_y = d_z = 0.0
@@ -69,7 +71,7 @@ def _slope(x, y, z, degree, d):
     return d_x, d_y, d_z
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def color(means, constant, rest, eye, degree, radii, colors):
     """Colours of the Gaussians that are seen, at least 0.
 
@@ -99,7 +101,7 @@ def color(means, constant, rest, eye, degree, radii, colors):
         colors[i, 2] = max(blue, 0.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, d_means, d_constant, d_rest, d_eye):
     """Gradients of the colours.
 

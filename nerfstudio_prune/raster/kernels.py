@@ -1,9 +1,9 @@
 """Compositing of projected Gaussians on the CPU, compiled by Numba; eight neighbouring pixels of a row at a time.
 
-Gaussians are walked through in the order of their depth and, each, through the rows of the contour within which its alpha is
-at least 1/255, so that no list of pairs is ever made: memory goes with Gaussians and pixels. A picture is worked on in bands of
-rows that have nothing to do with each other. Everything stands in one file, as Numba's cache of compiled functions goes by
-the file of the function that is called, whatever that calls.
+Gaussians are walked through in the order of their depth and, each, through the rows of the contour within which its
+alpha is at least 1/255, so that no list of pairs is ever made: memory goes with Gaussians and pixels. A picture is
+worked on in bands of rows that have nothing to do with each other. Everything stands in one file, as Numba's cache of
+compiled functions goes by the file of the function that is called, whatever that calls.
 """
 
 import math
@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
-from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing import templates
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, overload, register_model
 
+from nerfstudio_prune.raster.compiled import compiled, inlined
+
+intrinsic: Any = numba_intrinsic
+infer_global: Any = templates.infer_global
 LANES = 8
 """Pixels that are worked on at a time; rows of buffers are longer than those of the picture by as many."""
 MIN_ALPHA = 1 / 255
@@ -27,15 +31,15 @@ TINY, HUGE = 1e-30, 1e30
 """Conics beyond these are left out: numbers would overflow."""
 
 X, Y, XX, XY, YY, OPACITY, RED, GREEN, BLUE, DEPTH, REACH, FALL = range(12)
-"""Columns of what is known of a Gaussian: centre, conic, opacity, colour, depth; the square of the Mahalanobis distance of its
-contour; and the part of that square that a step of one row costs."""
+"""Columns of what is known of a Gaussian: centre, conic, opacity, colour, depth; the square of the Mahalanobis distance
+of its contour; and the part of that square that a row at a distance of one pixel costs."""
 COLUMNS = 12
 ABS_X, ABS_Y = REACH, FALL
 """Columns of gradients that take the place of what has none."""
 HALF_LOG2E = 0.5 * math.log2(math.e)
 
 
-# --- lanes: vectors as LLVM knows them, so that nothing hangs on what its vectoriser can prove ------------------------------
+# Lanes: vectors as LLVM knows them, so that nothing hangs on what its vectoriser can prove.
 
 
 class Lanes(types.Type):
@@ -80,7 +84,7 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
     """Lets an operator work on lanes, and on lanes and a scalar."""
 
     @infer_global(function)
-    class _Typing(AbstractTemplate):
+    class _Typing(templates.AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             lanes = [t for t in args if isinstance(t, Lanes)]
             if (
@@ -88,7 +92,7 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
                 and lanes
                 and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args)
             ):
-                return signature(result(lanes[0]), *args)
+                return templates.signature(result(lanes[0]), *args)
             return None
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -113,9 +117,9 @@ for _function, _sign in ((operator.gt, ">"), (operator.ge, ">="), (operator.lt, 
 
 
 @infer_global(operator.and_)
-class _AndTyping(AbstractTemplate):
+class _AndTyping(templates.AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
-        return signature(Mask(), *args) if all(isinstance(t, Mask) for t in args) else None
+        return templates.signature(Mask(), *args) if all(isinstance(t, Mask) for t in args) else None
 
 
 @lower_builtin(operator.and_, Mask, Mask)
@@ -283,7 +287,7 @@ def exp2(a):
 @overload(exp2)
 def _exp2(a):
     if a.dtype == types.float64:
-        return lambda a: _exp2_by_library(a)
+        return lambda a: _exp2_by_library(a)  # noqa: PLW0108  Numba asks for a function of its own
 
     def by_polynomial(a):
         a = select(a < -100.0, -100.0, a)
@@ -299,10 +303,10 @@ def _exp2(a):
     return by_polynomial
 
 
-# --- which Gaussians, in which rows -----------------------------------------------------------------------------------------
+# Which Gaussians, in which rows.
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sort(keys, order):
     """Sorts indices by their keys, stably: by eleven bits at a time, from the lowest on.
 
@@ -328,16 +332,16 @@ def sort(keys, order):
     return order
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _within(middle, half, size):
-    """First and last pixel whose centre may lie within an interval, a little widened; the first is above the last if none
-    does. Limited before they become whole numbers, which may be too small for them."""
+    """First and last pixel whose centre may lie within an interval, a little widened; the first is above the last if
+    none does. Limited before they become whole numbers, which may be too small for them."""
     first = min(max(middle - half + 0.499, 0.0), float(size))
     last = min(max(middle + half + 0.501, 0.0), float(size))
     return int(first), int(last) - 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def prepare(order, means2d, conics, opacities, colors, depths, width, height, packed, rows, indices):
     """Puts what is known of the Gaussians that touch the picture side by side, in the order given.
 
@@ -385,7 +389,7 @@ def prepare(order, means2d, conics, opacities, colors, depths, width, height, pa
     return kept
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_members(rows, band_height, starts):
     """Counts the Gaussians that touch each band of rows.
 
@@ -402,7 +406,7 @@ def count_members(rows, band_height, starts):
         starts[band] += starts[band - 1]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def list_members(rows, band_height, starts, members):
     """Lists them, front to back.
 
@@ -417,10 +421,10 @@ def list_members(rows, band_height, starts, members):
             at[band] += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _contour(packed, rank):
-    """What the rows of a Gaussian ask for: centre, curvature along a row and its inverse, slant of the axis, reach and fall; in
-    float64, whatever the pixels are worked on in, as rows are few."""
+    """What the rows of a Gaussian ask for: centre, curvature along a row and its inverse, slant of the axis, reach and
+    fall; in float64, whatever the pixels are worked on in, as rows are few."""
     g = packed[rank]
     xx = np.float64(g[XX])
     inverse = 1.0 / xx
@@ -435,26 +439,26 @@ def _contour(packed, rank):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _strength_and_colors(packed, rank):
     """Read once for a Gaussian: the compiler cannot know that nothing writes there meanwhile."""
     g = packed[rank]
     return g[OPACITY], g[RED], g[GREEN], g[BLUE], g[DEPTH]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _interval(middle, inverse, left, width):
     """First and last pixel of a row whose centre may lie within the contour."""
     return _within(middle, np.float64(math.sqrt(np.float32(max(left, 0.0) * inverse))), width)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _strength(from_middle, xx, lost, opacity):
-    """Opacity times the Gaussian, before any limit; `from_middle` is the distance along the row to where it is strongest."""
+    """Opacity times the Gaussian, before any limit, at distances along the row from where it is strongest."""
     return exp2(muladd(from_middle * from_middle, -HALF_LOG2E * xx, -HALF_LOG2E * lost)) * opacity
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _blocks(packed, rank, width):
     """First and last block of LANES columns that a Gaussian may touch."""
     g = packed[rank]
@@ -463,7 +467,7 @@ def _blocks(packed, rank, width):
     return first // LANES, last // LANES
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _all_done(done, left, right):
     for block in range(left, right + 1):
         if not done[block]:
@@ -471,7 +475,7 @@ def _all_done(done, left, right):
     return True
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _any_live(passing, top, bottom, stride, column):
     for line in range(top, bottom):
         if count(load(passing, line * stride + column) > 0.0) > 0:
@@ -479,17 +483,18 @@ def _any_live(passing, top, bottom, stride, column):
     return False
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def composite(packed, rows, members, top, bottom, width, stride, passing, last, red, green, blue, depth):
     """Composites the Gaussians of a band of rows, front to back.
 
     Args:
         packed, rows: As `prepare` gives them.
-        members: Ranks of those that touch the band, front to back. Those that were added somewhere are moved to its front.
+        members: Ranks of those that touch the band, front to back. Those that were added somewhere are moved to its
+            front.
         top, bottom: First row of the band, and the one after its last.
         width, stride: Of a row, in pixels; and in numbers of the buffers, which are longer by at least LANES.
-        passing: Transmittance, 1 at first and 0 in what is not picture. Negative afterwards where it fell so low that nothing
-            more is added.
+        passing: Transmittance, 1 at first and 0 in what is not picture. Negative afterwards where it fell so low that
+            nothing more is added.
         last: Gets the rank of the last Gaussian that was added to a pixel.
         red, green, blue: Colours are added to these.
         depth: Depths are added to this; None: not asked for.
@@ -540,7 +545,7 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
     return pairs, kept
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def composite_backward(
     packed,
     rows,
@@ -562,14 +567,15 @@ def composite_backward(
 ):
     """Gradients of what the Gaussians of a band of rows are composited to, walked through back to front.
 
-    With u = c · dL/dC + dL/dalpha of a Gaussian and h the same composited of all behind it, dL/d(its alpha) = T (u − h):
-    one number a pixel stands for all channels.
+    With u = c · dL/dC + dL/dA of a Gaussian and h the same composited of all behind it, dL/dalpha = T (u - h): one
+    number a pixel stands for all channels.
 
     Args:
         packed, rows, members, top, bottom, width, stride, last: As above.
         passing: Transmittance behind all; is restored to that before all.
         behind: Zeros; room to work in.
-        d_red, d_green, d_blue, d_alpha, d_depth: Gradients of the picture, 0 in what is not picture; `d_depth` may be None.
+        d_red, d_green, d_blue, d_alpha, d_depth: Gradients of the picture, 0 in what is not picture; `d_depth` may be
+            None.
         absolutes: Whether absolute gradients of the centres are asked for: None, or anything else.
         out: Gets a row for each member in the columns of `packed` up to DEPTH, and the absolute gradients after it.
     """
@@ -641,7 +647,7 @@ def composite_backward(
         row[ABS_Y] = total(sum_abs_y)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def contribute(packed, rows, members, top, bottom, width, stride, passing, last, red, green, blue, counted, out):
     """What each Gaussian of a band of rows does to its pixels, walked through back to front.
 
@@ -650,7 +656,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
         passing: Transmittance behind all; is restored to that before all.
         red, green, blue: Colours behind all; become those of the picture.
         counted: 1 for pixels that count, 0 for others.
-        out: Gets a row for each member: pixels, sum and largest of T alpha, sum of |T alpha (c - B)|, sum of its squares.
+        out: Gets a row for each member: pixels, sum and largest of T alpha, sums of |T alpha (c - B)| and its squares.
     """
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
@@ -702,7 +708,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
         row[4] = total(sum_2)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather(members, indices, parts, out):
     """Adds up what the bands say of each Gaussian, always in the same order.
 
@@ -716,3 +722,17 @@ def gather(members, indices, parts, out):
         i = indices[members[position]]
         for k in range(out.shape[1]):
             out[i, k] += parts[position, k]
+
+
+@compiled
+def gather_contributions(members, indices, parts, out):
+    """The same of what `contribute` tells, where the third column is a maximum.
+
+    Args:
+        members, indices, parts, out: As above.
+    """
+    for position in range(len(members)):
+        i = indices[members[position]]
+        for k in (0, 1, 3, 4):
+            out[i, k] += parts[position, k]
+        out[i, 2] = max(out[i, 2], parts[position, 2])

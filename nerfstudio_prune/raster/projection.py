@@ -31,7 +31,9 @@ class Projection:
 
 
 def project(gaussians: Gaussians, view: View, antialiased: bool = False) -> Projection:
-    """Projects Gaussians on a CPU by the local affine approximation of the camera. Differentiable, also in the camera's matrix.
+    """Projects Gaussians on a CPU by the local affine approximation of the camera.
+
+    Differentiable, also in the camera's matrix.
 
     Args:
         gaussians: The scene.

@@ -63,8 +63,8 @@ SCENES = {
 @pytest.mark.parametrize("antialiased", [False, True], ids=["classic", "antialiased"])
 @pytest.mark.parametrize("name", SCENES)
 def test_picture_and_gradients_are_those_of_the_textbook(name: str, antialiased: bool) -> None:
-    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six tensors and the
-    absolute gradients that densification goes by."""
+    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six tensors
+    and the absolute gradients that densification goes by."""
     mine, theirs = leaves(SCENES[name]), leaves(SCENES[name])
     rendering = RASTERIZER.render(mine, VIEW, 3, antialiased=antialiased, depth=True, absgrad=True)
     projection, expected = by_the_book(theirs, VIEW, antialiased)

@@ -112,8 +112,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.gpu
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_pictures_and_gradients_agree(gsplat: Rasterizer, antialiased: bool) -> None:
-    """A scene that was trained on one machine is looked at on the other. gsplat draws in tiles that a square of three standard
-    deviations touches, so it lacks a few pairs, each of alpha 0.011 at most."""
+    """A scene that was trained on one machine is looked at on the other. gsplat draws in tiles that a square of three
+    standard deviations touches, so it lacks a few pairs, each of alpha 0.011 at most."""
     (mine, here), (theirs, there) = both(gsplat, antialiased)
     assert psnr(here.colors, there.colors) >= 60
     assert psnr(here.alphas, there.alphas) >= 60

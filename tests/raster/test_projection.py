@@ -85,8 +85,8 @@ def test_gradients_of_the_projection_are_those_of_gsplats_formulas() -> None:
 
 @pytest.mark.parametrize("degree", range(4))
 def test_colours_are_gsplats(degree: int) -> None:
-    """Order and signs of the coefficients are a convention; a file that another program wrote must show the same colours.
-    Degrees above the one asked for must not count, and get no gradient."""
+    """Order and signs of the coefficients are a convention; a file that another program wrote must show the same
+    colours. Degrees above the one asked for must not count, and get no gradient."""
     mine, theirs = leaves(scene(50)), leaves(scene(50))
     colors = colors_of(mine, VIEW, degree, EVERYONE)
     coefficients = torch.cat((theirs.features_dc[:, None], theirs.features_rest), dim=1)
@@ -115,7 +115,7 @@ def test_gradients_of_the_camera(antialiased: bool) -> None:
             radii, means2d, depths, conics, compensations = by_gsplat(gaussians, view)
             opacities = gaussians.opacities.squeeze(-1).sigmoid() * (compensations if antialiased else 1.0)
             coefficients = torch.cat((gaussians.features_dc[:, None], gaussians.features_rest), dim=1)
-            # The camera's place by its rotation's transpose, not by an inverse: the same for a rotation, not for its gradient.
+            # By the transpose of the rotation, not by an inverse: that has another gradient.
             directions = gaussians.means + viewmat[:3, :3].T @ viewmat[:3, 3]
             colors = (gsplat._spherical_harmonics(3, directions, coefficients) + 0.5).clamp(min=0)
         else:

@@ -8,7 +8,7 @@ from nerfstudio_prune.raster.cpu import CpuRasterizer
 
 
 def test_densification_reads_absolute_gradients() -> None:
-    """Growth goes by them: a Gaussian that is pulled apart has gradients that cancel out, and absolute ones that do not."""
+    """Growth goes by them: where a Gaussian is pulled apart, plain gradients cancel out."""
     gaussians, view = leaves(scene(60, dtype=torch.float32)), camera(dtype=torch.float32)
     parameters = dict(gaussians.items())
     for absgrad in (False, True):

@@ -1,4 +1,4 @@
-"""How kernels are compiled: kept on disk, free of Python's lock, and with the processor's rules for division by zero."""
+"""How kernels are compiled: kept on disk, without Python's lock, with the processor's rules for division by zero."""
 
 from typing import Any
 

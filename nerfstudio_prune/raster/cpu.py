@@ -1,7 +1,7 @@
 """Renders Gaussians on the CPU."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -132,9 +132,13 @@ class _Sweep:
     indices: np.ndarray
     starts: np.ndarray
     members: np.ndarray
-    passing: np.ndarray
-    last: np.ndarray
-    planes: list[np.ndarray]
+    passing: np.ndarray = field(init=False)
+    last: np.ndarray = field(init=False)
+    planes: list[np.ndarray] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.passing = self.plane(1.0)
+        self.last = np.full(self.height * self.stride, -1, np.int32)
 
     @classmethod
     def of(cls, projection: Projection, colors: Tensor, width: int, height: int) -> "_Sweep":
@@ -154,19 +158,14 @@ class _Sweep:
         rows = np.empty((len(order), 2), np.int32)
         indices = np.empty(len(order), np.int64)
         tensors = (projection.means2d, projection.conics, projection.opacities, colors)
-        kept = kernels.prepare(
-            order, *(t.detach().contiguous().numpy() for t in tensors), depths, width, height, packed, rows, indices
-        )
+        arrays = [t.detach().contiguous().numpy() for t in tensors]
+        kept = kernels.prepare(order, *arrays, depths, width, height, packed, rows, indices)
         packed, rows, indices = packed[:kept], rows[:kept], indices[:kept]
         starts = np.empty(-(-height // BAND_HEIGHT) + 1, np.int64)
         kernels.count_members(rows, BAND_HEIGHT, starts)
         members = np.empty(starts[-1], np.int32)
         kernels.list_members(rows, BAND_HEIGHT, starts, members)
-        stride = width + kernels.LANES
-        sweep = cls(width, height, stride, packed, rows, indices, starts, members, *[np.empty(0)] * 2, [])
-        sweep.passing = sweep.plane(1.0)
-        sweep.last = np.full(height * stride, -1, np.int32)
-        return sweep
+        return cls(width, height, width + kernels.LANES, packed, rows, indices, starts, members)
 
     @property
     def dtype(self) -> Any:

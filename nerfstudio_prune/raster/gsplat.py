@@ -72,7 +72,7 @@ class GsplatRasterizer:
         pixels: Optional[Bool[Tensor, "height width"]] = None,
         seed: int = 0,
     ) -> Contributions:
-        """As in `Rasterizer`; exact, without `seed`: from gsplat's own lists of pairs, some rows of pixels at a time."""
+        """As in `Rasterizer`; exact, from gsplat's own lists of pairs, so `seed` is not needed."""
         check(gaussians, view, sh_degree)
         _, _, info = _rasterize(gaussians, view, sh_degree, antialiased, False, False, None)
         colors = _colors(gaussians, view, sh_degree, info["radii"][0])

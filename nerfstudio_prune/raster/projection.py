@@ -1,7 +1,7 @@
 """From Gaussians in space to Gaussians in a picture (Zwicker et al., EWA Splatting, 2002), as gsplat 1.4 does it."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,20 +76,19 @@ class _Projecting(torch.autograd.Function):
         given = [t.contiguous().numpy() for t in (radii, *gradients[:4])]
         out = [t.numpy() for t in wanted]
 
-        def one(block: slice) -> Optional[np.ndarray]:
-            d_viewmat = np.zeros((4, 4)) if ctx.needs_input_grad[4] else None
+        def one(block: slice) -> np.ndarray:
+            d_viewmat = np.zeros((4, 4))
             kernels.project_backward(
                 *(a[block] for a in arrays),
                 *ctx.camera,
                 *(g[block] for g in given),
                 *(o[block] for o in out),
-                d_viewmat,
+                d_viewmat if ctx.needs_input_grad[4] else None,
             )
             return d_viewmat
 
-        parts = in_blocks(one, len(radii))
-        d_viewmat = torch.from_numpy(sum(parts, np.zeros((4, 4)))).to(ctx.dtype) if ctx.needs_input_grad[4] else None
-        return (*wanted, d_viewmat, None, None)
+        d_viewmat = torch.from_numpy(sum(in_blocks(one, len(radii)), np.zeros((4, 4))))
+        return (*wanted, d_viewmat.to(ctx.dtype) if ctx.needs_input_grad[4] else None, None, None)
 
 
 def _camera(view: View) -> tuple[np.ndarray, np.ndarray]:

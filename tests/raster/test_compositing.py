@@ -63,8 +63,8 @@ SCENES = {
 @pytest.mark.parametrize("antialiased", [False, True], ids=["classic", "antialiased"])
 @pytest.mark.parametrize("name", SCENES)
 def test_picture_and_gradients_are_those_of_the_textbook(name: str, antialiased: bool) -> None:
-    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six tensors
-    and the absolute gradients that densification goes by."""
+    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six
+    tensors and the absolute gradients that densification goes by."""
     mine, theirs = leaves(SCENES[name]), leaves(SCENES[name])
     rendering = RASTERIZER.render(mine, VIEW, 3, antialiased=antialiased, depth=True, absgrad=True)
     projection, expected = by_the_book(theirs, VIEW, antialiased)
@@ -202,8 +202,8 @@ EXTREMES = {
 
 @pytest.mark.parametrize("name", EXTREMES)
 def test_one_gaussian_gone_wild_does_no_harm(name: str) -> None:
-    """Next to the camera a Gaussian may be so long that its conic is singular in float32, and training may diverge. Compiled
-    code must neither read elsewhere in memory nor spoil what the others show and learn."""
+    """Next to the camera a Gaussian may be so long that its conic is singular in float32, and training may diverge.
+    Compiled code must neither read elsewhere in memory nor spoil what the others show and learn."""
     gaussians = scene(20, dtype=torch.float32, logit=2.0)
     parameter, values = EXTREMES[name]
     tensor = getattr(gaussians, parameter).clone()

@@ -1,7 +1,6 @@
 """Renders Gaussians on the CPU."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -11,10 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nerfstudio_prune.raster import kernels
+from nerfstudio_prune.raster.checks import check
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.harmonics import colors_of
 from nerfstudio_prune.raster.interface import Contributions, Rendering, View
 from nerfstudio_prune.raster.projection import Projection, project
+from nerfstudio_prune.raster.threads import in_threads
 
 BAND_HEIGHT = 16
 """Rows of pixels that one thread works on at a time. Fixed: sums must not depend on the number of threads."""
@@ -46,12 +47,14 @@ class CpuRasterizer:
         Raises:
             ValueError: If the scene is not on the CPU, or its colours have other shapes.
         """
-        view = _checked(gaussians, view, colors)
+        check(gaussians, view, sh_degree, colors)
+        view = _prepared(gaussians, view)
         projection = project(gaussians, view, antialiased)
         if colors is None:
-            colors = colors_of(gaussians, view, sh_degree)
+            colors = colors_of(gaussians, view, sh_degree, projection.radii)
+        means2d = projection.means2d[None]
         picture, alphas, summed, pairs = _Compositing.apply(
-            projection.means2d,
+            means2d,
             projection.conics,
             projection.opacities,
             colors,
@@ -62,7 +65,7 @@ class CpuRasterizer:
             absgrad,
         )  # type: ignore[misc]
         depths = summed / alphas.clamp(min=1e-10) if depth else None
-        return Rendering(picture, alphas, depths, projection.means2d, projection.radii, pairs)
+        return Rendering(picture, alphas, depths, means2d, projection.radii, pairs)
 
     @torch.no_grad()
     def contributions(
@@ -81,9 +84,10 @@ class CpuRasterizer:
         Raises:
             ValueError: If the scene is not on the CPU.
         """
-        view = _checked(gaussians, view, None)
+        check(gaussians, view, sh_degree)
+        view = _prepared(gaussians, view)
         projection = project(gaussians, view, antialiased)
-        colors = colors_of(gaussians, view, sh_degree)
+        colors = colors_of(gaussians, view, sh_degree, projection.radii)
         sweep = _Sweep.of(projection, colors, view.width, view.height)
         sweep.forward(depth=False)
         counted = sweep.plane(1.0 if pixels is None else pixels.to(colors).numpy())
@@ -92,9 +96,7 @@ class CpuRasterizer:
 
         def one(band: int) -> None:
             part = sweep.members_of(band)
-            kernels.contribute(
-                *sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part]
-            )
+            kernels.contribute(*sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part])
 
         sweep.in_bands(one)
         return Contributions(*_summed_contributions(sweep, parts, len(gaussians)))
@@ -109,11 +111,11 @@ def _summed_contributions(sweep: "_Sweep", parts: np.ndarray, count: int) -> lis
     return list(torch.from_numpy(sums).T.contiguous())
 
 
-def _checked(gaussians: Gaussians, view: View, colors: Optional[Tensor]) -> View:
+def _prepared(gaussians: Gaussians, view: View) -> View:
     """The view in the scene's precision.
 
     Raises:
-        ValueError: If the scene cannot be rendered.
+        ValueError: If the scene is not on the CPU.
     """
     means = gaussians.means
     if means.device.type != "cpu":
@@ -121,11 +123,7 @@ def _checked(gaussians: Gaussians, view: View, colors: Optional[Tensor]) -> View
             f"rasterizer cpu renders on the CPU, but the Gaussians live on {means.device}; "
             "train with --machine.device-type cpu, or with --pipeline.model.rasterizer gsplat"
         )
-    if colors is not None and (colors.ndim != 2 or len(colors) != len(gaussians) or not 1 <= colors.shape[1] <= 3):
-        raise ValueError(f"colors must have shape [{len(gaussians)}, 1 to 3], got {list(colors.shape)}")
-    if view.width < 1 or view.height < 1:
-        raise ValueError(f"a view must have at least one pixel, got {view.width} x {view.height}")
-    return View(view.viewmat.detach().to(means), view.K.detach().to(means), view.width, view.height)
+    return View(view.viewmat.to(means), view.K.to(means), view.width, view.height)
 
 
 @dataclass(eq=False)
@@ -157,14 +155,14 @@ class _Sweep:
         """
         depths = projection.depths.detach().numpy()
         seen = np.flatnonzero(projection.radii.numpy())
-        order = seen[np.argsort(depths[seen], kind="stable")]
         dtype = depths.dtype
+        order = kernels.sort(depths.view(f"u{dtype.itemsize}"), seen)
         packed = np.empty((len(order), kernels.COLUMNS), dtype)
         rows = np.empty((len(order), 2), np.int32)
         indices = np.empty(len(order), np.int64)
         tensors = (projection.means2d, projection.conics, projection.opacities, colors)
         kept = kernels.prepare(
-            order, *(t.detach().numpy() for t in tensors), depths, width, height, packed, rows, indices
+            order, *(t.detach().contiguous().numpy() for t in tensors), depths, width, height, packed, rows, indices
         )
         packed, rows, indices = packed[:kept], rows[:kept], indices[:kept]
         starts = np.empty(-(-height // BAND_HEIGHT) + 1, np.int64)
@@ -207,13 +205,8 @@ class _Sweep:
         return (self.packed, self.rows, self.members[self.members_of(band)], top, bottom, self.width, self.stride)
 
     def in_bands(self, work: Callable[[int], Any]) -> list[Any]:
-        """Does something for every band, in as many threads as torch would."""
-        bands = range(len(self.starts) - 1)
-        threads = min(torch.get_num_threads(), len(bands))
-        if threads == 1:
-            return [work(band) for band in bands]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, bands))
+        """Does something for every band."""
+        return in_threads(work, len(self.starts) - 1)
 
     def forward(self, depth: bool) -> int:
         """Composites; returns the pairs."""
@@ -246,14 +239,14 @@ class _Compositing(torch.autograd.Function):
         absgrad: bool,
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         width, height = size
-        sweep = _Sweep.of(Projection(means2d, conics, opacities, depths, radii), colors, width, height)
+        sweep = _Sweep.of(Projection(means2d[0], conics, opacities, depths, radii), colors, width, height)
         pairs = sweep.forward(depth)
         channels = colors.shape[1]
         picture = torch.from_numpy(np.stack([sweep.picture(p) for p in sweep.planes[:channels]], axis=-1))
         alphas = torch.from_numpy(1 - sweep.picture(sweep.passing)[..., None])
         summed = torch.from_numpy(sweep.picture(sweep.planes[3])[..., None].copy()) if depth else alphas.new_zeros(0)
         sweep.planes = []
-        ctx.sweep, ctx.depth, ctx.absgrad, ctx.count, ctx.channels = sweep, depth, absgrad, len(means2d), channels
+        ctx.sweep, ctx.depth, ctx.absgrad, ctx.count, ctx.channels = sweep, depth, absgrad, means2d.shape[1], channels
         ctx.save_for_backward(means2d)
         return picture, alphas, summed, pairs
 
@@ -280,9 +273,9 @@ class _Compositing(torch.autograd.Function):
         gradients = torch.from_numpy(sums)
         if ctx.absgrad:
             (means2d,) = ctx.saved_tensors
-            means2d.absgrad = gradients[:, kernels.ABS_X :].contiguous()
+            means2d.absgrad = gradients[None, :, kernels.ABS_X :].contiguous()
         return (
-            gradients[:, kernels.X : kernels.XX].contiguous(),
+            gradients[None, :, kernels.X : kernels.XX].contiguous(),
             gradients[:, kernels.XX : kernels.OPACITY],
             gradients[:, kernels.OPACITY],
             gradients[:, kernels.RED : kernels.RED + ctx.channels],

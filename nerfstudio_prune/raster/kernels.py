@@ -81,7 +81,11 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
     class _Typing(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             lanes = [t for t in args if isinstance(t, Lanes)]
-            if len(args) == 2 and lanes and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args):
+            if (
+                len(args) == 2
+                and lanes
+                and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args)
+            ):
                 return signature(result(lanes[0]), *args)
             return None
 
@@ -296,6 +300,32 @@ def _exp2(a):
 # --- which Gaussians, in which rows -----------------------------------------------------------------------------------------
 
 
+@njit(nogil=True, cache=True)
+def sort(keys, order):
+    """Sorts indices by their keys, stably: by eleven bits at a time, from the lowest on.
+
+    Args:
+        keys: Unsigned numbers of all; those of positive floating-point numbers are in the order of these.
+        order: Indices.
+
+    Returns:
+        The indices in order.
+    """
+    other = np.empty_like(order)
+    for shift in range(0, 8 * keys.itemsize, 11):
+        starts = np.zeros(2049, np.int64)
+        for i in order:
+            starts[((keys[i] >> shift) & 2047) + 1] += 1
+        for digit in range(1, 2049):
+            starts[digit] += starts[digit - 1]
+        for i in order:
+            digit = (keys[i] >> shift) & 2047
+            other[starts[digit]] = i
+            starts[digit] += 1
+        order, other = other, order
+    return order
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def prepare(order, means2d, conics, opacities, colors, depths, width, height, packed, rows, indices):
     """Puts what is known of the Gaussians that touch the picture side by side, in the order given.
@@ -387,6 +417,13 @@ def _contour(packed, rank):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _strength_and_colors(packed, rank):
+    """Read once for a Gaussian: the compiler cannot know that nothing writes there meanwhile."""
+    g = packed[rank]
+    return g[OPACITY], g[RED], g[GREEN], g[BLUE], g[DEPTH]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _interval(middle, xx, left, width):
     """First and last pixel of a row whose centre may lie within the contour."""
     half = math.sqrt(max(left, 0.0) / xx) + 1e-3
@@ -420,7 +457,7 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
     pairs = 0
     for rank in members:
         x, y, xx, slant, reach, fall = _contour(packed, rank)
-        opacity = packed[rank, OPACITY]
+        opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         for line in range(max(rows[rank, 0], top), min(rows[rank, 1], bottom)):
             down = line + 0.5 - y
             middle = x - down * slant
@@ -440,18 +477,34 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
                 weight = select(added, alpha * through, 0.0)
                 store(passing, at, select(added, rest, select(met, through * -1.0, through)))
                 store(last, at, select(added, rank, load(last, at)))
-                store(red, at, muladd(weight, packed[rank, RED], load(red, at)))
-                store(green, at, muladd(weight, packed[rank, GREEN], load(green, at)))
-                store(blue, at, muladd(weight, packed[rank, BLUE], load(blue, at)))
+                store(red, at, muladd(weight, g_red, load(red, at)))
+                store(green, at, muladd(weight, g_green, load(green, at)))
+                store(blue, at, muladd(weight, g_blue, load(blue, at)))
                 if depth is not None:
-                    store(depth, at, muladd(weight, packed[rank, DEPTH], load(depth, at)))
+                    store(depth, at, muladd(weight, g_depth, load(depth, at)))
                 pairs += count(added)
     return pairs
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def composite_backward(
-    packed, rows, members, top, bottom, width, stride, passing, last, behind, d_red, d_green, d_blue, d_alpha, d_depth, absolutes, out
+    packed,
+    rows,
+    members,
+    top,
+    bottom,
+    width,
+    stride,
+    passing,
+    last,
+    behind,
+    d_red,
+    d_green,
+    d_blue,
+    d_alpha,
+    d_depth,
+    absolutes,
+    out,
 ):
     """Gradients of what the Gaussians of a band of rows are composited to, walked through back to front.
 
@@ -469,7 +522,7 @@ def composite_backward(
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
         x, y, xx, slant, reach, fall = _contour(packed, rank)
-        opacity = packed[rank, OPACITY]
+        opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         xy, yy = packed[rank, XY], packed[rank, YY]
         zero = filled(packed, 0.0)
         sum_0 = sum_x = sum_y = sum_xx = sum_xy = sum_yy = zero
@@ -491,15 +544,15 @@ def composite_backward(
                 through = load(passing, at) / (1.0 - alpha)
                 store(passing, at, through)
                 red, green, blue = load(d_red, at), load(d_green, at), load(d_blue, at)
-                gain = muladd(red, packed[rank, RED], load(d_alpha, at))
-                gain = muladd(green, packed[rank, GREEN], gain)
-                gain = muladd(blue, packed[rank, BLUE], gain)
+                gain = muladd(red, g_red, load(d_alpha, at))
+                gain = muladd(green, g_green, gain)
+                gain = muladd(blue, g_blue, gain)
                 weight = alpha * through
                 sum_red = muladd(weight, red, sum_red)
                 sum_green = muladd(weight, green, sum_green)
                 sum_blue = muladd(weight, blue, sum_blue)
                 if d_depth is not None:
-                    gain = muladd(load(d_depth, at), packed[rank, DEPTH], gain)
+                    gain = muladd(load(d_depth, at), g_depth, gain)
                     sum_depth = muladd(weight, load(d_depth, at), sum_depth)
                 hidden = load(behind, at)
                 gain = gain - hidden
@@ -520,7 +573,7 @@ def composite_backward(
                     sum_abs_y = sum_abs_y + absolute(muladd(slope_x, xy, slope_y * yy))
         row = out[position]
         total_x, total_y = total(sum_x), total(sum_y)
-        row[X] = packed[rank, XX] * total_x + xy * total_y
+        row[X] = xx * total_x + xy * total_y
         row[Y] = xy * total_x + yy * total_y
         row[XX] = -0.5 * total(sum_xx)
         row[XY] = -total(sum_xy)
@@ -548,7 +601,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
         x, y, xx, slant, reach, fall = _contour(packed, rank)
-        opacity = packed[rank, OPACITY]
+        opacity, g_red, g_green, g_blue, _ = _strength_and_colors(packed, rank)
         zero = filled(packed, 0.0)
         sum_weights = max_weights = sum_1 = sum_2 = zero
         hits = 0
@@ -569,15 +622,15 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
                 store(passing, at, through)
                 weight = alpha * through * load(counted, at)
                 behind = load(red, at)
-                change = filled(packed, packed[rank, RED]) - behind
+                change = g_red - behind
                 store(red, at, muladd(alpha, change, behind))
                 lost_red = weight * change
                 behind = load(green, at)
-                change = filled(packed, packed[rank, GREEN]) - behind
+                change = g_green - behind
                 store(green, at, muladd(alpha, change, behind))
                 lost_green = weight * change
                 behind = load(blue, at)
-                change = filled(packed, packed[rank, BLUE]) - behind
+                change = g_blue - behind
                 store(blue, at, muladd(alpha, change, behind))
                 lost_blue = weight * change
                 hits += count(added & (load(counted, at) > 0.0))

@@ -14,6 +14,7 @@ from nerfstudio_prune.raster.interface import View
 from nerfstudio_prune.raster.projection import project
 
 VIEW = camera()
+EVERYONE = torch.ones(50, dtype=torch.int32)
 
 
 def wide_scene() -> Gaussians:
@@ -87,7 +88,7 @@ def test_colours_are_gsplats(degree: int) -> None:
     """Order and signs of the coefficients are a convention; a file that another program wrote must show the same colours.
     Degrees above the one asked for must not count, and get no gradient."""
     mine, theirs = leaves(scene(50)), leaves(scene(50))
-    colors = colors_of(mine, VIEW, degree)
+    colors = colors_of(mine, VIEW, degree, EVERYONE)
     coefficients = torch.cat((theirs.features_dc[:, None], theirs.features_rest), dim=1)
     directions = theirs.means - torch.inverse(VIEW.viewmat)[:3, 3]
     expected = (gsplat._spherical_harmonics(degree, directions, coefficients) + 0.5).clamp(min=0)
@@ -102,8 +103,29 @@ def test_colours_are_gsplats(degree: int) -> None:
         assert_same(mine.means.grad, theirs.means.grad)
 
 
-@pytest.mark.parametrize("degree", [-1, 3])
-def test_degree_that_the_scene_lacks_is_refused(degree: int) -> None:
-    """Rather than an error about shapes."""
-    with pytest.raises(ValueError, match=rf"sh_degree must be in \[0, 2\].*got {degree}"):
-        colors_of(scene(3, degree=2), VIEW, degree)
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_gradients_of_the_camera(antialiased: bool) -> None:
+    """Camera optimizers move the cameras; by projection and by the direction of the colours."""
+    gaussians = wide_scene()
+    results = []
+    for gsplats in (False, True):
+        viewmat = VIEW.viewmat.clone().requires_grad_()
+        view = VIEW._replace(viewmat=viewmat)
+        if gsplats:
+            radii, means2d, depths, conics, compensations = by_gsplat(gaussians, view)
+            opacities = gaussians.opacities.squeeze(-1).sigmoid() * (compensations if antialiased else 1.0)
+            coefficients = torch.cat((gaussians.features_dc[:, None], gaussians.features_rest), dim=1)
+            # The camera's place by its rotation's transpose, not by an inverse: the same for a rotation, not for its gradient.
+            directions = gaussians.means + viewmat[:3, :3].T @ viewmat[:3, 3]
+            colors = (gsplat._spherical_harmonics(3, directions, coefficients) + 0.5).clamp(min=0)
+        else:
+            p = project(gaussians, view, antialiased)
+            radii, means2d, depths, conics, opacities = p.radii, p.means2d, p.depths, p.conics, p.opacities
+            colors = colors_of(gaussians, view, 3, p.radii)
+        generator = torch.Generator().manual_seed(2)
+        seen = radii > 0
+        loss = torch.zeros((), dtype=torch.float64)
+        for tensor in (means2d, conics, depths, opacities, colors):
+            loss = loss + (torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * tensor)[seen].sum()
+        results.append(torch.autograd.grad(loss, viewmat)[0])
+    assert_same(*results)

@@ -44,8 +44,9 @@ def merge(
     gaussians: Gaussians,
     n_keep: int,
     *,
-    pixel_sizes: Optional[Float[Tensor, " gaussians"]] = None,
+    pixel_sizes: Optional[Float[Tensor, "..."]] = None,
     antialiased: bool = False,
+    weights: Optional[Float[Tensor, "..."]] = None,
 ) -> Merged:
     """Merges pairs of Gaussians until so many are left. Deterministic; on the CPU, wherever the scene lives.
 
@@ -60,6 +61,8 @@ def merge(
             Rasterisers blur by about half a pixel, which for small Gaussians is most of what is seen. None:
             `spacings`; `footprints` where cameras are known.
         antialiased: As the scene was trained: whether rasterisers make up for the blur.
+        weights: What views see of each Gaussian, `Contributions.weights`, where there are photos or cameras: an error
+            counts as much as it is seen, so that hidden Gaussians go first. None: all is seen alike.
 
     Returns:
         Exactly `n_keep` Gaussians, with the dtype and device of the old ones. Those that were not merged are bit for
@@ -73,13 +76,13 @@ def merge(
         raise ValueError(f"n_keep must be in [1, {len(gaussians)}], got {n_keep}")
     if pixel_sizes is None:
         pixel_sizes = spacings(gaussians.means)
-    if pixel_sizes.shape != (len(gaussians),) or not bool((torch.isfinite(pixel_sizes) & (pixel_sizes >= 0)).all()):
-        raise ValueError(
-            f"pixel_sizes must be {len(gaussians)} lengths of at least 0, got {tuple(pixel_sizes.shape)} from "
-            f"{float(pixel_sizes.min())} to {float(pixel_sizes.max())}"
-        )
+    _check_lengths("pixel_sizes", pixel_sizes, len(gaussians))
+    if weights is not None:
+        _check_lengths("weights", weights, len(gaussians))
     scene = mixture_of(gaussians, pixel_sizes)
     judge = PairCosts(scene, antialiased)
+    if weights is not None:
+        scene = judge.weighted(scene, weights.cpu().double())
     parents = torch.arange(len(scene))
     while len(scene) > n_keep:
         pairs = _candidates(scene.means)
@@ -89,6 +92,14 @@ def merge(
         scene, heirs = _leave(scene, judge, pairs[chosen], costs[chosen])
         parents = torch.where(parents < 0, -1, heirs[parents.clamp(min=0)])
     return _result(gaussians, scene, parents)
+
+
+def _check_lengths(name: str, values: Float[Tensor, "..."], count: int) -> None:
+    if values.shape != (count,) or not bool((torch.isfinite(values) & (values >= 0)).all()):
+        raise ValueError(
+            f"{name} must be {count} finite numbers of at least 0, got {tuple(values.shape)} from "
+            f"{float(values.min())} to {float(values.max())}"
+        )
 
 
 def _candidates(means: Float[Tensor, "gaussians 3"]) -> Int64[Tensor, "pairs 2"]:

@@ -44,6 +44,8 @@ class Mixture:
     """All of them, that of degree 0 first."""
     blurs: Float[Tensor, " gaussians"]
     """What pictures add to its projected variances."""
+    visibilities: Float[Tensor, " gaussians"]
+    """How much of its light pictures see, in any unit."""
     errors: Float[Tensor, " gaussians"]
     """What pictures have lost where it is: the costs of all pairs that it is made of."""
     representatives: Int64[Tensor, " gaussians"]
@@ -69,6 +71,7 @@ def mixture_of(gaussians: Gaussians, pixel_sizes: Float[Tensor, "#gaussians"]) -
         opacities(scene),
         torch.cat([scene.features_dc[:, None], scene.features_rest], dim=1),
         (PIXEL_VARIANCE * pixel_sizes.cpu().double().square()).expand(len(scene)),
+        torch.ones(len(scene), dtype=torch.float64),
         torch.zeros(len(scene), dtype=torch.float64),
         torch.arange(len(scene)),
     )
@@ -124,6 +127,16 @@ class PairCosts:
         """What each keeps from the background, over 2π, averaged over directions."""
         return (self.heights(scene, seen) * self.areas(seen)).mean(dim=1)
 
+    def weighted(self, scene: Mixture, weights: Float[Tensor, " gaussians"]) -> Mixture:
+        """With visibilities from what views see: light that reaches pixels, over the light that there is.
+
+        Args:
+            scene: The whole scene.
+            weights: Sums of T·alpha over the pixels of all views.
+        """
+        light = self.light(scene, self.project(scene))
+        return replace(scene, visibilities=torch.where(light > 0, weights / light.clamp(min=TINY), 0))
+
     def overlap(
         self,
         first: Float[Tensor, "pairs directions 3"],
@@ -174,6 +187,7 @@ class PairCosts:
             torch.ones_like(share),
             one[..., None] * first.harmonics + other[..., None] * second.harmonics,
             share * first.blurs + (1 - share) * second.blurs,
+            share * first.visibilities + (1 - share) * second.visibilities,
             first.errors + second.errors,
             torch.where(share >= 0.5, first.representatives, second.representatives),
         )
@@ -214,8 +228,8 @@ class PairCosts:
                 total += (1 if i == j else 2) * color[:, None] * product
         leaves = ff * (tops[0].square() * self.areas(A)).mean(dim=1) / 2
         # Without what was lost before, large Gaussians that are made of many would take in ever more.
-        together = total.mean(dim=1).clamp(min=0) + b.errors
-        return a.errors + torch.where(first == second, leaves, together)
+        together = m.visibilities * total.mean(dim=1).clamp(min=0) + b.errors
+        return a.errors + torch.where(first == second, a.visibilities * leaves, together)
 
 
 def _product(

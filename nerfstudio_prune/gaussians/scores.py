@@ -126,7 +126,7 @@ class Removal(Score):
     picture is affine in every opacity.
     """
 
-    removal_norm: RemovalNorm = "l1"
+    removal_norm: str = "l1"
     """Absolute values (`l1`) or squares (`l2`) are summed. gsplat's probes estimate the latter."""
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ class Significance(Score):
 
     volume_power: float = 0.1
     """β, >= 0; 0 takes the volume out."""
-    volume_reference: VolumeReference = "largest-90"
+    volume_reference: str = "largest-90"
     """What volumes are divided by."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from nerfstudio_prune.gaussians.scores import Score
@@ -199,7 +199,7 @@ def check_target(n_keep: int, count: int, option: str, floor: Optional[int] = No
         raise ValueError(f"{option}: at least {floor:,} of {count:,} Gaussians must stay, got {n_keep:,}")
 
 
-def check_keep(keep: Int64[Tensor, " kept"], count: int) -> None:
+def check_keep(keep: Shaped[Tensor, "..."], count: int) -> None:
     """Checks indices of Gaussians that stay.
 
     Args:

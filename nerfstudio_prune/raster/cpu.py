@@ -1,8 +1,7 @@
 """Renders Gaussians on the CPU."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -11,21 +10,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nerfstudio_prune.raster import kernels
+from nerfstudio_prune.raster.checks import check
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.harmonics import colors_of
 from nerfstudio_prune.raster.interface import Contributions, Rendering, View
 from nerfstudio_prune.raster.projection import Projection, project
+from nerfstudio_prune.raster.threads import in_threads
 
 BAND_HEIGHT = 16
 """Rows of pixels that one thread works on at a time. Fixed: sums must not depend on the number of threads."""
 
 
 class CpuRasterizer:
-    """Exact compositing in the order of depths, with memory that goes with Gaussians and pixels and not with their pairs.
+    """Exact compositing in the order of depths; memory goes with Gaussians and pixels, not with their pairs.
 
-    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of gsplat 1.4.
-    Works in the precision of the scene, with as many threads as torch does; the result is the same bit for bit with any number
-    of them. Safe to be called from several threads at once.
+    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of
+    gsplat 1.4. Works in the precision of the scene, with as many threads as torch does; the result is the same bit for
+    bit with any number of them. Safe to be called from several threads at once.
     """
 
     name = "cpu"
@@ -46,12 +47,14 @@ class CpuRasterizer:
         Raises:
             ValueError: If the scene is not on the CPU, or its colours have other shapes.
         """
-        view = _checked(gaussians, view, colors)
+        check(gaussians, view, sh_degree, colors)
+        view = _prepared(gaussians, view)
         projection = project(gaussians, view, antialiased)
         if colors is None:
-            colors = colors_of(gaussians, view, sh_degree)
+            colors = colors_of(gaussians, view, sh_degree, projection.radii)
+        means2d = projection.means2d[None]
         picture, alphas, summed, pairs = _Compositing.apply(
-            projection.means2d,
+            means2d,
             projection.conics,
             projection.opacities,
             colors,
@@ -62,7 +65,7 @@ class CpuRasterizer:
             absgrad,
         )  # type: ignore[misc]
         depths = summed / alphas.clamp(min=1e-10) if depth else None
-        return Rendering(picture, alphas, depths, projection.means2d, projection.radii, pairs)
+        return Rendering(picture, alphas, depths, means2d, projection.radii, pairs)
 
     @torch.no_grad()
     def contributions(
@@ -81,39 +84,31 @@ class CpuRasterizer:
         Raises:
             ValueError: If the scene is not on the CPU.
         """
-        view = _checked(gaussians, view, None)
+        check(gaussians, view, sh_degree)
+        view = _prepared(gaussians, view)
         projection = project(gaussians, view, antialiased)
-        colors = colors_of(gaussians, view, sh_degree)
+        colors = colors_of(gaussians, view, sh_degree, projection.radii)
         sweep = _Sweep.of(projection, colors, view.width, view.height)
         sweep.forward(depth=False)
         counted = sweep.plane(1.0 if pixels is None else pixels.to(colors).numpy())
         behind = [sweep.plane(value) for value in background.tolist()]
-        parts = np.zeros((len(sweep.members), 5), sweep.dtype)
+        parts = np.empty((len(sweep.members), 5), sweep.dtype)
 
         def one(band: int) -> None:
             part = sweep.members_of(band)
-            kernels.contribute(
-                *sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part]
-            )
+            kernels.contribute(*sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part])
 
         sweep.in_bands(one)
-        return Contributions(*_summed_contributions(sweep, parts, len(gaussians)))
+        sums = np.zeros((len(gaussians), 5))
+        kernels.gather_contributions(sweep.members, sweep.indices, parts, sums)
+        return Contributions(*torch.from_numpy(sums).T.contiguous())
 
 
-def _summed_contributions(sweep: "_Sweep", parts: np.ndarray, count: int) -> list[Tensor]:
-    sums = np.zeros((count, 5))
-    kernels.gather(sweep.members, sweep.indices, parts, sums)
-    largest = np.zeros(count)
-    np.maximum.at(largest, sweep.indices[sweep.members], parts[:, 2])
-    sums[:, 2] = largest
-    return list(torch.from_numpy(sums).T.contiguous())
-
-
-def _checked(gaussians: Gaussians, view: View, colors: Optional[Tensor]) -> View:
+def _prepared(gaussians: Gaussians, view: View) -> View:
     """The view in the scene's precision.
 
     Raises:
-        ValueError: If the scene cannot be rendered.
+        ValueError: If the scene is not on the CPU.
     """
     means = gaussians.means
     if means.device.type != "cpu":
@@ -121,11 +116,7 @@ def _checked(gaussians: Gaussians, view: View, colors: Optional[Tensor]) -> View
             f"rasterizer cpu renders on the CPU, but the Gaussians live on {means.device}; "
             "train with --machine.device-type cpu, or with --pipeline.model.rasterizer gsplat"
         )
-    if colors is not None and (colors.ndim != 2 or len(colors) != len(gaussians) or not 1 <= colors.shape[1] <= 3):
-        raise ValueError(f"colors must have shape [{len(gaussians)}, 1 to 3], got {list(colors.shape)}")
-    if view.width < 1 or view.height < 1:
-        raise ValueError(f"a view must have at least one pixel, got {view.width} x {view.height}")
-    return View(view.viewmat.detach().to(means), view.K.detach().to(means), view.width, view.height)
+    return View(view.viewmat.to(means), view.K.to(means), view.width, view.height)
 
 
 @dataclass(eq=False)
@@ -141,9 +132,13 @@ class _Sweep:
     indices: np.ndarray
     starts: np.ndarray
     members: np.ndarray
-    passing: np.ndarray
-    last: np.ndarray
-    planes: list[np.ndarray]
+    passing: np.ndarray = field(init=False)
+    last: np.ndarray = field(init=False)
+    planes: list[np.ndarray] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.passing = self.plane(1.0)
+        self.last = np.full(self.height * self.stride, -1, np.int32)
 
     @classmethod
     def of(cls, projection: Projection, colors: Tensor, width: int, height: int) -> "_Sweep":
@@ -157,25 +152,20 @@ class _Sweep:
         """
         depths = projection.depths.detach().numpy()
         seen = np.flatnonzero(projection.radii.numpy())
-        order = seen[np.argsort(depths[seen], kind="stable")]
         dtype = depths.dtype
+        order = kernels.sort(depths.view(f"u{dtype.itemsize}"), seen)
         packed = np.empty((len(order), kernels.COLUMNS), dtype)
         rows = np.empty((len(order), 2), np.int32)
         indices = np.empty(len(order), np.int64)
         tensors = (projection.means2d, projection.conics, projection.opacities, colors)
-        kept = kernels.prepare(
-            order, *(t.detach().numpy() for t in tensors), depths, width, height, packed, rows, indices
-        )
+        arrays = [t.detach().contiguous().numpy() for t in tensors]
+        kept = kernels.prepare(order, *arrays, depths, width, height, packed, rows, indices)
         packed, rows, indices = packed[:kept], rows[:kept], indices[:kept]
         starts = np.empty(-(-height // BAND_HEIGHT) + 1, np.int64)
         kernels.count_members(rows, BAND_HEIGHT, starts)
         members = np.empty(starts[-1], np.int32)
         kernels.list_members(rows, BAND_HEIGHT, starts, members)
-        stride = width + kernels.LANES
-        sweep = cls(width, height, stride, packed, rows, indices, starts, members, *[np.empty(0)] * 2, [])
-        sweep.passing = sweep.plane(1.0)
-        sweep.last = np.full(height * stride, -1, np.int32)
-        return sweep
+        return cls(width, height, width + kernels.LANES, packed, rows, indices, starts, members)
 
     @property
     def dtype(self) -> Any:
@@ -207,26 +197,30 @@ class _Sweep:
         return (self.packed, self.rows, self.members[self.members_of(band)], top, bottom, self.width, self.stride)
 
     def in_bands(self, work: Callable[[int], Any]) -> list[Any]:
-        """Does something for every band, in as many threads as torch would."""
-        bands = range(len(self.starts) - 1)
-        threads = min(torch.get_num_threads(), len(bands))
-        if threads == 1:
-            return [work(band) for band in bands]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, bands))
+        """Does something for every band."""
+        return in_threads(work, len(self.starts) - 1)
 
     def forward(self, depth: bool) -> int:
-        """Composites; returns the pairs."""
+        """Composites, and drops members that were hidden everywhere.
+
+        Args:
+            depth: Whether depths are asked for.
+
+        Returns:
+            Pairs of a Gaussian and a pixel.
+        """
         self.planes = [self.plane() for _ in range(3 + depth)]
         red, green, blue, *deep = self.planes
         summed = deep[0] if deep else None
 
-        def one(band: int) -> int:
+        def one(band: int) -> tuple[int, int]:
             return kernels.composite(*self.arguments(band), self.passing, self.last, red, green, blue, summed)
 
-        pairs = sum(self.in_bands(one))
+        pairs, kept = np.array(self.in_bands(one)).T
+        self.members = np.concatenate([self.members[start:][:n] for start, n in zip(self.starts, kept, strict=False)])
+        self.starts[1:] = np.cumsum(kept)
         np.abs(self.passing, out=self.passing)
-        return pairs
+        return int(pairs.sum())
 
 
 class _Compositing(torch.autograd.Function):
@@ -246,14 +240,14 @@ class _Compositing(torch.autograd.Function):
         absgrad: bool,
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         width, height = size
-        sweep = _Sweep.of(Projection(means2d, conics, opacities, depths, radii), colors, width, height)
+        sweep = _Sweep.of(Projection(means2d[0], conics, opacities, depths, radii), colors, width, height)
         pairs = sweep.forward(depth)
         channels = colors.shape[1]
         picture = torch.from_numpy(np.stack([sweep.picture(p) for p in sweep.planes[:channels]], axis=-1))
         alphas = torch.from_numpy(1 - sweep.picture(sweep.passing)[..., None])
         summed = torch.from_numpy(sweep.picture(sweep.planes[3])[..., None].copy()) if depth else alphas.new_zeros(0)
         sweep.planes = []
-        ctx.sweep, ctx.depth, ctx.absgrad, ctx.count, ctx.channels = sweep, depth, absgrad, len(means2d), channels
+        ctx.sweep, ctx.depth, ctx.absgrad, ctx.count, ctx.channels = sweep, depth, absgrad, means2d.shape[1], channels
         ctx.save_for_backward(means2d)
         return picture, alphas, summed, pairs
 
@@ -280,9 +274,9 @@ class _Compositing(torch.autograd.Function):
         gradients = torch.from_numpy(sums)
         if ctx.absgrad:
             (means2d,) = ctx.saved_tensors
-            means2d.absgrad = gradients[:, kernels.ABS_X :].contiguous()
+            means2d.absgrad = gradients[None, :, kernels.ABS_X :].contiguous()
         return (
-            gradients[:, kernels.X : kernels.XX].contiguous(),
+            gradients[None, :, kernels.X : kernels.XX].contiguous(),
             gradients[:, kernels.XX : kernels.OPACITY],
             gradients[:, kernels.OPACITY],
             gradients[:, kernels.RED : kernels.RED + ctx.channels],

@@ -1,7 +1,7 @@
 """What renders Gaussians, whichever device they live on."""
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Optional, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Optional, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,13 +33,27 @@ class Rendering:
     """Share of the light that does not come from the background."""
     depths: Optional[Float[Tensor, "height width 1"]]
     """Expected depth along the camera's z, in world units; 0 where nothing is. None if it was not asked for."""
-    means2d: Float[Tensor, "gaussians 2"]
-    """Projected centres in pixels, in the graph. After a backward pass `means2d.absgrad`, if it was asked for, holds
-    the sum over pixels of absolute gradients that densification goes by."""
+    means2d: Float[Tensor, "1 gaussians 2"]
+    """Projected centres in pixels, in the graph; with an axis for the camera, as gsplat's strategies read it. After a
+    backward pass `means2d.absgrad`, if it was asked for, holds the sums over pixels of absolute gradients that
+    densification goes by; `means2d.grad` needs `retain_grad()` before."""
     radii: Int[Tensor, " gaussians"]
     """Three standard deviations in pixels, rounded up; 0 for a Gaussian that is not seen."""
     pairs: Optional[int] = None
     """Pairs of a Gaussian and a pixel that were composited, where that is known; what the picture cost."""
+
+    def strategy_info(self) -> dict[str, Any]:
+        """What gsplat's strategies ask for as `info`, in `step_pre_backward` and, with `packed=False`, in
+        `step_post_backward`."""
+        height, width, _ = self.colors.shape
+        return {
+            "means2d": self.means2d,
+            "radii": self.radii[None],
+            "gaussian_ids": None,
+            "width": width,
+            "height": height,
+            "n_cameras": 1,
+        }
 
 
 @dataclass(eq=False)
@@ -53,8 +67,7 @@ class Contributions:
     max_weights: Float[Tensor, " gaussians"]
     """Largest T·alpha of any pixel."""
     removal_l1: Float[Tensor, " gaussians"]
-    """Sum over pixels and channels of what they change by when it leaves, |T·alpha·(c - B)|, where B is the colour of
-    all that lies behind."""
+    """Sum over pixels and channels of what they change by when it leaves: |T·alpha·(c - B)|, B the colour behind it."""
     removal_l2: Float[Tensor, " gaussians"]
     """The same of the squares."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal, Optional
 
 import torch
@@ -382,28 +381,6 @@ class SplatPruneModel(SplatfactoModel):
         return result
 
 
-@dataclass(frozen=True)
-class Means2d:
-    """Projected centres as gsplat's strategy asks for them: with one axis more, for the cameras of a batch."""
-
-    means2d: Tensor
-
-    def retain_grad(self) -> None:
-        """Lets the backward pass keep the gradient."""
-        self.means2d.retain_grad()
-
-    @cached_property
-    def grad(self) -> Tensor:
-        """Gradient, [1, gaussians, 2]."""
-        assert self.means2d.grad is not None
-        return self.means2d.grad[None]
-
-    @cached_property
-    def absgrad(self) -> Tensor:
-        """Sum of the pixels' absolute gradients, [1, gaussians, 2]."""
-        return self.means2d.absgrad[None]  # type: ignore[attr-defined]  set by the rasteriser's backward pass
-
-
 def densification_info(rendering: Rendering) -> dict[str, Any]:
     """What gsplat's strategies read of a picture of one camera.
 
@@ -412,7 +389,7 @@ def densification_info(rendering: Rendering) -> dict[str, Any]:
     """
     height, width = rendering.colors.shape[:2]
     return {
-        "means2d": Means2d(rendering.means2d),
+        "means2d": rendering.means2d,
         "radii": rendering.radii[None],
         "width": width,
         "height": height,

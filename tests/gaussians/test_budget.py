@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.brute_splats import drawn
+from support.splats_by_hand import drawn
 
 from nerfstudio_prune.gaussians.budget import (
     count_from_megabytes,
@@ -33,7 +33,7 @@ def test_59_numbers_and_236_bytes_at_degree_3() -> None:
 def test_ratio() -> None:
     """66 % away leave 34 %."""
     assert count_from_ratio(16_000, 0.66) == 5440
-    assert count_from_ratio(10, 0) == 10
+    assert count_from_ratio(10, 0.0) == 10
     for ratio in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"pruning_ratio must be in \[0, 1\)"):
             count_from_ratio(10, ratio)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.brute_splats import camera
+from support.splats_by_hand import camera
 
 from nerfstudio_prune.gaussians.distillation import (
     centre_of,
@@ -30,7 +30,7 @@ def test_centre_of_a_camera() -> None:
 
 
 def test_pseudo_views_are_spread_as_equation_7_says_and_look_the_same_way() -> None:
-    """Noise in camera coordinates instead of the world's, or of a variance for a deviation, would still look plausible."""
+    """Noise of a variance for a deviation, or one that turns the camera, would still look plausible."""
     view, draw = turned(), torch.Generator().manual_seed(0)
     before = view.viewmat.clone()
     made = [pseudo_view(view, 0.2, draw) for _ in range(4000)]
@@ -62,7 +62,7 @@ def test_median_distance_of_neighbours() -> None:
 
 
 def test_loss_is_equation_6() -> None:
-    """Squared distances of colours, mean over pixels and not channels: (0.09 + 0.16) / 2. The teacher does not learn."""
+    """Squared distances of colours, mean over pixels: (0.09 + 0.16) / 2. The teacher does not learn."""
     teacher = torch.zeros(1, 2, 3, requires_grad=True)
     student = torch.tensor([[[0.3, 0.4, 0.0], [0.0, 0.0, 0.0]]], requires_grad=True)
     loss = distillation_loss(student, teacher)

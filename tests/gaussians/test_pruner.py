@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import pytest
 import torch
-from support.brute_splats import drawn
+from support.splats_by_hand import drawn
 from torch import Tensor, nn
 from torch.optim import Adam
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.brute_splats import BruteRasterizer, camera, drawn, made
+from support.splats_by_hand import camera, drawn, made
 
 from nerfstudio_prune.gaussians.contributions import collect
 from nerfstudio_prune.gaussians.scores import SCORES, Removal, Significance, register_score, score_by_name
 from nerfstudio_prune.gaussians.selecting import rank
+from nerfstudio_prune.raster.cpu import CpuRasterizer
 from nerfstudio_prune.raster.interface import Contributions
 
 
@@ -19,6 +20,7 @@ def contributions(count: int) -> Contributions:
 
 
 FIELDS = fields(Contributions)
+RASTERIZER = CpuRasterizer()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_volumes_above_the_percentile_are_clipped() -> None:
     scene = made([[0.0, 0.0, 3.0]] * 20, [0.5] * 20, size, [[0.5, 0.5, 0.5]] * 20)
     seen = Contributions.zeros(20, torch.device("cpu"))
     seen.hits += 1
-    scores = Significance(volume_power=1)(scene, seen)
+    scores = Significance(volume_power=1.0)(scene, seen)
     assert scores[18] == scores[19] == pytest.approx(0.5)
     assert scores[0] == pytest.approx(0.5 / 125)
 
@@ -74,7 +76,7 @@ def test_power_zero_is_hits_times_opacity() -> None:
     """The ablation between the two must not differ in anything else."""
     scene, seen = drawn(6), contributions(6)
     expected = seen.hits * scene.opacities[:, 0].double().sigmoid()
-    torch.testing.assert_close(Significance(volume_power=0)(scene, seen), expected)
+    torch.testing.assert_close(Significance(volume_power=0.0)(scene, seen), expected)
     torch.testing.assert_close(score_by_name("hits_opacity")(scene, seen), expected)
 
 
@@ -157,20 +159,20 @@ def redundant() -> Any:
     return made(means, [0.999, 0.9, 0.3, 0.7, 0.7, 0.6], [0.35, 0.2, 0.01, 0.15, 0.15, 1.2], colors)
 
 
-def order(name: str, rasterizer: BruteRasterizer) -> list[int]:
+def order(name: str) -> list[int]:
     scene, views = redundant(), [(camera([0, 0, 0]), None), (camera([0.1, 0, 0]), None)]
-    seen = collect(scene, views, rasterizer, 0, torch.zeros(3))
+    seen = collect(scene, views, RASTERIZER, 0, torch.zeros(3))
     return score_by_name(name)(scene, seen).argsort(descending=True).tolist()
 
 
-def test_criteria_see_what_they_should_on_a_scene_with_known_redundancy(rasterizer: BruteRasterizer) -> None:
+def test_criteria_see_what_they_should_on_a_scene_with_known_redundancy() -> None:
     """The ground of the paper's ablation: what a criterion is blind for decides what it throws away.
 
     `removal` alone knows that the veil changes no picture; `hits` takes it for the most important of all. `opacity`
     does not see that the blue one is hidden; whatever goes through the renderer does.
     """
-    removal, hits, opacity = order("removal", rasterizer), order("hits", rasterizer), order("opacity", rasterizer)
-    contribution, significance = order("contribution", rasterizer), order("significance", rasterizer)
+    removal, hits, opacity = order("removal"), order("hits"), order("opacity")
+    contribution, significance = order("contribution"), order("significance")
     assert removal[0] == FRONT
     assert set(removal[3:]) == {BEHIND, SPECK, VEIL}
     assert hits[0] == significance[0] == VEIL
@@ -180,7 +182,7 @@ def test_criteria_see_what_they_should_on_a_scene_with_known_redundancy(rasteriz
     assert removal[-1] in (BEHIND, SPECK)
 
 
-def test_rounds_keep_one_of_two_that_cover_up_for_each_other(rasterizer: BruteRasterizer) -> None:
+def test_rounds_keep_one_of_two_that_cover_up_for_each_other() -> None:
     """Two opaque Gaussians one behind the other: alone each seems nearly worthless, for the other one shows.
 
     Judged once, both go and a hole is left; with scores taken anew the second one stays.
@@ -190,7 +192,7 @@ def test_rounds_keep_one_of_two_that_cover_up_for_each_other(rasterizer: BruteRa
     scene = made(means, [0.95, 0.95, 0.9, 0.9], [0.2, 0.2, 0.15, 0.15], colors)
 
     def see(part: Any) -> Contributions:
-        return collect(part, [(camera([0, 0, 0]), None)], rasterizer, 0, torch.zeros(3))
+        return collect(part, [(camera([0, 0, 0]), None)], RASTERIZER, 0, torch.zeros(3))
 
     once = rank(scene, 2, Removal("l2"), see).keep(2).tolist()
     twice = rank(scene, 2, Removal("l2"), see, rounds=2).keep(2).tolist()

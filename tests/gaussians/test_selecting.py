@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.brute_splats import drawn
+from support.splats_by_hand import drawn
 from torch import Tensor
 
 from nerfstudio_prune.gaussians.scores import Hits, Opacity

@@ -28,7 +28,7 @@ def close(mine: torch.Tensor, wanted: torch.Tensor, relative: float) -> bool:
 
 
 def test_removal_is_what_the_picture_loses() -> None:
-    """The score that pruning goes by: exactly what changes when a Gaussian leaves, background and all behind included."""
+    """The score that pruning goes by: exactly what changes when a Gaussian leaves, with all that it hid."""
     gaussians = scene(50, logit=-1.0)
     whole = composited(gaussians)
     everyone = torch.arange(50)
@@ -42,7 +42,7 @@ def test_hits_and_weights_are_those_of_the_textbook() -> None:
     """Also where pixels end early, and with antialiasing; all weights together are the alphas."""
     gaussians = scene(200, size=0.3, logit=3.0)
     p = project(gaussians, VIEW, antialiased=True)
-    colors = colors_of(gaussians, VIEW, 3)
+    colors = colors_of(gaussians, VIEW, 3, p.radii)
     expected = picture(p.means2d, p.conics, p.opacities, colors, p.depths, p.radii, VIEW.width, VIEW.height)
     contributions = RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND, antialiased=True)
     assert contributions.hits.tolist() == (expected.weights > 0).sum(dim=(1, 2)).tolist()

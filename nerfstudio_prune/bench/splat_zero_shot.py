@@ -1,6 +1,6 @@
 """Every choice of Gaussians on one dense model, measured right after the cut: no training at all."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,10 +16,11 @@ from nerfstudio_prune.bench.splat_suite import SplatScale, ZeroShot, splat_sched
 from nerfstudio_prune.bench.splat_training import SPLAT_PACKAGES
 from nerfstudio_prune.gaussians.budget import count_from_ratio
 from nerfstudio_prune.gaussians.merging import merge
+from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.scores import Score, score_by_name
 from nerfstudio_prune.gaussians.selecting import random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import Contributions, View
 from nerfstudio_prune.records.splat_schema import Splits, ZeroShotRecord, ZeroShotRow
 from nerfstudio_prune.splats.subject import ViewEvidence
 
@@ -79,8 +80,9 @@ def measure_zero_shot(
     rows = [_row("dense", 0, 1.0, whole, meter.quality(pipeline.model), 0.0)]
     # Any recipe whose score looks at views makes the pipeline gather them.
     seeing = type(pipeline.config.prune)(score=BEST, pruning_ratio=0.5).resolve()
-    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), meter._clock)
-    total = len(job.keeps) * (len(RULES) + 2) + len(job.rounds) * len(job.round_keeps)
+    cameras = [pipeline._collected(view)[0] for view in range(len(pipeline.datamanager.train_dataset))]
+    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), cameras, meter._clock)
+    total = len(job.keeps) * (len(RULES) + 3) + len(job.rounds) * len(job.round_keeps)
     for chosen in choices:
         quality = meter.quality(pipeline.model.with_gaussians(chosen.gaussians))
         rows.append(_row(chosen.rule, chosen.rounds, chosen.keep, chosen.gaussians, quality, chosen.seconds))
@@ -119,12 +121,14 @@ def _row(rule: str, rounds: int, keep: float, gaussians: Gaussians, quality: Spl
 
 
 def _choices(
-    job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, clock: Callable[[], float]
+    job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, cameras: Sequence[View], clock: Callable[[], float]
 ) -> Iterator[Chosen]:
-    """All choices, those of one look at the views first; the look is taken once and counted for each."""
+    """All choices, those of one look at the views first; the look is taken once and counted for each that needs it."""
+    evidence.collect(whole.select(torch.arange(min(10, len(whole)))))  # what is compiled or loaded once
     start = clock()
     first = evidence.collect(whole)
     look = clock() - start
+    known = {"pixel_sizes": footprints(whole.means, cameras), "weights": first.weights}
 
     def ranked(rule: str, score: Score, keep: float, rounds: int) -> Chosen:
         seen: Contributions | None = first if score.needs == "views" else None
@@ -142,10 +146,10 @@ def _choices(
     for keep in job.keeps:
         n_keep = count_from_ratio(len(whole), 1 - keep)
         yield Chosen("random", 0, keep, whole.select(random_ranking(len(whole), job.seed).keep(n_keep)), 0.0)
-        begin = clock()
-        with torch.no_grad():
-            merged = merge(whole, n_keep, pixel_size=evidence.pixel_size).gaussians
-        yield Chosen("merge", 0, keep, merged, clock() - begin)
+        for rule, seen, taken in (("merge", {}, 0.0), ("merge seen", known, look)):
+            begin = clock()
+            merged = merge(whole, n_keep, **seen).gaussians
+            yield Chosen(rule, 0, keep, merged, clock() - begin + taken)
     for rounds in job.rounds:
         for keep in job.round_keeps:
             yield ranked(BEST, score_by_name(BEST, {}), keep, rounds)

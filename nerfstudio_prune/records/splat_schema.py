@@ -137,7 +137,7 @@ class ZeroShotRow:
     """One choice of Gaussians, measured right after the cut."""
 
     rule: str
-    """dense (all stay), a score, merge or random."""
+    """dense (all stay), a score, merge (without photos), merge seen (by what training views see), or random."""
     rounds: Count
     """Times that scores were taken; 0 for a rule that takes none."""
     keep: Share

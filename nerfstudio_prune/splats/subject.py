@@ -196,12 +196,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
             ValueError: If the cut is impossible.
         """
         gaussians, degree = self.model.gaussians.detach(), event.targets.get(SH_DEGREE)
+        count = len(gaussians)
         keep, values, report = None, None, []
         if degree is None or not self._cut_before(event):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
-                    merged = merge(gaussians, n_keep, pixel_size=evidence.pixel_size)
+                    merged = merge(gaussians, n_keep, pixel_sizes=gaussians.means.new_full((count,), evidence.pixel_size))
                     keep, values = merged.representatives, merged.gaussians
                 else:
                     ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)

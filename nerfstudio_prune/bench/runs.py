@@ -37,9 +37,7 @@ def needs_of(job: Job) -> Sequence[str]:
     return [*([job.parent] if job.parent else []), *speed]
 
 
-def choose_jobs(
-    suite: Sequence[JobT], pattern: str, needs: Callable[[JobT], Sequence[str]] = needs_of
-) -> list[JobT]:
+def choose_jobs(suite: Sequence[JobT], pattern: str, needs: Callable[[JobT], Sequence[str]] = needs_of) -> list[JobT]:
     """The jobs of a suite that were asked for, each once, behind those that they go on from.
 
     Args:

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional, Protocol, get_type_hints
 
 import tyro
 from nerfstudio.configs.method_configs import all_methods
@@ -58,7 +58,16 @@ class Scene:
     """Tells it from another version of the same scene, wherever its folder lies."""
 
 
-def find_scene(data: Optional[Path], scale: Scale) -> Scene:
+class HasDemo(Protocol):
+    """Sizes of a suite, of networks or of Gaussians."""
+
+    @property
+    def demo_options(self) -> Mapping[str, Any]:
+        """Options of the built-in scene."""
+        ...
+
+
+def find_scene(data: Optional[Path], scale: HasDemo) -> Scene:
     """Chooses parser and method by the files of a data set.
 
     Args:
@@ -90,9 +99,7 @@ def _fingerprint(data: Path) -> str:
     return content.hexdigest()[:16]
 
 
-def parse_options(
-    options: Mapping[str, str], method: str, reserved: Collection[str] = RESERVED
-) -> dict[str, Any]:
+def parse_options(options: Mapping[str, str], method: str, reserved: Collection[str] = RESERVED) -> dict[str, Any]:
     """Options of the method as typed on a command line.
 
     Args:

@@ -1,6 +1,6 @@
 """Quality of Gaussians on whole views: test views for tables, validation views for choosing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,8 +13,8 @@ from nerfstudio_prune.bench.machine import clock_of
 from nerfstudio_prune.data.images import save_image
 from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.gaussians.budget import uncompressed_bytes
-from nerfstudio_prune.records.schema import Quality, ViewQuality
-from nerfstudio_prune.records.splat_schema import Splits, SplatStage
+from nerfstudio_prune.records.schema import Clock, Quality, ViewQuality
+from nerfstudio_prune.records.splat_schema import SplatStage, Splits
 from nerfstudio_prune.splats.model import SplatPruneModel
 
 PAIR_VIEWS = 5
@@ -68,7 +68,8 @@ class SplatMeter:
         validation = _validation_views(datamanager)
         if validation is not None:
             self.splits["val"] = Views(len(validation), views, lambda view: _view_of(datamanager, validation, view))
-        self.clock_name, self._clock = clock_of(pipeline.model.device)
+        clock, self.now = clock_of(pipeline.model.device)
+        self.clock: Clock = clock
         self.seconds = 0.0
         """Time spent so far, by the clock."""
 
@@ -108,7 +109,7 @@ class SplatMeter:
         )
 
     def _measured(self, model: SplatPruneModel, picture: Optional[Path] = None) -> tuple[Splits, float]:
-        begin, was_training = self._clock(), model.training
+        begin, was_training = self.now(), model.training
         model.eval()
         found: dict[str, Quality] = {}
         frames: dict[str, list[float]] = {}
@@ -118,9 +119,9 @@ class SplatMeter:
                     results, frames[name] = [], []
                     for view in views.indices:
                         camera, batch = views.load(view)
-                        start = self._clock()
+                        start = self.now()
                         outputs = model.get_outputs_for_camera(camera)
-                        frames[name].append(self._clock() - start)
+                        frames[name].append(self.now() - start)
                         metrics, _ = model.get_image_metrics_and_images(outputs, batch)
                         results.append(ViewQuality(view, metrics["psnr"], metrics["ssim"], metrics.get("lpips")))
                         if picture is not None and name == "test" and view == views.indices[0]:
@@ -128,7 +129,7 @@ class SplatMeter:
                     found[name] = _mean(results)
         finally:
             model.train(was_training)
-        self.seconds += self._clock() - begin
+        self.seconds += self.now() - begin
         return found, float(np.mean(frames["test"]))
 
     @torch.no_grad()
@@ -138,7 +139,7 @@ class SplatMeter:
         Args:
             model: The model.
         """
-        begin, was_training = self._clock(), model.training
+        begin, was_training = self.now(), model.training
         model.eval()
         views, pairs, pixels = self.splits["test"], 0, 0
         chosen = views.indices[:: max(1, len(views.indices) // PAIR_VIEWS)]
@@ -151,7 +152,7 @@ class SplatMeter:
                 pixels += rendering.colors.shape[0] * rendering.colors.shape[1]
         finally:
             model.train(was_training)
-            self.seconds += self._clock() - begin
+            self.seconds += self.now() - begin
         return pairs / pixels
 
 
@@ -177,7 +178,7 @@ def _validation_views(datamanager: Any) -> Optional[Any]:
     return datamanager.dataset_type(outputs, datamanager.config.camera_res_scale_factor)
 
 
-def _view_of(datamanager: Any, dataset: Any, view: int) -> tuple[Cameras, Mapping[str, Any]]:
+def _view_of(datamanager: Any, dataset: Any, view: int) -> tuple[Cameras, dict[str, Any]]:
     data = dataset.get_data(view, image_type=datamanager.config.cache_images_type)
     batch = {name: data[name].to(datamanager.device) for name in ("image", "mask") if name in data}
     return dataset.cameras[view : view + 1].to(datamanager.device), batch

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.machine import MemoryMeter, clock_of, describe_machine
+from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
 from nerfstudio_prune.bench.splat_setup import make_splat_config
@@ -71,7 +71,7 @@ def measure_splat_speed(
         process_memory_mb=max(peaks) or None,
         dense=arms[0].result(),
         pruned=arms[1].result(),
-        clock=arms[0].clock_name,
+        clock=arms[0].meter.clock,
         digest=identity["digest"],
         command=identity["command"],
     )
@@ -83,14 +83,12 @@ class _Arm:
     def __init__(self, name: str, seed: int, scale: SplatScale, scene: Scene, folder: Path, checkpoint: Path) -> None:
         # As long as the recovery: the model is what it is at the end of one.
         steps = scale.recovery_steps
-        config = make_splat_config(
-            name, seed, dict(scale.options), scene, steps, folder / "work" / "runs", checkpoint
-        )
+        config = make_splat_config(name, seed, dict(scale.options), scene, steps, folder / "work" / "runs", checkpoint)
         self.trainer: Trainer = make_trainer(config)
         pipeline: Any = self.trainer.pipeline
         self.pipeline, self.model = pipeline, pipeline.model
-        self.clock_name, self.clock = clock_of(self.model.device)
         self.meter = SplatMeter(self.trainer, scale.views)
+        self.clock = self.meter.now
         self.memory = MemoryMeter(self.model.device)
         self.step = self.trainer._start_step
         self.step_seconds: list[float] = []

@@ -45,7 +45,7 @@ class SplatRecorder:
         self.pictures = pictures
         self.stages: list[SplatStage] = []
         self.images: dict[str, str] = {}
-        self.clock_name, self._clock = self.meter.clock_name, self.meter._clock
+        self._clock = self.meter.now
         self.train = self.train_cpu = self.prune = 0.0
         self.step_seconds: deque[float] = deque(maxlen=100)
         self.steps: int = trainer._start_step
@@ -221,7 +221,7 @@ def execute_splats(
         step_seconds=median(recorder.step_seconds) if recorder.step_seconds else 0.0,
         peak_memory_mb=peak,
         schedule=splat_schedule_text(scale),
-        clock=recorder.clock_name,
+        clock=recorder.meter.clock,
         images=recorder.images,
         notes=notes,
         digest=identity["digest"],

@@ -81,7 +81,7 @@ def measure_zero_shot(
     # Any recipe whose score looks at views makes the pipeline gather them.
     seeing = type(pipeline.config.prune)(score=BEST, pruning_ratio=0.5).resolve()
     cameras = [pipeline._collected(view)[0] for view in range(len(pipeline.datamanager.train_dataset))]
-    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), cameras, meter._clock)
+    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), cameras, meter.now)
     total = len(job.keeps) * (len(RULES) + 3) + len(job.rounds) * len(job.round_keeps)
     for chosen in choices:
         quality = meter.quality(pipeline.model.with_gaussians(chosen.gaussians))
@@ -102,7 +102,7 @@ def measure_zero_shot(
         train_views=len(pipeline.datamanager.train_dataset),
         views=meter.counts(),
         rows=rows,
-        clock=meter.clock_name,
+        clock=meter.clock,
         digest=identity["digest"],
         command=identity["command"],
     )
@@ -128,14 +128,12 @@ def _choices(
     start = clock()
     first = evidence.collect(whole)
     look = clock() - start
-    known = {"pixel_sizes": footprints(whole.means, cameras), "weights": first.weights}
+    known: dict[str, Any] = {"pixel_sizes": footprints(whole.means, cameras), "weights": first.weights}
 
     def ranked(rule: str, score: Score, keep: float, rounds: int) -> Chosen:
         seen: Contributions | None = first if score.needs == "views" else None
         begin, n_keep = clock(), count_from_ratio(len(whole), 1 - keep)
-        ranking = rank(
-            whole, n_keep, score, evidence.collect, rounds=rounds, seed=job.seed, first=seen, name=rule
-        )
+        ranking = rank(whole, n_keep, score, evidence.collect, rounds=rounds, seed=job.seed, first=seen, name=rule)
         left = whole.select(ranking.keep(n_keep))
         seconds = clock() - begin + (0.0 if seen is None else look)
         return Chosen(rule, rounds if seen is not None else 1, keep, left, seconds)
@@ -146,7 +144,7 @@ def _choices(
     for keep in job.keeps:
         n_keep = count_from_ratio(len(whole), 1 - keep)
         yield Chosen("random", 0, keep, whole.select(random_ranking(len(whole), job.seed).keep(n_keep)), 0.0)
-        for rule, seen, taken in (("merge", {}, 0.0), ("merge seen", known, look)):
+        for rule, seen, taken in (("merge", dict[str, Any](), 0.0), ("merge seen", known, look)):
             begin = clock()
             merged = merge(whole, n_keep, **seen).gaussians
             yield Chosen(rule, 0, keep, merged, clock() - begin + taken)

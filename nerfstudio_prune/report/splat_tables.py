@@ -49,7 +49,7 @@ def zero_shot_table(study: SplatStudy) -> Optional[str]:
     third = min(keeps, key=lambda keep: abs(keep - THIRD), default=THIRD)
 
     def quality(split: str, keep: float) -> Callable[[tuple[str, int]], Stat]:
-        return lambda choice: study.shot(*choice, keep, _split(split))
+        return lambda choice: study.shot(choice[0], choice[1], keep, _split(split))
 
     columns = [
         Column("rule", lambda choice: _choice_name(*choice)),
@@ -154,9 +154,9 @@ def splat_speed_table(study: SplatStudy) -> Optional[str]:
                 str(record.seed),
                 _pair(dense.gaussians, pruned.gaussians, 0),
                 _pair(dense.pairs_per_pixel, pruned.pairs_per_pixel, 1),
-                _pair(*(1e3 * median(arm.train_step_seconds) for arm in (dense, pruned)), 1),
+                _milliseconds(dense.train_step_seconds, pruned.train_step_seconds),
                 _spread(step_factors(dense, pruned)),
-                _pair(*(1e3 * median(arm.frame_seconds) for arm in (dense, pruned)), 1),
+                _milliseconds(dense.frame_seconds, pruned.frame_seconds),
                 _spread(block_ratios(dense.frame_seconds, pruned.frame_seconds)),
                 _pair(dense.peak_memory_mb, pruned.peak_memory_mb, 0),
                 number(record.process_memory_mb),
@@ -170,6 +170,10 @@ def splat_speed_table(study: SplatStudy) -> Optional[str]:
 def step_factors(dense: SplatSpeedArm, pruned: SplatSpeedArm) -> list[float]:
     """How many times faster a training step is, block by block."""
     return block_ratios(dense.train_step_seconds, pruned.train_step_seconds)
+
+
+def _milliseconds(first: Sequence[float], second: Sequence[float]) -> str:
+    return _pair(1e3 * median(first), 1e3 * median(second), 1)
 
 
 def _pair(first: Optional[float], second: Optional[float], digits: int) -> str:

@@ -18,7 +18,7 @@ from nerfstudio_prune.report.splat_tables import (
     step_factors,
     zero_shot_table,
 )
-from nerfstudio_prune.report.stats import NOTHING, TIMES, Stat, number
+from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, Stat, number
 
 LEGO, FOX = "lego_100", "fox_135x240"
 
@@ -49,6 +49,8 @@ class Target:
     """Whether a mean is enough."""
     digits: int = 2
     unit: str = "dB"
+    signed: bool = False
+    """Whether it is a difference."""
 
 
 def _end(arm: str, value: Callable[[SplatArm], Stat]) -> Callable[[SplatStudy], Stat]:
@@ -95,45 +97,69 @@ TARGETS: Sequence[Target] = (
         "keep 34 %, right after: `removal` in 6 rounds over the paper's score, at least +4 dB",
         _rounds_over_paper,
         lambda v: v >= 4,
+        signed=True,
     ),
-    Target(LEGO, "… recovered: less dense of equal steps, at least −0.4 dB", _less("removal-6-34", "dense"), lambda v: v >= -0.4),
-    Target(LEGO, "… recovered: less capped of equal steps, at least 0", _less("removal-6-34", "capped-34"), lambda v: v >= 0),
+    Target(
+        LEGO,
+        "… recovered: less dense of equal steps, at least -0.4 dB",
+        _less("removal-6-34", "dense"),
+        lambda v: v >= -0.4,
+        signed=True,
+    ),
+    Target(
+        LEGO,
+        "… recovered: less capped of equal steps, at least 0",
+        _less("removal-6-34", "capped-34"),
+        lambda v: v >= 0,
+        signed=True,
+    ),
     Target(
         LEGO,
         "… recovered: less capped of equal time, told",
         _less("removal-6-34", "capped-34-equal-time"),
         lambda v: v >= 0,
+        signed=True,
     ),
-    Target(LEGO, "keep 20 %, recovered: less dense of equal steps, at least −1.0 dB", _less("removal-6-20", "dense"), lambda v: v >= -1),
+    Target(
+        LEGO,
+        "keep 20 %, recovered: less dense of equal steps, at least -1.0 dB",
+        _less("removal-6-20", "dense"),
+        lambda v: v >= -1,
+        signed=True,
+    ),
     Target(
         LEGO,
         "moments kept less cleared, recovered, at least +0.5 dB",
         _less("removal-6-34", "removal-6-retrain-34"),
         lambda v: v >= 0.5,
+        signed=True,
     ),
     Target(
         LEGO,
-        "degree 3 → 2, photos: at least −0.2 dB",
+        "degree 3 → 2, photos: at least -0.2 dB",
         _end("sh2-photo", lambda arm: change(arm, "end")),
         lambda v: v >= -0.2,
+        signed=True,
     ),
     Target(
         LEGO,
-        "degree 3 → 2, distilled (mixed): at least −0.2 dB",
+        "degree 3 → 2, distilled (mixed): at least -0.2 dB",
         _end("sh2-mixed", lambda arm: change(arm, "end")),
         lambda v: v >= -0.2,
+        signed=True,
     ),
-    Target(LEGO, "frame 100×100, at most 20 ms", _frame, lambda v: v <= 20, 1, "ms"),
+    Target(LEGO, "frame 100 x 100, at most 20 ms", _frame, lambda v: v <= 20, 1, "ms"),
     Target(FOX, "dense, at least 23.5 dB", _DENSE_DB, lambda v: v >= 23.5),
     Target(FOX, "… in at most 900 s", _DENSE_SECONDS, lambda v: v <= 900, 0, "s"),
     Target(FOX, "… at most 55,000 Gaussians", _DENSE_COUNT, lambda v: v <= 55_000, 0, ""),
     Target(
         FOX,
-        "keep 34 %, recovered: less dense of equal steps, at least −0.3 dB",
+        "keep 34 %, recovered: less dense of equal steps, at least -0.3 dB",
         _less("removal-6-34", "dense"),
         lambda v: v >= -0.3,
+        signed=True,
     ),
-    Target(FOX, "… a training step at least 1.8× faster", _step_faster, lambda v: v >= 1.8, 2, TIMES),
+    Target(FOX, "… a training step at least 1.8 times faster", _step_faster, lambda v: v >= 1.8, 2, TIMES),
     Target(FOX, "peak memory of the dense training, at most 1,500 MB", _memory, lambda v: v <= 1500, 0, "MB"),
 )
 
@@ -146,10 +172,9 @@ def targets_table(studies: Sequence[SplatStudy]) -> str:
             stat = target.value(study)
             if stat.mean is None:
                 continue
-            signed = target.unit == "dB" and ("less" in target.words or "over" in target.words or "−" in target.words)
-            value = f"{stat.text(target.digits, signed)} {target.unit}".strip()
+            value = f"{stat.text(target.digits, target.signed)} {target.unit}".strip()
             verdict = "yes" if target.reached(stat.mean) else "no"
-            rows.append([escape(study.scene), target.words, value, verdict, str(stat.n)])
+            rows.append([escape(study.scene), target.words.replace("-", MINUS), value, verdict, str(stat.n)])
     return table(["scene", "target", "measured", "reached", "n"], rows, text_columns=2) if rows else NO_RECORDS
 
 
@@ -166,7 +191,7 @@ PAPER_3 = (
     ("3D-GS", 31.68),
     ("hits", 28.28),
     ("hits · opacity", 30.10),
-    ("hits · opacity · γ(volume)", 30.32),
+    ("hits · opacity · volume^0.1", 30.32),
     ("+ co-adaptation", 31.85),
 )
 """LightGaussian, Table 3 (Room, a third stays, PSNR in dB)."""
@@ -219,6 +244,11 @@ def _beside(paper: Sequence[tuple[str, float]], ours: dict[str, list[Stat]]) -> 
         row = [label, number(value, 2), NOTHING if i == 0 else number(value - base, 2, signed=True)]
         for stats in ours.values():
             stat = stats[i] if i < len(stats) else Stat(())
-            row += [stat.text(2), NOTHING if i == 0 or stat.mean is None or stats[0].mean is None else number(stat.mean - stats[0].mean, 2, signed=True)]
+            row += [
+                stat.text(2),
+                NOTHING
+                if i == 0 or stat.mean is None or stats[0].mean is None
+                else number(stat.mean - stats[0].mean, 2, signed=True),
+            ]
         rows.append(row)
     return table(headers, rows)

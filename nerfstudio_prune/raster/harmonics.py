@@ -45,7 +45,7 @@ class _Coloring(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_colors: Tensor) -> Any:  # type: ignore[override]
         *parameters, eye, radii, colors = ctx.saved_tensors
-        wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
+        wanted = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
         arrays, at = [t.detach().contiguous().numpy() for t in parameters], eye.detach().numpy()
         given = [t.detach().contiguous().numpy() for t in (radii, colors, d_colors)]
         out = [t.numpy() for t in wanted]

@@ -31,5 +31,7 @@ def check(gaussians: Gaussians, view: View, sh_degree: int, colors: Optional[Ten
         raise ValueError(f"a view must have at least one pixel, got {view.width} x {view.height}")
     if colors is None and not 0 <= sh_degree <= gaussians.sh_degree:
         raise ValueError(f"sh_degree must be in [0, {gaussians.sh_degree}], the scene's degree, got {sh_degree}")
+    if colors is not None and colors.dtype != means.dtype:
+        raise ValueError(f"colors must be {means.dtype} as the scene is, got {colors.dtype}")
     if colors is not None and (colors.ndim != 2 or len(colors) != len(means) or not 1 <= colors.shape[1] <= 3):
         raise ValueError(f"colors must have shape [{len(means)}, 1 to 3], got {list(colors.shape)}")

@@ -3,6 +3,7 @@
 import torch
 
 from nerfstudio_prune.raster.cpu import CpuRasterizer
+from nerfstudio_prune.raster.gsplat import GsplatRasterizer
 from nerfstudio_prune.raster.interface import Rasterizer
 
 OPTION = "--pipeline.model.rasterizer"
@@ -38,6 +39,4 @@ def rasterizer_for(name: str, device: torch.device) -> Rasterizer:
         raise ValueError(
             f"{OPTION} {name}: no rasteriser for Gaussians on {device}; set --machine.device-type cpu, or cuda"
         )
-    from nerfstudio_prune.raster.gsplat import GsplatRasterizer
-
     return GsplatRasterizer()

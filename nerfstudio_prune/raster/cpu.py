@@ -1,13 +1,14 @@
 """Renders Gaussians on the CPU."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nerfstudio_prune.raster import kernels
 from nerfstudio_prune.raster.checks import check
@@ -22,11 +23,11 @@ BAND_HEIGHT = 16
 
 
 class CpuRasterizer:
-    """Exact compositing in the order of depths, with memory that goes with Gaussians and pixels and not with their pairs.
+    """Exact compositing in the order of depths; memory goes with Gaussians and pixels, not with their pairs.
 
-    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of gsplat 1.4.
-    Works in the precision of the scene, with as many threads as torch does; the result is the same bit for bit with any number
-    of them. Safe to be called from several threads at once.
+    Every pixel whose alpha is at least 1/255 counts, also outside of gsplat's tiles; otherwise the rules are those of
+    gsplat 1.4. Works in the precision of the scene, with as many threads as torch does; the result is the same bit for
+    bit with any number of them. Safe to be called from several threads at once.
     """
 
     name = "cpu"
@@ -92,23 +93,16 @@ class CpuRasterizer:
         sweep.forward(depth=False)
         counted = sweep.plane(1.0 if pixels is None else pixels.to(colors).numpy())
         behind = [sweep.plane(value) for value in background.tolist()]
-        parts = np.zeros((len(sweep.members), 5), sweep.dtype)
+        parts = np.empty((len(sweep.members), 5), sweep.dtype)
 
         def one(band: int) -> None:
             part = sweep.members_of(band)
             kernels.contribute(*sweep.arguments(band), sweep.passing, sweep.last, *behind, counted, parts[part])
 
         sweep.in_bands(one)
-        return Contributions(*_summed_contributions(sweep, parts, len(gaussians)))
-
-
-def _summed_contributions(sweep: "_Sweep", parts: np.ndarray, count: int) -> list[Tensor]:
-    sums = np.zeros((count, 5))
-    kernels.gather(sweep.members, sweep.indices, parts, sums)
-    largest = np.zeros(count)
-    np.maximum.at(largest, sweep.indices[sweep.members], parts[:, 2])
-    sums[:, 2] = largest
-    return list(torch.from_numpy(sums).T.contiguous())
+        sums = np.zeros((len(gaussians), 5))
+        kernels.gather_contributions(sweep.members, sweep.indices, parts, sums)
+        return Contributions(*torch.from_numpy(sums).T.contiguous())
 
 
 def _prepared(gaussians: Gaussians, view: View) -> View:
@@ -139,9 +133,13 @@ class _Sweep:
     indices: np.ndarray
     starts: np.ndarray
     members: np.ndarray
-    passing: np.ndarray
-    last: np.ndarray
-    planes: list[np.ndarray]
+    passing: np.ndarray = field(init=False)
+    last: np.ndarray = field(init=False)
+    planes: list[np.ndarray] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.passing = self.plane(1.0)
+        self.last = np.full(self.height * self.stride, -1, np.int32)
 
     @classmethod
     def of(cls, projection: Projection, colors: Tensor, width: int, height: int) -> "_Sweep":
@@ -161,19 +159,14 @@ class _Sweep:
         rows = np.empty((len(order), 2), np.int32)
         indices = np.empty(len(order), np.int64)
         tensors = (projection.means2d, projection.conics, projection.opacities, colors)
-        kept = kernels.prepare(
-            order, *(t.detach().contiguous().numpy() for t in tensors), depths, width, height, packed, rows, indices
-        )
+        arrays = [t.detach().contiguous().numpy() for t in tensors]
+        kept = kernels.prepare(order, *arrays, depths, width, height, packed, rows, indices)
         packed, rows, indices = packed[:kept], rows[:kept], indices[:kept]
         starts = np.empty(-(-height // BAND_HEIGHT) + 1, np.int64)
         kernels.count_members(rows, BAND_HEIGHT, starts)
         members = np.empty(starts[-1], np.int32)
         kernels.list_members(rows, BAND_HEIGHT, starts, members)
-        stride = width + kernels.LANES
-        sweep = cls(width, height, stride, packed, rows, indices, starts, members, *[np.empty(0)] * 2, [])
-        sweep.passing = sweep.plane(1.0)
-        sweep.last = np.full(height * stride, -1, np.int32)
-        return sweep
+        return cls(width, height, width + kernels.LANES, packed, rows, indices, starts, members)
 
     @property
     def dtype(self) -> Any:
@@ -209,17 +202,26 @@ class _Sweep:
         return in_threads(work, len(self.starts) - 1)
 
     def forward(self, depth: bool) -> int:
-        """Composites; returns the pairs."""
+        """Composites, and drops members that were hidden everywhere.
+
+        Args:
+            depth: Whether depths are asked for.
+
+        Returns:
+            Pairs of a Gaussian and a pixel.
+        """
         self.planes = [self.plane() for _ in range(3 + depth)]
         red, green, blue, *deep = self.planes
         summed = deep[0] if deep else None
 
-        def one(band: int) -> int:
+        def one(band: int) -> tuple[int, int]:
             return kernels.composite(*self.arguments(band), self.passing, self.last, red, green, blue, summed)
 
-        pairs = sum(self.in_bands(one))
+        pairs, kept = np.array(self.in_bands(one)).T
+        self.members = np.concatenate([self.members[start:][:n] for start, n in zip(self.starts, kept, strict=False)])
+        self.starts[1:] = np.cumsum(kept)
         np.abs(self.passing, out=self.passing)
-        return pairs
+        return int(pairs.sum())
 
 
 class _Compositing(torch.autograd.Function):
@@ -251,6 +253,7 @@ class _Compositing(torch.autograd.Function):
         return picture, alphas, summed, pairs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_picture: Tensor, d_alphas: Tensor, d_summed: Tensor, _: None) -> Any:  # type: ignore[override]
         sweep: _Sweep = ctx.sweep
         d_colors = [sweep.plane(d_picture[..., k].numpy()) for k in range(ctx.channels)]

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from math import isqrt
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -75,6 +75,6 @@ class Gaussians:
             raise ValueError(f"degree of the spherical harmonics must be in [0, {self.sh_degree}], got {degree}")
         return replace(self, features_rest=self.features_rest[:, : (degree + 1) ** 2 - 1])
 
-    def to(self, *args: torch.device | torch.dtype) -> "Gaussians":
-        """On another device, or with another precision."""
+    def to(self, *args: Any) -> "Gaussians":
+        """On another device, or with another precision, as `Tensor.to`."""
         return replace(self, **{name: tensor.to(*args) for name, tensor in self.items()})

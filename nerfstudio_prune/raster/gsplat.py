@@ -1,8 +1,10 @@
 """Renders Gaussians on CUDA, by gsplat 1.4 (Ye et al., arXiv 2409.06765)."""
 
+from importlib import import_module
 from typing import Any, Optional
 
 import torch
+from gsplat import rasterization, rasterize_to_indices_in_range, spherical_harmonics
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -12,6 +14,11 @@ from nerfstudio_prune.raster.interface import Contributions, Rendering, View
 
 PIXELS_AT_ONCE = 1 << 16
 """Pixels whose pairs are held at once by `contributions`, about 400 bytes for each pair."""
+_MISSING = (
+    "rasterizer gsplat: gsplat's CUDA kernels are not there. gsplat compiles them at first use, for which the CUDA "
+    "toolkit (nvcc) of the version of torch must be installed; or choose --pipeline.model.rasterizer cpu and "
+    "--machine.device-type cpu"
+)
 
 
 class GsplatRasterizer:
@@ -29,10 +36,10 @@ class GsplatRasterizer:
                 "rasterizer gsplat needs CUDA, which torch does not find; choose --pipeline.model.rasterizer cpu"
             )
         try:
-            from gsplat.cuda._backend import _C
+            kernels = import_module("gsplat.cuda._backend")._C
         except Exception as error:  # It is built at import: anything can go wrong there.
             raise ValueError(f"{_MISSING}: {error!r}") from error
-        if _C is None:
+        if kernels is None:
             raise ValueError(f"{_MISSING}: no nvcc was found")
 
     def render(
@@ -65,7 +72,7 @@ class GsplatRasterizer:
         pixels: Optional[Bool[Tensor, "height width"]] = None,
         seed: int = 0,
     ) -> Contributions:
-        """As in `Rasterizer`; from gsplat's own lists of pairs, some rows of pixels at a time, so exact and without `seed`."""
+        """As in `Rasterizer`; exact, from gsplat's own lists of pairs, so `seed` is not needed."""
         check(gaussians, view, sh_degree)
         _, _, info = _rasterize(gaussians, view, sh_degree, antialiased, False, False, None)
         colors = _colors(gaussians, view, sh_degree, info["radii"][0])
@@ -74,21 +81,14 @@ class GsplatRasterizer:
         total = Contributions.zeros(len(gaussians), colors.device)
         rows = max(1, PIXELS_AT_ONCE // view.width)
         for top in range(0, view.height, rows):
-            # No pair is listed for pixels through which nothing passes. In one range, from the first Gaussian to the last:
-            # gsplat does not remember from one to the next which pixels were done.
+            # No pair is listed for pixels through which nothing passes. All Gaussians are one range: gsplat does not
+            # remember from one range to the next which pixels were done.
             passing = torch.zeros(1, view.height, view.width, device=colors.device)
             passing[:, top : top + rows] = 1
             ids, at = _pairs(info, passing)
             alpha = _alphas(info, ids, at, view.width)
             total.add(contributions_of_pairs(ids, at, alpha, colors, background.to(colors), counted))
         return total
-
-
-_MISSING = (
-    "rasterizer gsplat: gsplat's CUDA kernels are not there. gsplat compiles them at first use, for which the CUDA toolkit "
-    "(nvcc) of the version of torch must be installed; or choose --pipeline.model.rasterizer cpu and "
-    "--machine.device-type cpu"
-)
 
 
 def _rasterize(
@@ -100,8 +100,6 @@ def _rasterize(
     absgrad: bool,
     colors: Optional[Tensor],
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    from gsplat.rendering import rasterization
-
     if colors is None:
         harmonics = torch.cat((gaussians.features_dc[:, None], gaussians.features_rest), dim=1)
     return rasterization(
@@ -123,8 +121,6 @@ def _rasterize(
 
 
 def _colors(gaussians: Gaussians, view: View, sh_degree: int, radii: Tensor) -> Float[Tensor, "gaussians 3"]:
-    from gsplat import spherical_harmonics
-
     harmonics = torch.cat((gaussians.features_dc[:, None], gaussians.features_rest), dim=1)
     eye = torch.inverse(view.viewmat.to(gaussians.means))[:3, 3]
     colors = spherical_harmonics(sh_degree, gaussians.means - eye, harmonics, masks=radii > 0)
@@ -133,8 +129,6 @@ def _colors(gaussians: Gaussians, view: View, sh_degree: int, radii: Tensor) -> 
 
 
 def _pairs(info: dict[str, Any], passing: Tensor) -> tuple[Tensor, Tensor]:
-    from gsplat import rasterize_to_indices_in_range
-
     gaussian_ids, pixel_ids, _ = rasterize_to_indices_in_range(
         0,
         2**31 - 1,

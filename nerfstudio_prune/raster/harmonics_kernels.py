@@ -1,24 +1,26 @@
 """Colours from spherical harmonics and their derivative, compiled by Numba; in float64 whatever is stored.
 
-Order and signs of the coefficients are those of gsplat (Sloan, Efficient Spherical Harmonic Evaluation, JCGT 2(2), 2013).
+Order and signs of the coefficients are those of gsplat (Sloan, Efficient Spherical Harmonic Evaluation, JCGT 2(2),
+2013).
 """
 
 import math
 
 import numpy as np
-from numba import njit
+
+from nerfstudio_prune.raster.compiled import compiled, inlined
 
 MAX_BASES = 16
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _direction(mean, eye):
     x, y, z = mean[0] - eye[0], mean[1] - eye[1], mean[2] - eye[2]
     length = max(math.sqrt(x * x + y * y + z * z), 1e-12)
     return x / length, y / length, z / length, length
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _bases(x, y, z, degree, bases):
     """Writes the harmonics of a direction up to a degree."""
     bases[0] = 0.2820947917738781
@@ -44,7 +46,7 @@ def _bases(x, y, z, degree, bases):
             bases[15] = -0.5900435899266435 * (x * cos2 - y * sin2)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _slope(x, y, z, degree, d):
     """Gradient with respect to x, y, z of the harmonics weighted by `d`."""
     d_x = d_y = d_z = 0.0
@@ -69,7 +71,7 @@ def _slope(x, y, z, degree, d):
     return d_x, d_y, d_z
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def color(means, constant, rest, eye, degree, radii, colors):
     """Colours of the Gaussians that are seen, at least 0.
 
@@ -99,20 +101,24 @@ def color(means, constant, rest, eye, degree, radii, colors):
         colors[i, 2] = max(blue, 0.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, d_means, d_constant, d_rest, d_eye):
     """Gradients of the colours.
 
     Args:
         means, constant, rest, eye, degree, radii, colors: As above.
         d_colors: Gradients of the colours.
-        d_means, d_constant, d_rest: Zeros; get those of the parameters.
+        d_means, d_constant, d_rest: Get those of the parameters.
         d_eye: Their sum with respect to where the camera is is added to this.
     """
     bases = np.empty(MAX_BASES, np.float64)
     d = np.empty(MAX_BASES, np.float64)
+    used = (degree + 1) ** 2 - 1
     for i in range(len(means)):
-        if radii[i] == 0:
+        d_means[i] = 0.0
+        if radii[i] == 0 or (d_colors[i, 0] == 0.0 and d_colors[i, 1] == 0.0 and d_colors[i, 2] == 0.0):
+            d_constant[i] = 0.0
+            d_rest[i] = 0.0
             continue
         x, y, z, length = _direction(means[i], eye)
         _bases(x, y, z, degree, bases)
@@ -122,9 +128,10 @@ def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, 
         d_constant[i, 0] = bases[0] * red
         d_constant[i, 1] = bases[0] * green
         d_constant[i, 2] = bases[0] * blue
+        d_rest[i, used:] = 0.0
         if degree == 0:
             continue
-        for k in range((degree + 1) ** 2 - 1):
+        for k in range(used):
             d_rest[i, k, 0] = bases[k + 1] * red
             d_rest[i, k, 1] = bases[k + 1] * green
             d_rest[i, k, 2] = bases[k + 1] * blue

@@ -34,17 +34,17 @@ class Rendering:
     depths: Optional[Float[Tensor, "height width 1"]]
     """Expected depth along the camera's z, in world units; 0 where nothing is. None if it was not asked for."""
     means2d: Float[Tensor, "1 gaussians 2"]
-    """Projected centres in pixels, in the graph; with an axis for the camera, as gsplat's strategies read it. After a backward
-    pass `means2d.absgrad`, if it was asked for, holds the sums over pixels of absolute gradients that densification goes by;
-    `means2d.grad` needs `retain_grad()` before."""
+    """Projected centres in pixels, in the graph; with an axis for the camera, as gsplat's strategies read it. After a
+    backward pass `means2d.absgrad`, if it was asked for, holds the sums over pixels of absolute gradients that
+    densification goes by; `means2d.grad` needs `retain_grad()` before."""
     radii: Int[Tensor, " gaussians"]
     """Three standard deviations in pixels, rounded up; 0 for a Gaussian that is not seen."""
     pairs: Optional[int] = None
     """Pairs of a Gaussian and a pixel that were composited, where that is known; what the picture cost."""
 
     def strategy_info(self) -> dict[str, Any]:
-        """What gsplat's strategies ask for as `info`: `step_pre_backward` before the backward pass, `step_post_backward` with
-        `packed=False` after it."""
+        """What gsplat's strategies ask for as `info`, in `step_pre_backward` and, with `packed=False`, in
+        `step_post_backward`."""
         height, width, _ = self.colors.shape
         return {
             "means2d": self.means2d,
@@ -67,7 +67,7 @@ class Contributions:
     max_weights: Float[Tensor, " gaussians"]
     """Largest T·alpha of any pixel."""
     removal_l1: Float[Tensor, " gaussians"]
-    """Sum over pixels and channels of what they change by when it leaves, |T·alpha·(c − B)|, B the colour of all behind."""
+    """Sum over pixels and channels of what they change by when it leaves: |T·alpha·(c - B)|, B the colour behind it."""
     removal_l2: Float[Tensor, " gaussians"]
     """The same of the squares."""
 

@@ -1,9 +1,9 @@
 """Compositing of projected Gaussians on the CPU, compiled by Numba; eight neighbouring pixels of a row at a time.
 
-Gaussians are walked through in the order of their depth and, each, through the rows of the contour within which its alpha is
-at least 1/255, so that no list of pairs is ever made: memory goes with Gaussians and pixels. A picture is worked on in bands of
-rows that have nothing to do with each other. Everything stands in one file, as Numba's cache of compiled functions goes by
-the file of the function that is called, whatever that calls.
+Gaussians are walked through in the order of their depth and, each, through the rows of the contour within which its
+alpha is at least 1/255, so that no list of pairs is ever made: memory goes with Gaussians and pixels. A picture is
+worked on in bands of rows that have nothing to do with each other. Everything stands in one file, as Numba's cache of
+compiled functions goes by the file of the function that is called, whatever that calls.
 """
 
 import math
@@ -12,28 +12,34 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
-from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing import templates
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, overload, register_model
 
+from nerfstudio_prune.raster.compiled import compiled, inlined
+
+intrinsic: Any = numba_intrinsic
+infer_global: Any = templates.infer_global
 LANES = 8
 """Pixels that are worked on at a time; rows of buffers are longer than those of the picture by as many."""
 MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4
+TINY, HUGE = 1e-30, 1e30
+"""Conics beyond these are left out: numbers would overflow."""
 
 X, Y, XX, XY, YY, OPACITY, RED, GREEN, BLUE, DEPTH, REACH, FALL = range(12)
-"""Columns of what is known of a Gaussian: centre, conic, opacity, colour, depth; the square of the Mahalanobis distance of its
-contour; and the part of that square that a step of one row costs."""
+"""Columns of what is known of a Gaussian: centre, conic, opacity, colour, depth; the square of the Mahalanobis distance
+of its contour; and the part of that square that a row at a distance of one pixel costs."""
 COLUMNS = 12
 ABS_X, ABS_Y = REACH, FALL
 """Columns of gradients that take the place of what has none."""
 HALF_LOG2E = 0.5 * math.log2(math.e)
 
 
-# --- lanes: vectors as LLVM knows them, so that nothing hangs on what its vectoriser can prove ------------------------------
+# Lanes: vectors as LLVM knows them, so that nothing hangs on what its vectoriser can prove.
 
 
 class Lanes(types.Type):
@@ -78,7 +84,7 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
     """Lets an operator work on lanes, and on lanes and a scalar."""
 
     @infer_global(function)
-    class _Typing(AbstractTemplate):
+    class _Typing(templates.AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             lanes = [t for t in args if isinstance(t, Lanes)]
             if (
@@ -86,7 +92,7 @@ def _operator(function: Any, floating: Any, integral: Any, result: Any) -> None:
                 and lanes
                 and all(t in lanes or isinstance(t, types.Number | types.Literal) for t in args)
             ):
-                return signature(result(lanes[0]), *args)
+                return templates.signature(result(lanes[0]), *args)
             return None
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -111,9 +117,9 @@ for _function, _sign in ((operator.gt, ">"), (operator.ge, ">="), (operator.lt, 
 
 
 @infer_global(operator.and_)
-class _AndTyping(AbstractTemplate):
+class _AndTyping(templates.AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
-        return signature(Mask(), *args) if all(isinstance(t, Mask) for t in args) else None
+        return templates.signature(Mask(), *args) if all(isinstance(t, Mask) for t in args) else None
 
 
 @lower_builtin(operator.and_, Mask, Mask)
@@ -281,7 +287,7 @@ def exp2(a):
 @overload(exp2)
 def _exp2(a):
     if a.dtype == types.float64:
-        return lambda a: _exp2_by_library(a)
+        return lambda a: _exp2_by_library(a)  # noqa: PLW0108  Numba asks for a function of its own
 
     def by_polynomial(a):
         a = select(a < -100.0, -100.0, a)
@@ -297,10 +303,10 @@ def _exp2(a):
     return by_polynomial
 
 
-# --- which Gaussians, in which rows -----------------------------------------------------------------------------------------
+# Which Gaussians, in which rows.
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sort(keys, order):
     """Sorts indices by their keys, stably: by eleven bits at a time, from the lowest on.
 
@@ -326,7 +332,16 @@ def sort(keys, order):
     return order
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
+def _within(middle, half, size):
+    """First and last pixel whose centre may lie within an interval, a little widened; the first is above the last if
+    none does. Limited before they become whole numbers, which may be too small for them."""
+    first = min(max(middle - half + 0.499, 0.0), float(size))
+    last = min(max(middle + half + 0.501, 0.0), float(size))
+    return int(first), int(last) - 1
+
+
+@compiled
 def prepare(order, means2d, conics, opacities, colors, depths, width, height, packed, rows, indices):
     """Puts what is known of the Gaussians that touch the picture side by side, in the order given.
 
@@ -339,25 +354,24 @@ def prepare(order, means2d, conics, opacities, colors, depths, width, height, pa
         indices: Gets its index.
 
     Returns:
-        How many do.
+        How many do; those whose numbers are not finite do not.
     """
     kept = 0
     for i in order:
         opacity = np.float64(opacities[i])
-        if not opacity >= MIN_ALPHA:
-            continue
+        x, y = np.float64(means2d[i, 0]), np.float64(means2d[i, 1])
         xx, xy, yy = np.float64(conics[i, 0]), np.float64(conics[i, 1]), np.float64(conics[i, 2])
+        usable = math.isfinite(x) and math.isfinite(y) and TINY < xx < HUGE and TINY < yy < HUGE and abs(xy) < HUGE
+        if not (usable and opacity >= MIN_ALPHA):
+            continue
         # Rounding can leave a conic without a contour where a Gaussian is millions of times longer than wide.
         fall = max((xx * yy - xy * xy) / xx, 1e-9 * yy)
         reach = 2.0 * math.log(opacity * 255.0) + 1e-3
-        half = math.sqrt(reach / fall)
-        x, y = np.float64(means2d[i, 0]), np.float64(means2d[i, 1])
-        first = max(math.ceil(y - half - 0.5), 0.0)
-        last = min(math.floor(y + half - 0.5), height - 1.0)
-        if not (first <= last and math.isfinite(x)):
+        first, last = _within(y, math.sqrt(reach / fall), height)
+        if first > last:
             continue
-        rows[kept, 0] = int(first)
-        rows[kept, 1] = int(last) + 1
+        rows[kept, 0] = first
+        rows[kept, 1] = last + 1
         indices[kept] = i
         row = packed[kept]
         row[X] = x
@@ -375,7 +389,7 @@ def prepare(order, means2d, conics, opacities, colors, depths, width, height, pa
     return kept
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_members(rows, band_height, starts):
     """Counts the Gaussians that touch each band of rows.
 
@@ -392,7 +406,7 @@ def count_members(rows, band_height, starts):
         starts[band] += starts[band - 1]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def list_members(rows, band_height, starts, members):
     """Lists them, front to back.
 
@@ -407,62 +421,101 @@ def list_members(rows, band_height, starts, members):
             at[band] += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _contour(packed, rank):
-    """What the rows of a Gaussian ask for: centre, curvature along a row, slant of its axis, reach and fall; in float64, whatever
-    the pixels are worked on in, as rows are few."""
+    """What the rows of a Gaussian ask for: centre, curvature along a row and its inverse, slant of the axis, reach and
+    fall; in float64, whatever the pixels are worked on in, as rows are few."""
     g = packed[rank]
     xx = np.float64(g[XX])
-    return np.float64(g[X]), np.float64(g[Y]), xx, np.float64(g[XY]) / xx, np.float64(g[REACH]), np.float64(g[FALL])
+    inverse = 1.0 / xx
+    return (
+        np.float64(g[X]),
+        np.float64(g[Y]),
+        xx,
+        inverse,
+        np.float64(g[XY]) * inverse,
+        np.float64(g[REACH]),
+        np.float64(g[FALL]),
+    )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _strength_and_colors(packed, rank):
     """Read once for a Gaussian: the compiler cannot know that nothing writes there meanwhile."""
     g = packed[rank]
     return g[OPACITY], g[RED], g[GREEN], g[BLUE], g[DEPTH]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _interval(middle, xx, left, width):
+@inlined
+def _interval(middle, inverse, left, width):
     """First and last pixel of a row whose centre may lie within the contour."""
-    half = math.sqrt(max(left, 0.0) / xx) + 1e-3
-    return int(max(math.ceil(middle - half - 0.5), 0.0)), int(min(math.floor(middle + half - 0.5), width - 1.0))
+    return _within(middle, np.float64(math.sqrt(np.float32(max(left, 0.0) * inverse))), width)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _strength(from_middle, xx, lost, opacity):
-    """Opacity times the Gaussian, before any limit; `from_middle` is the distance along the row to where it is strongest."""
+    """Opacity times the Gaussian, before any limit, at distances along the row from where it is strongest."""
     return exp2(muladd(from_middle * from_middle, -HALF_LOG2E * xx, -HALF_LOG2E * lost)) * opacity
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
+def _blocks(packed, rank, width):
+    """First and last block of LANES columns that a Gaussian may touch."""
+    g = packed[rank]
+    half = math.sqrt(np.float64(g[REACH]) * g[YY] / (np.float64(g[FALL]) * g[XX]))
+    first, last = _within(np.float64(g[X]), half, width)
+    return first // LANES, last // LANES
+
+
+@inlined
+def _all_done(done, left, right):
+    for block in range(left, right + 1):
+        if not done[block]:
+            return False
+    return True
+
+
+@inlined
+def _any_live(passing, top, bottom, stride, column):
+    for line in range(top, bottom):
+        if count(load(passing, line * stride + column) > 0.0) > 0:
+            return True
+    return False
+
+
+@compiled
 def composite(packed, rows, members, top, bottom, width, stride, passing, last, red, green, blue, depth):
     """Composites the Gaussians of a band of rows, front to back.
 
     Args:
         packed, rows: As `prepare` gives them.
-        members: Ranks of those that touch the band, front to back.
+        members: Ranks of those that touch the band, front to back. Those that were added somewhere are moved to its
+            front.
         top, bottom: First row of the band, and the one after its last.
         width, stride: Of a row, in pixels; and in numbers of the buffers, which are longer by at least LANES.
-        passing: Transmittance, 1 at first and 0 in what is not picture. Negative afterwards where it fell so low that nothing
-            more is added.
+        passing: Transmittance, 1 at first and 0 in what is not picture. Negative afterwards where it fell so low that
+            nothing more is added.
         last: Gets the rank of the last Gaussian that was added to a pixel.
         red, green, blue: Colours are added to these.
         depth: Depths are added to this; None: not asked for.
 
     Returns:
-        How many pairs of a Gaussian and a pixel were added.
+        How many pairs of a Gaussian and a pixel were added, and how many members were added somewhere.
     """
-    pairs = 0
+    pairs = kept = 0
+    done = np.zeros(width // LANES + 1, np.bool_)
     for rank in members:
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        before = pairs
+        left, right = _blocks(packed, rank, width)
+        if _all_done(done, left, right):
+            continue
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         for line in range(max(rows[rank, 0], top), min(rows[rank, 1], bottom)):
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 through = load(passing, at)
@@ -483,10 +536,16 @@ def composite(packed, rows, members, top, bottom, width, stride, passing, last, 
                 if depth is not None:
                     store(depth, at, muladd(weight, g_depth, load(depth, at)))
                 pairs += count(added)
-    return pairs
+        if pairs > before:
+            members[kept] = rank
+            kept += 1
+        else:
+            for block in range(left, right + 1):
+                done[block] = done[block] or not _any_live(passing, top, bottom, stride, block * LANES)
+    return pairs, kept
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def composite_backward(
     packed,
     rows,
@@ -508,20 +567,21 @@ def composite_backward(
 ):
     """Gradients of what the Gaussians of a band of rows are composited to, walked through back to front.
 
-    With u = c · dL/dC + dL/dalpha of a Gaussian and h the same composited of all behind it, dL/d(its alpha) = T (u − h):
-    one number a pixel stands for all channels.
+    With u = c · dL/dC + dL/dA of a Gaussian and h the same composited of all behind it, dL/dalpha = T (u - h): one
+    number a pixel stands for all channels.
 
     Args:
         packed, rows, members, top, bottom, width, stride, last: As above.
         passing: Transmittance behind all; is restored to that before all.
         behind: Zeros; room to work in.
-        d_red, d_green, d_blue, d_alpha, d_depth: Gradients of the picture, 0 in what is not picture; `d_depth` may be None.
+        d_red, d_green, d_blue, d_alpha, d_depth: Gradients of the picture, 0 in what is not picture; `d_depth` may be
+            None.
         absolutes: Whether absolute gradients of the centres are asked for: None, or anything else.
         out: Gets a row for each member in the columns of `packed` up to DEPTH, and the absolute gradients after it.
     """
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, g_depth = _strength_and_colors(packed, rank)
         xy, yy = packed[rank, XY], packed[rank, YY]
         zero = filled(packed, 0.0)
@@ -531,7 +591,7 @@ def composite_backward(
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 live = load(last, at) >= rank
@@ -587,7 +647,7 @@ def composite_backward(
         row[ABS_Y] = total(sum_abs_y)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def contribute(packed, rows, members, top, bottom, width, stride, passing, last, red, green, blue, counted, out):
     """What each Gaussian of a band of rows does to its pixels, walked through back to front.
 
@@ -596,11 +656,11 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
         passing: Transmittance behind all; is restored to that before all.
         red, green, blue: Colours behind all; become those of the picture.
         counted: 1 for pixels that count, 0 for others.
-        out: Gets a row for each member: pixels, sum and largest of T alpha, sum of |T alpha (c - B)|, sum of its squares.
+        out: Gets a row for each member: pixels, sum and largest of T alpha, sums of |T alpha (c - B)| and its squares.
     """
     for position in range(len(members) - 1, -1, -1):
         rank = members[position]
-        x, y, xx, slant, reach, fall = _contour(packed, rank)
+        x, y, xx, inverse, slant, reach, fall = _contour(packed, rank)
         opacity, g_red, g_green, g_blue, _ = _strength_and_colors(packed, rank)
         zero = filled(packed, 0.0)
         sum_weights = max_weights = sum_1 = sum_2 = zero
@@ -609,7 +669,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
             down = line + 0.5 - y
             middle = x - down * slant
             lost = down * down * fall
-            first, final = _interval(middle, xx, reach - lost, width)
+            first, final = _interval(middle, inverse, reach - lost, width)
             for column in range(first, final + 1, LANES):
                 at = line * stride + column
                 live = load(last, at) >= rank
@@ -648,7 +708,7 @@ def contribute(packed, rows, members, top, bottom, width, stride, passing, last,
         row[4] = total(sum_2)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather(members, indices, parts, out):
     """Adds up what the bands say of each Gaussian, always in the same order.
 
@@ -662,3 +722,17 @@ def gather(members, indices, parts, out):
         i = indices[members[position]]
         for k in range(out.shape[1]):
             out[i, k] += parts[position, k]
+
+
+@compiled
+def gather_contributions(members, indices, parts, out):
+    """The same of what `contribute` tells, where the third column is a maximum.
+
+    Args:
+        members, indices, parts, out: As above.
+    """
+    for position in range(len(members)):
+        i = indices[members[position]]
+        for k in (0, 1, 3, 4):
+            out[i, k] += parts[position, k]
+        out[i, 2] = max(out[i, 2], parts[position, 2])

@@ -1,12 +1,13 @@
 """From Gaussians in space to Gaussians in a picture (Zwicker et al., EWA Splatting, 2002), as gsplat 1.4 does it."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nerfstudio_prune.raster import projection_kernels as kernels
 from nerfstudio_prune.raster.gaussians import Gaussians
@@ -31,7 +32,9 @@ class Projection:
 
 
 def project(gaussians: Gaussians, view: View, antialiased: bool = False) -> Projection:
-    """Projects Gaussians on a CPU by the local affine approximation of the camera. Differentiable, also in the camera's matrix.
+    """Projects Gaussians on a CPU by the local affine approximation of the camera.
+
+    Differentiable, also in the camera's matrix.
 
     Args:
         gaussians: The scene.
@@ -67,6 +70,7 @@ class _Projecting(torch.autograd.Function):
         return (*results, radii)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # type: ignore[override]
         *parameters, radii = ctx.saved_tensors
         wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
@@ -74,20 +78,19 @@ class _Projecting(torch.autograd.Function):
         given = [t.contiguous().numpy() for t in (radii, *gradients[:4])]
         out = [t.numpy() for t in wanted]
 
-        def one(block: slice) -> Optional[np.ndarray]:
-            d_viewmat = np.zeros((4, 4)) if ctx.needs_input_grad[4] else None
+        def one(block: slice) -> np.ndarray:
+            d_viewmat = np.zeros((4, 4))
             kernels.project_backward(
                 *(a[block] for a in arrays),
                 *ctx.camera,
                 *(g[block] for g in given),
                 *(o[block] for o in out),
-                d_viewmat,
+                d_viewmat if ctx.needs_input_grad[4] else None,
             )
             return d_viewmat
 
-        parts = in_blocks(one, len(radii))
-        d_viewmat = torch.from_numpy(sum(parts, np.zeros((4, 4)))).to(ctx.dtype) if ctx.needs_input_grad[4] else None
-        return (*wanted, d_viewmat, None, None)
+        d_viewmat = torch.from_numpy(sum(in_blocks(one, len(radii)), np.zeros((4, 4))))
+        return (*wanted, d_viewmat.to(ctx.dtype) if ctx.needs_input_grad[4] else None, None, None)
 
 
 def _camera(view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from nerfstudio_prune.raster.compiled import compiled, inlined
 
 NEAR_PLANE = 0.01
 """Gaussians whose centre is nearer to the camera are not drawn; world units along its z."""
@@ -13,14 +14,14 @@ BLUR = 0.3
 """Added to the variances in the picture, pixels squared: no Gaussian is much smaller than a pixel."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _normalized(quat):
     w, x, y, z = np.float64(quat[0]), np.float64(quat[1]), np.float64(quat[2]), np.float64(quat[3])
     length = max(math.sqrt(w * w + x * x + y * y + z * z), 1e-12)
     return w / length, x / length, y / length, z / length, length
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _axes(w, x, y, z):
     """Rotation matrix of a unit quaternion, row by row."""
     return (
@@ -30,12 +31,12 @@ def _axes(w, x, y, z):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _times(row, matrix):
     """A row times a matrix."""
     return (
@@ -45,13 +46,13 @@ def _times(row, matrix):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _combined(a, v, b, w):
     """a v + b w of two vectors."""
     return a * v[0] + b * w[0], a * v[1] + b * w[1], a * v[2] + b * w[2]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _in_camera(mean, viewmat):
     m = (np.float64(mean[0]), np.float64(mean[1]), np.float64(mean[2]))
     return (
@@ -61,14 +62,15 @@ def _in_camera(mean, viewmat):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _limits(focal, centre, size):
-    """Tangents are clamped to these: far outside of the picture the affine approximation makes huge Gaussians of small ones."""
+    """Tangents are clamped to these: far outside of the picture the affine approximation makes huge Gaussians of small
+    ones."""
     margin = 0.3 * 0.5 * size / focal
     return -centre / focal - margin, (size - centre) / focal + margin
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _spans(z, tangent_x, tangent_y, viewmat, fx, fy):
     """The camera's derivative times its rotation: what a step in the world is in pixels, x and y."""
     r0 = (viewmat[0, 0], viewmat[0, 1], viewmat[0, 2])
@@ -77,7 +79,7 @@ def _spans(z, tangent_x, tangent_y, viewmat, fx, fy):
     return _combined(fx / z, r0, -fx * tangent_x / z, r2), _combined(fy / z, r1, -fy * tangent_y / z, r2)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def project(
     means, scales, quats, logits, viewmat, K, width, height, antialiased, means2d, conics, opacities, depths, radii
 ):
@@ -132,14 +134,28 @@ def project(
         opacities[i] = opacity * math.sqrt(sharp / determinant) if antialiased else opacity
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@inlined
 def _minors(p, q):
     """Determinant of [p p, p q; q p, q q] as a sum of squares."""
     a, b, c = p[0] * q[1] - p[1] * q[0], p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2]
     return a * a + b * b + c * c
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
+def _all_zero(d_mean2d, d_conic, d_opacity, d_depth):
+    """As for a Gaussian behind others."""
+    return (
+        d_opacity == 0.0
+        and d_depth == 0.0
+        and d_mean2d[0] == 0.0
+        and d_mean2d[1] == 0.0
+        and d_conic[0] == 0.0
+        and d_conic[1] == 0.0
+        and d_conic[2] == 0.0
+    )
+
+
+@compiled
 def project_backward(
     means, scales, quats, logits, viewmat, K, width, height, antialiased, radii,
     d_means2d, d_conics, d_opacities, d_depths, d_means, d_scales, d_quats, d_logits, d_viewmat,
@@ -160,7 +176,7 @@ def project_backward(
     r1 = (viewmat[1, 0], viewmat[1, 1], viewmat[1, 2])
     r2 = (viewmat[2, 0], viewmat[2, 1], viewmat[2, 2])
     for i in range(len(means)):
-        if radii[i] == 0:
+        if radii[i] == 0 or _all_zero(d_means2d[i], d_conics[i], d_opacities[i], d_depths[i]):
             continue
         x, y, z = _in_camera(means[i], viewmat)
         tangent_x, tangent_y = min(max(x / z, low_x), high_x), min(max(y / z, low_y), high_y)

@@ -1,5 +1,6 @@
 """Pictures and gradients of the CPU rasteriser against the textbook, in float64."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -63,8 +64,8 @@ SCENES = {
 @pytest.mark.parametrize("antialiased", [False, True], ids=["classic", "antialiased"])
 @pytest.mark.parametrize("name", SCENES)
 def test_picture_and_gradients_are_those_of_the_textbook(name: str, antialiased: bool) -> None:
-    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six tensors and the
-    absolute gradients that densification goes by."""
+    """Everything that is trained and measured hangs on this: colours, alphas, depths, pairs, gradients of all six
+    tensors and the absolute gradients that densification goes by."""
     mine, theirs = leaves(SCENES[name]), leaves(SCENES[name])
     rendering = RASTERIZER.render(mine, VIEW, 3, antialiased=antialiased, depth=True, absgrad=True)
     projection, expected = by_the_book(theirs, VIEW, antialiased)
@@ -156,6 +157,17 @@ def test_number_of_threads_changes_nothing() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_two_threads_may_render_at_once() -> None:
+    """A viewer renders while training goes on."""
+    gaussians = scene(300, size=0.1, dtype=torch.float32)
+    views = [camera(60 + i, 50, torch.float32) for i in range(8)]
+    expected = [run(gaussians, view) for view in views]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda view: run(gaussians, view), views))
+    for one, other in zip(results, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize("count", [0, 3])
 def test_nothing_to_see(count: int) -> None:
     """A camera may look the other way, and a preview may cut everything."""
@@ -187,15 +199,35 @@ def test_colours_given(channels: int) -> None:
     assert (gradient - wanted).abs().max() < 1e-10
 
 
-def test_needle_of_millions_of_pixels_gives_numbers() -> None:
-    """Next to the camera a Gaussian may be so long that its conic is singular in float32; the picture must stay finite."""
-    gaussians = scene(2, dtype=torch.float32, logit=2.0)
-    scales = torch.tensor([[12.0, -8.0, -8.0], [-1.0, -1.0, -1.0]])
-    mine = leaves(replace(gaussians, scales=scales))
-    rendering = RASTERIZER.render(mine, camera(dtype=torch.float32), 3, absgrad=True)
-    rendering.colors.sum().backward()
+EXTREMES = {
+    "needle": ("scales", [12.0, -8.0, -8.0]),
+    "huge": ("scales", [20.0, 20.0, 20.0]),
+    "overflows": ("scales", [80.0, 80.0, 80.0]),
+    "not a number": ("scales", [torch.nan] * 3),
+    "nowhere": ("means", [torch.nan] * 3),
+    "far to the side": ("means", [1e30, 0.0, 0.0]),
+    "far away": ("means", [0.0, 0.0, 1e9]),
+    "without a rotation": ("quats", [0.0, 0.0, 0.0, 0.0]),
+    "without an opacity": ("opacities", [torch.nan]),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_one_gaussian_gone_wild_does_no_harm(name: str) -> None:
+    """Next to the camera a Gaussian may be so long that its conic is singular in float32, and training may diverge.
+    Compiled code must neither read elsewhere in memory nor spoil what the others show and learn."""
+    gaussians = scene(20, dtype=torch.float32, logit=2.0)
+    parameter, values = EXTREMES[name]
+    tensor = getattr(gaussians, parameter).clone()
+    tensor[3] = torch.tensor(values)
+    mine, view = leaves(replace(gaussians, **{parameter: tensor})), camera(dtype=torch.float32)
+    rendering = RASTERIZER.render(mine, view, 3, antialiased=True, depth=True, absgrad=True)
+    assert rendering.depths is not None
+    random_loss(rendering.colors, rendering.alphas, rendering.depths).backward()
     assert rendering.colors.isfinite().all()
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for _, tensor in mine.items())
+    contributions = RASTERIZER.contributions(mine.detach(), view, 3, torch.ones(3))
+    assert all(sums.isfinite().all() for sums in vars(contributions).values())
 
 
 def test_views_of_other_precision_are_taken() -> None:

@@ -28,7 +28,7 @@ def close(mine: torch.Tensor, wanted: torch.Tensor, relative: float) -> bool:
 
 
 def test_removal_is_what_the_picture_loses() -> None:
-    """The score that pruning goes by: exactly what changes when a Gaussian leaves, background and all behind included."""
+    """The score that pruning goes by: exactly what changes when a Gaussian leaves, with all that it hid."""
     gaussians = scene(50, logit=-1.0)
     whole = composited(gaussians)
     everyone = torch.arange(50)

@@ -28,7 +28,7 @@ def test_tensors_that_do_not_belong_together() -> None:
     """As after a cut that forgot one of them; outside of tests nothing looks at shapes."""
     short, single = scene(5), scene(5)
     object.__setattr__(short, "quats", short.quats[1:])
-    with pytest.raises(ValueError, match="quats must be torch.float64 on cpu and of 5 Gaussians.*of 4"):
+    with pytest.raises(ValueError, match=r"quats must be torch.float64 on cpu and of 5 Gaussians.*of 4"):
         RASTERIZER.render(short, VIEW, 3)
     object.__setattr__(single, "opacities", single.opacities.float())
     with pytest.raises(ValueError, match=r"opacities must be torch.float64.*got torch.float32"):

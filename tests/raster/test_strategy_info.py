@@ -1,5 +1,7 @@
 """What gsplat's densification reads of a rendering."""
 
+from typing import Any
+
 import torch
 from gsplat import DefaultStrategy
 from support.dense_splats import camera, leaves, scene
@@ -8,9 +10,9 @@ from nerfstudio_prune.raster.cpu import CpuRasterizer
 
 
 def test_densification_reads_absolute_gradients() -> None:
-    """Growth goes by them: a Gaussian that is pulled apart has gradients that cancel out, and absolute ones that do not."""
+    """Growth goes by them: where a Gaussian is pulled apart, plain gradients cancel out."""
     gaussians, view = leaves(scene(60, dtype=torch.float32)), camera(dtype=torch.float32)
-    parameters = dict(gaussians.items())
+    parameters: Any = dict(gaussians.items())
     for absgrad in (False, True):
         strategy = DefaultStrategy(absgrad=absgrad, refine_start_iter=100)
         state = strategy.initialize_state()

@@ -1,4 +1,4 @@
-"""Scenes of a few Gaussians, and what they look like by the textbook: every Gaussian at every pixel, one after the other."""
+"""Scenes of a few Gaussians, and what they look like by the textbook: every Gaussian at every pixel, in turn."""
 
 from dataclasses import dataclass
 
@@ -84,8 +84,8 @@ def picture(
     width: int,
     height: int,
 ) -> Picture:
-    """Composites projected Gaussians under gsplat's rules: alpha at most 0.999, left out below 1/255, and a pixel is done, and
-    takes no more, where its transmittance would fall to 1e-4 or below."""
+    """Composites projected Gaussians under gsplat's rules: alpha at most 0.999, left out below 1/255, and a pixel is
+    done, and takes no more, where its transmittance would fall to 1e-4 or below."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     pixels = torch.stack((x, y), dim=-1).to(means2d)
     through = torch.ones_like(pixels[..., 0])

@@ -1,6 +1,6 @@
 """Every choice of Gaussians on one dense model, measured right after the cut: no training at all."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.scores import Score, score_by_name
 from nerfstudio_prune.gaussians.selecting import random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions, View
+from nerfstudio_prune.raster.interface import Contributions
 from nerfstudio_prune.records.splat_schema import Splits, ZeroShotRecord, ZeroShotRow
 from nerfstudio_prune.splats.subject import ViewEvidence
 
@@ -80,8 +80,7 @@ def measure_zero_shot(
     rows = [_row("dense", 0, 1.0, whole, meter.quality(pipeline.model), 0.0)]
     # Any recipe whose score looks at views makes the pipeline gather them.
     seeing = type(pipeline.config.prune)(score=BEST, pruning_ratio=0.5).resolve()
-    cameras = [pipeline._collected(view)[0] for view in range(len(pipeline.datamanager.train_dataset))]
-    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), cameras, meter.now)
+    choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), meter.now)
     total = len(job.keeps) * (len(RULES) + 3) + len(job.rounds) * len(job.round_keeps)
     for chosen in choices:
         quality = meter.quality(pipeline.model.with_gaussians(chosen.gaussians))
@@ -120,20 +119,18 @@ def _row(rule: str, rounds: int, keep: float, gaussians: Gaussians, quality: Spl
     )
 
 
-def _choices(
-    job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, cameras: Sequence[View], clock: Callable[[], float]
-) -> Iterator[Chosen]:
+def _choices(job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, clock: Callable[[], float]) -> Iterator[Chosen]:
     """All choices, those of one look at the views first; the look is taken once and counted for each that needs it."""
     evidence.collect(whole.select(torch.arange(min(10, len(whole)))))  # what is compiled or loaded once
     start = clock()
     first = evidence.collect(whole)
     look = clock() - start
-    known: dict[str, Any] = {"pixel_sizes": footprints(whole.means, cameras), "weights": first.weights}
+    known: dict[str, Any] = {"pixel_sizes": footprints(whole.means, evidence.views), "weights": first.weights}
 
     def ranked(rule: str, score: Score, keep: float, rounds: int) -> Chosen:
         seen: Contributions | None = first if score.needs == "views" else None
         begin, n_keep = clock(), count_from_ratio(len(whole), 1 - keep)
-        ranking = rank(whole, n_keep, score, evidence.collect, rounds=rounds, seed=job.seed, first=seen, name=rule)
+        ranking = rank(whole, n_keep, score, evidence.collect, rounds=rounds, seed=job.seed, first=seen)
         left = whole.select(ranking.keep(n_keep))
         seconds = clock() - begin + (0.0 if seen is None else look)
         return Chosen(rule, rounds if seen is not None else 1, keep, left, seconds)

@@ -55,9 +55,9 @@ def zero_shot_table(study: SplatStudy) -> Optional[str]:
         Column("rule", lambda choice: _choice_name(*choice)),
         *[stat_column(f"keep {keep:.0%} dB".replace("%", " %"), quality(TEST, keep), 2, max) for keep in keeps],
         stat_column(f"keep {third:.0%} dB, validation views".replace("%", " %"), quality(VAL, third), 2, max),
-        stat_column("choice s", lambda choice: study.shot(*choice, third, lambda row: row.seconds), 1),
+        stat_column("choice s", lambda choice: study.shot(choice[0], choice[1], third, lambda row: row.seconds), 1),
     ]
-    ranked = sorted(choices, key=lambda choice: -(study.shot(*choice, third, _split(TEST)).mean or 0.0))
+    ranked = sorted(choices, key=lambda choice: -(quality(TEST, third)(choice).mean or 0.0))
     dense = study.shot("dense", 0, 1.0, _split(TEST))
     return f"{item_table(columns, [ranked])}\n\nWhole model: {dense.text(2)} dB."
 

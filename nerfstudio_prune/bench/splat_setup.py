@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.trainer import TrainerConfig
 
 from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, set_option
 from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatScale
+from nerfstudio_prune.raster.gaussians import Gaussians
+from nerfstudio_prune.splats.views import view_of
 
 TEST_INTERVAL = 8
 """Of photographs without a split of their own every 8th is left out of the training, and is a test view."""
@@ -90,3 +93,21 @@ def make_splat_config(
     for path, value in options.items():
         set_option(config, path, value)
     return config
+
+
+def warm_up(pipeline: Any) -> None:
+    """Compiles what is compiled once on a machine, so that no measurement of time holds it.
+
+    Args:
+        pipeline: One whose model can render; nothing of it is changed.
+    """
+    model = pipeline.model
+    few = model.gaussians.detach().select(torch.arange(min(10, model.num_points)))
+    few = Gaussians.of({name: tensor.clone().requires_grad_() for name, tensor in few.items()})
+    view = view_of(pipeline._view("train", 0)[0])
+    degree, antialiased = few.sh_degree, model.config.rasterize_mode == "antialiased"
+    for absgrad in (False, True):
+        rendering = model.rasterizer.render(few, view, degree, antialiased=antialiased, depth=True, absgrad=absgrad)
+        rendering.colors.sum().backward()
+    background = model.behind.to(model.device)
+    model.rasterizer.contributions(few.detach(), view, degree, background, antialiased=antialiased)

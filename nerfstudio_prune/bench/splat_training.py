@@ -15,7 +15,7 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio_prune.bench.machine import PACKAGES, MemoryMeter, describe_machine
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config
+from nerfstudio_prune.bench.splat_setup import make_splat_config, warm_up
 from nerfstudio_prune.bench.splat_suite import SplatRun, SplatScale, splat_schedule_text
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.gaussians.pruner import prepare_gaussian_pruning
@@ -173,6 +173,7 @@ def execute_splats(
         options["pipeline.model.num_random"] = max(10, int(cap * FIRST_OF_CAP))
     config = make_splat_config(run.name, run.seed, options, scene, steps, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
+    warm_up(trainer.pipeline)
     device: torch.device = trainer.pipeline.model.device
     memory = MemoryMeter(device)
     recorder = SplatRecorder(trainer, scale.views, folder / "images" / run.name)

@@ -6,12 +6,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nerfstudio_prune.bench.machine import describe_machine
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config
+from nerfstudio_prune.bench.splat_setup import make_splat_config, warm_up
 from nerfstudio_prune.bench.splat_suite import SplatScale, ZeroShot, splat_schedule_text
 from nerfstudio_prune.bench.splat_training import SPLAT_PACKAGES
 from nerfstudio_prune.gaussians.budget import count_from_ratio
@@ -75,6 +73,7 @@ def measure_zero_shot(
     config = make_splat_config(job.name, job.seed, options, scene, 1, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
     pipeline: Any = trainer.pipeline
+    warm_up(pipeline)
     meter = SplatMeter(trainer, scale.views)
     whole = pipeline.model.gaussians.detach()
     rows = [_row("dense", 0, 1.0, whole, meter.quality(pipeline.model), 0.0)]
@@ -121,7 +120,6 @@ def _row(rule: str, rounds: int, keep: float, gaussians: Gaussians, quality: Spl
 
 def _choices(job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, clock: Callable[[], float]) -> Iterator[Chosen]:
     """All choices, those of one look at the views first; the look is taken once and counted for each that needs it."""
-    evidence.collect(whole.select(torch.arange(min(10, len(whole)))))  # what is compiled or loaded once
     start = clock()
     first = evidence.collect(whole)
     look = clock() - start

@@ -367,9 +367,8 @@ def test_foreign_json(content: str, path: Path) -> None:
     """A file of another program in the folder is an error, as a forgotten measurement would be."""
     path.parent.mkdir()
     path.write_text(content)
-    assert (
-        message(path)
-        == "no record of nerfstudio-prune; `kind` must be one of run, speed, splat, splat-zero-shot, splat-speed"
+    assert message(path) == (
+        "no record of nerfstudio-prune; `kind` must be one of run, speed, splat, splat-zero-shot, splat-speed"
     )
 
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from support.record_factory import CPU
-
 from nerfstudio_prune.records.files import SPLAT_FOLDERS, write_record
 from nerfstudio_prune.records.schema import MachineRecord, Quality, ViewQuality
 from nerfstudio_prune.records.splat_schema import (
@@ -19,6 +17,7 @@ from nerfstudio_prune.records.splat_schema import (
     ZeroShotRecord,
     ZeroShotRow,
 )
+from support.record_factory import CPU
 
 WHOLE, BYTES = 1000, 236
 SCHEDULE = "cut at 3,000 of 3,400 steps"

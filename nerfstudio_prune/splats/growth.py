@@ -10,8 +10,8 @@ SCHEDULE_STEPS = 30_000
 SETTLE_STEPS = 500
 """Of as many: what has to lie between the last growth or opacity reset and a cut. Opacities climb back in that time."""
 SHORTEST_RESET = 1000
-"""Training steps between two opacity resets that are not scaled below: opacities climb back in hundreds of steps, however
-long the run."""
+"""Training steps between two opacity resets that are not scaled below: opacities climb back in hundreds of steps,
+however long the run."""
 SMALLEST_SIDE = 64
 """Pixels of the smaller side of a picture below which coarse-to-fine training does not go."""
 

@@ -73,7 +73,7 @@ def measure_splat_peer(
             target = Path(name) / "fewer.ply"
             start = _children_seconds()
             count = count_from_ratio(len(whole), 1 - keep)
-            _run(program, "-w", "-q", str(source), "--decimate", str(count), str(target))
+            _run(program, "-w", "-q", "-g", "cpu", str(source), "--decimate", str(count), str(target))
             seconds = _children_seconds() - start
             left = read_ply(target).to(whole.means.device)
             quality = meter.quality(pipeline.model.with_gaussians(left))

@@ -359,6 +359,8 @@ def splat_digest(job: SplatJob, scale: SplatScale, scene: str, others: Sequence[
     sizes = {"options": dict(scale.options), "views": scale.views}
     if isinstance(job, SplatSpeed):
         sizes |= {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
+    if isinstance(job, SplatPeer):
+        sizes |= {"program": PEER}
     presets = [dict(PRESETS["best"])] if isinstance(job, SplatRun) and job.role == "scheduled" else []
     parts = [*(_given(part) for part in (job, *others)), sizes, METHOD, scene, *presets]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]

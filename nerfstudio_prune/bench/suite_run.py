@@ -58,7 +58,8 @@ def run_suite(asked: Bench) -> None:
     if failed:
         console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")
         raise SystemExit(1)
-    console.print(f"Suite {asked.suite}: {len(jobs)} runs recorded in {asked.output}")
+    recorded = sum(folder.done(job) for job in jobs)
+    console.print(f"Suite {asked.suite}: {recorded} runs recorded in {asked.output}")
 
 
 class Folder(Protocol):

@@ -89,6 +89,7 @@ def checked_state(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, 
     check_storage(state, "the checkpoint's model")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
     _check_prune_state(prune_state, count, degree)
+    _check_colors(prune_state.initial_sizes.get("sh_degree", degree), model)
     return {**state, EXTRA_STATE: prune_state.to_dict()}
 
 
@@ -121,6 +122,21 @@ def check_shapes(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> tuple
                 f"be of the same {count} Gaussians"
             )
     return count, coefficients.index(rest.shape[1])
+
+
+def _check_colors(first: int, model: Any) -> None:
+    """Checks that colours mean the same: in the host `features_dc` are logits where there are no spherical harmonics
+    from the start, else coefficients.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    own = model.config.sh_degree
+    if (own == 0) != (first == 0):
+        raise ValueError(
+            f"the checkpoint's colours are of spherical harmonics of degree {first}, and those of degree 0 are stored "
+            f"in another way than all others; pipeline.model.sh_degree is {own}, give --pipeline.model.sh-degree {first}"
+        )
 
 
 def _check_prune_state(state: PruneState, count: int, degree: int) -> None:

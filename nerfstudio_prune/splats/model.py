@@ -162,7 +162,7 @@ class SplatPruneModel(SplatfactoModel):
     @property
     def gaussians(self) -> Gaussians:
         """The parameters, in their graph."""
-        return Gaussians.of(self.gauss_params)
+        return Gaussians.of(dict(self.gauss_params.items()))
 
     @property
     def rasterizer(self) -> Rasterizer:
@@ -182,6 +182,8 @@ class SplatPruneModel(SplatfactoModel):
     def fit_schedule(self, num_iterations: int, sides: Sequence[int]) -> None:
         """Scales what goes by the step to the length of the run, and begins the densification's notes anew.
 
+        Where Gaussians were removed already, growth is over: it would refill what was cut.
+
         Args:
             num_iterations: Training steps of the run.
             sides: Smaller side of each training picture, in pixels.
@@ -190,6 +192,8 @@ class SplatPruneModel(SplatfactoModel):
         length = config.schedule_steps
         factor = 1.0 if length is None else num_iterations / length
         self.growth: Growth = growth_of(config, factor, self.num_train_data)
+        if self.prune_state.succeeded:
+            self.growth = replace(self.growth, stop=0)
         self._downscales = coarsest(config.num_downscales, sides) if sides else config.num_downscales
         self.strategy = DefaultStrategy(
             prune_opa=config.cull_alpha_thresh,

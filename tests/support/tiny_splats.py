@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.engine.host import seed_host
-from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 from nerfstudio_prune.splats.model import SplatPruneModel, SplatPruneModelConfig
 from support import tiny_run
@@ -148,12 +148,11 @@ def check_whole(trainer: Any) -> None:
 
 
 @torch.no_grad()
-def pictures(model: SplatPruneModel, trainer: Any, gaussians: Optional[Gaussians] = None) -> Tensor:
-    """All training views as a model shows them in evaluation."""
-    shown = model if gaussians is None else model.with_gaussians(gaussians)
-    was_training = shown.training
-    shown.eval()
-    cameras = trainer.pipeline.datamanager.train_dataset.cameras
-    found = [shown.get_outputs(cameras[view : view + 1])["rgb"] for view in range(len(cameras))]
-    shown.train(was_training)
+def pictures(model: SplatPruneModel, trainer: Any, cameras: Optional[Cameras] = None) -> Tensor:
+    """Views as a model shows them in evaluation; None: the training views of a run."""
+    was_training = model.training
+    model.eval()
+    cameras = trainer.pipeline.datamanager.train_dataset.cameras if cameras is None else cameras
+    found = [model.get_outputs(cameras[view : view + 1])["rgb"] for view in range(len(cameras))]
+    model.train(was_training)
     return torch.stack(found)

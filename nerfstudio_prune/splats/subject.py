@@ -21,10 +21,11 @@ from nerfstudio_prune.gaussians.budget import (
     values_of_gaussian,
 )
 from nerfstudio_prune.gaussians.merging import merge
+from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, prepare_gaussian_pruning
 from nerfstudio_prune.gaussians.selecting import Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import Contributions, View
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.recipes import GaussianRecipe
@@ -41,8 +42,8 @@ class ViewEvidence:
     """What the views see of Gaussians."""
     psnr: Optional[Callable[[Gaussians], float]]
     """Quality of Gaussians on training views, in dB; None where there are no pictures to compare with."""
-    pixel_size: float
-    """What a pixel covers at the scene's distance, in world units."""
+    views: Sequence[View]
+    """The cameras."""
 
 
 Gather = Callable[[GaussianRecipe, int], ViewEvidence]
@@ -201,7 +202,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
-                    merged = merge(gaussians, n_keep, pixel_size=evidence.pixel_size)
+                    merged = merge(
+                        gaussians,
+                        n_keep,
+                        pixel_sizes=footprints(gaussians.means, evidence.views),
+                        antialiased=self.model.config.rasterize_mode == "antialiased",
+                        weights=evidence.collect(gaussians).weights,
+                    )
                     keep, values = merged.representatives, merged.gaussians
                 else:
                     ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)
@@ -215,7 +222,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             running,
             sh_degree=degree,
             values=values,
-            forget=recipe.recovery == "retrain" or values is not None,
+            forget=recipe.recovery == "retrain",
         )
         return GaussianChange(pruning, report)
 
@@ -266,7 +273,6 @@ class GaussianSubject(Subject[GaussianRecipe]):
             evidence.collect,
             rounds=recipe.rounds,
             seed=seed,
-            name=recipe.score or "",
         )
 
     def _last_degree(self, recipe: GaussianRecipe) -> int:

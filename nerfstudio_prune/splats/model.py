@@ -129,7 +129,7 @@ class SplatPruneModel(SplatfactoModel):
         scales = initial_scales(means) if scales is None else scales
         if len(colors):
             share = colors.to(device).float() / 255
-            features_dc = RGB2SH(share) if degree > 0 else torch.logit(share, eps=1e-10)
+            features_dc = RGB2SH(share) if degree > 0 else torch.logit(share, eps=1 / 510)
         else:
             features_dc = torch.rand(count, 3, device=device)
         values = {

@@ -37,6 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> dict
         options = {"sh_degree": degree, "start_step": 10, "sh_step": 11, "pruning_ratio": 0.5, "rounds": 1}
         config = tiny_splats.tiny_config(folder, scene_cache, f"degree{degree}", **options)
         config.max_num_iterations = 13
+        config.save_config()
         found[degree] = train(config)
     return found
 

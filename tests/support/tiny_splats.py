@@ -13,10 +13,9 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from torch import Tensor
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine.host import seed_host
+from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 from nerfstudio_prune.splats.model import SplatPruneModel, SplatPruneModelConfig
-from support import tiny_run
 
 NEVER = 1_000_000
 STEPS = 20
@@ -56,7 +55,7 @@ def tiny_config(folder: Path, cache: Path, name: str = "run", method: str = "spl
     config: Any = deepcopy(all_methods[method])
     config.machine.device_type = "cpu"
     config.vis = "tensorboard"
-    config.max_num_iterations = STEPS
+    config.max_num_iterations, config.logging.local_writer.enable = STEPS, False
     config.output_dir, config.experiment_name, config.timestamp = folder, "tiny", name
     config.steps_per_save = config.steps_per_eval_batch = NEVER
     config.steps_per_eval_image = config.steps_per_eval_all_images = NEVER
@@ -80,14 +79,17 @@ def saving(config: Any, every: int = 1) -> Any:
 
 
 def start(config: Any, same_noise: bool = False) -> Any:
-    """Sets up the trainer as `ns-train` does.
+    """Sets up the trainer as `ns-train` does; without its `config.yml`.
 
     Args:
         config: Configuration of the run.
         same_noise: Take random state and view of every step from the step's number, so that two runs that pass the
             same step see the same batch whatever happened before.
     """
-    trainer = tiny_run.start(config)
+    reset_host()
+    seed_host(config.machine.seed)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup(test_mode="val")
     if same_noise:
 
         def before(step: int) -> None:

@@ -135,7 +135,8 @@ def _check_colors(first: int, model: Any) -> None:
     if (own == 0) != (first == 0):
         raise ValueError(
             f"the checkpoint's colours are of spherical harmonics of degree {first}, and those of degree 0 are stored "
-            f"in another way than all others; pipeline.model.sh_degree is {own}, give --pipeline.model.sh-degree {first}"
+            f"in another way than all others; pipeline.model.sh_degree is {own}: give --pipeline.model.sh-degree "
+            f"{first}"
         )
 
 

@@ -120,15 +120,27 @@ BAD: dict[str, tuple[Change, str]] = {
         put("features_rest", lambda t: torch.zeros(12, 5, 3)),
         r"gauss_params.features_rest has shape \(12, 5, 3\), expected \(12, one of 0, 3, 8, 15, 3\)",
     ),
-    "degree 4": (put("features_rest", lambda t: torch.zeros(12, 24, 3)), r"has shape \(12, 24, 3\), expected \(12, one"),
-    "quaternions of three": (put("quats", lambda t: t[:, :3].clone()), r"quats has shape \(12, 3\), expected \(12, 4\)"),
+    "degree 4": (
+        put("features_rest", lambda t: torch.zeros(12, 24, 3)),
+        r"has shape \(12, 24, 3\), expected \(12, ",
+    ),
+    "quaternions of three": (
+        put("quats", lambda t: t[:, :3].clone()),
+        r"has shape \(12, 3\), expected \(12, 4\)",
+    ),
     "flat opacities": (put("opacities", lambda t: t[:, 0].clone()), r"opacities has shape \(12,\), expected \(12, 1\)"),
     "NaN": (value("opacities", (3, 0), float("nan")), r"gauss_params.opacities: 1 of 12 values are not finite"),
     "infinity": (value("scales", (5, 2), float("inf")), r"gauss_params.scales: 1 of 36 values are not finite"),
-    "whole numbers": (put("means", lambda t: t.long()), r"gauss_params.means: expected torch.float32 .*, got torch.int64"),
+    "whole numbers": (
+        put("means", lambda t: t.long()),
+        r"gauss_params.means: expected .*, got torch.int64",
+    ),
     "no tensor": (put("means", lambda t: t.tolist()), r"gauss_params.means: expected a tensor, got list"),
     "sparse": (put("means", lambda t: t.to_sparse()), r"gauss_params.means: expected a dense tensor"),
-    "missing": (lambda s: s.pop("gauss_params.quats"), r"not one of this model: 1 missing entries \(gauss_params.quats\)"),
+    "missing": (
+        lambda s: s.pop("gauss_params.quats"),
+        r"not one of this model: 1 missing entries \(gauss_params.q",
+    ),
     "foreign": (
         lambda s: s.update({"field.mlp.weight": torch.zeros(2)}),
         r"1 unknown entries \(field.mlp.weight\). It must come from splat-prune or splatfacto with the same "
@@ -171,7 +183,10 @@ BAD: dict[str, tuple[Change, str]] = {
         extra("plan", 1, "targets", to={"sh_degree": 7}),
         r"the checkpoint's plan at step 7 has a target of 7 for sh_degree",
     ),
-    "masks": (extra("masks", to={"gauss_params.means": torch.ones(2, dtype=torch.bool)}), r"has a mask of gauss_params"),
+    "masks": (
+        extra("masks", to={"gauss_params.means": torch.ones(2, dtype=torch.bool)}),
+        r"has a mask of gauss",
+    ),
     "snapshot": (extra("rewind_snapshot", to={"a": torch.ones(2)}), r"has a rewind snapshot of a; Gaussians have none"),
     "options": (
         extra("options", to={"strategy": "coreset"}),
@@ -210,7 +225,7 @@ def test_one_optimizer_of_another_number(tiny_config: Config, tmp_path: Any, sto
     torch.save(saved, path)
     config = tiny_config()
     config.load_dir = folder
-    with pytest.raises(CheckpointError, match=rf"'exp_avg' of parameter 0 in optimizer '{name}' has shape \(59, .*, exp"):
+    with pytest.raises(CheckpointError, match=rf"'exp_avg' of parameter 0 in optimizer '{name}' has shape \(59, "):
         start(config)
 
 
@@ -236,7 +251,7 @@ def test_growth_of_a_strange_length(tiny_config: Config) -> None:
         torch.save(saved, path)
         config = tiny_config("second")
         config.load_dir = first.checkpoint_dir
-        with pytest.raises(ValueError, match="says that growth is scaled to .* training steps; expected a whole number"):
+        with pytest.raises(ValueError, match=r"growth is scaled to .* training steps; expected a whole number"):
             start(config)
 
 

@@ -102,7 +102,10 @@ def test_values_of_another_type(options: dict[str, Any], message: str) -> None:
         ({"target_mb": 1.0, "max_psnr_drop": 1.0}, "prune.target_mb, prune.max_psnr_drop are contradictory targets"),
         ({"recovery": "scratch"}, "prune.recovery must be continue or retrain for Gaussians"),
         ({"recovery": "rewind"}, "prune.recovery must be continue or retrain for Gaussians"),
-        ({"recovery_lr": 1e-3}, "prune.recovery_lr is one rate, and Gaussians have one optimizer for each of their six"),
+        (
+            {"recovery_lr": 1e-3},
+            "prune.recovery_lr is one rate, and Gaussians have one optimizer for each",
+        ),
         ({"score": "w_in"}, f"prune.score must be one of {', '.join(sorted(SCORES))}, got 'w_in'"),
         ({"schedule": "one-shot", "num_events": 3, "start_step": 1}, ""),
     ],

@@ -19,7 +19,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from plyfile import PlyData
 from support import tiny_splats
 from support.stock_splats import StockTraining
-from support.tiny_splats import counts, pictures, saving, train
+from support.tiny_splats import counts, pictures, train
 
 from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.engine.config_file import read_config_file

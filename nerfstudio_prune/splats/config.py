@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional
 
 from typing_extensions import Self
 
+from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.engine.options import (
     MAX_STEPS,
     SHARE,
@@ -193,6 +194,9 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
         "between it and the end of the run",
     )
     """Training step at whose end the last event happens."""
+    recovery: Optional[RecoveryMode] = option("continue")
+    """How to go on after an event: continue (the optimizers keep the moments of the Gaussians that stay), retrain
+    (moments are cleared)."""
     sh_step: Optional[int] = option(None, "3/8 of the way from the last event to the end of the run")
     """Training step at whose end the degree of the spherical harmonics is lowered; not before the last event."""
     distil: DistilOptions = field(default_factory=DistilOptions)
@@ -278,7 +282,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
         if filled.recovery_lr is not None:
             raise ValueError(
                 "prune.recovery_lr is one rate, and Gaussians have one optimizer for each of their six parameters; use "
-                "prune.recovery_lr_factor, which multiplies all of them"
+                "prune.recovery_lr_rewind or prune.recovery_lr_factor, which multiply each one's own"
             )
         if filled.score not in SCORES:
             raise ValueError(f"prune.score must be one of {', '.join(sorted(SCORES))}, got {filled.score!r}")

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.events import ScheduledEvent, Sizes
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import Optimizers, Subject
@@ -80,6 +80,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
         {GAUSSIANS: "Gaussians", "parameters": "parameters", "bytes": "bytes in fp32"}
     )
     total = "all Gaussians"
+    restarts_schedules = False
 
     def __init__(self, model: SplatPruneModel, gather_views: Gather) -> None:
         self.model = model
@@ -163,6 +164,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
         if recipe.sh_step is None or recipe.sh_degree is None or recipe.sh_degree >= self.model.gaussians.sh_degree:
             return []
         return [ScheduledEvent(recipe.sh_step, Fraction(1), {SH_DEGREE: recipe.sh_degree})]
+
+    def recovers_from(self, event: PruneEvent) -> bool:
+        """Whether Gaussians left; spherical harmonics that lose a degree go on as they were."""
+        return event.before.parts.get(GAUSSIANS) != event.after.parts.get(GAUSSIANS)
 
     def aim(self, recipe: GaussianRecipe, event: ScheduledEvent) -> str:
         """How far an event goes, in a few words."""

@@ -188,6 +188,11 @@ class Subject(ABC, Generic[RecipeT]):
         """How far an event goes, in a few words that follow its step."""
         return f"to {', '.join(f'{size:,}' for size in event.targets.values())} {self.unit}"
 
+    def recorded(self, recipe: Any) -> Mapping[str, Any]:
+        """Options of an event for its record: those of the recipe, decided where the model decides what they leave
+        open."""
+        return recipe.options
+
     def gather(self, recipe: RecipeT, seed: int) -> Any:
         """What a cut is judged by, without touching the run's random state or the order of its data."""
         return None

@@ -107,8 +107,9 @@ class SelectionOptions(Group):
     """What a Gaussian is worth, summed over all training views: removal (what the pictures change by when it leaves),
     contribution (its share of the pixels' light), significance (LightGaussian: hits, opacity and volume), max_weight
     (its largest share of any pixel), hits, hits_opacity, opacity."""
-    removal_norm: Optional[RemovalNorm] = option("l1")
-    """Score removal: l1 (absolute changes) or l2 (squares)."""
+    removal_norm: Optional[RemovalNorm] = option(None, "l1 on a CPU, l2 on a GPU")
+    """Score removal: l1 (absolute changes) or l2 (squares). On a CPU both are exact and cost the same. On a GPU l2 is
+    estimated by a random probe for each view, and l1 is exact and takes many times as long."""
     volume_power: Optional[float] = option(0.1)
     """Score significance: exponent of the volume, beta of equation 5, in [0, 10]."""
     volume_reference: Optional[VolumeReference] = option("largest-90")
@@ -212,7 +213,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     @property
     def by_views(self) -> bool:
         """Whether the score looks at views, of options that are filled in."""
-        return self.score in SCORES and SCORES[self.score].needs == "views"
+        return self.score in SCORES and bool(SCORES[self.score]().needs)
 
     def filled(self) -> Self:
         """A copy with the preset's values and the defaults in place of what is not given.

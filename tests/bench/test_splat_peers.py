@@ -78,4 +78,4 @@ def test_failing_program(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n", "utf-8")
     program.chmod(0o755)
     with pytest.raises(RuntimeError, match="out of memory"):
-        splat_peers._run(str(program), "--version")
+        splat_peers._run(str(program), "-v")

@@ -297,7 +297,7 @@ class PruneController:
         self._carry_out(prepared)
 
     def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int) -> PruneEvent:
-        options = {**recipe.options, "seed": self.run.seed, "score": recipe.score}
+        options = {**self.run.subject.recorded(recipe), "seed": self.run.seed, "score": recipe.score}
         return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options)
 
     def _prepare(self, recipe: Recipe, aim: ScheduledEvent, event: PruneEvent) -> Optional[Prepared]:

@@ -35,7 +35,7 @@ class Moment:
     costs: Mapping[str, int]
     """Name of each cost of what is pruned -> its value."""
     checkpoint_mb: Optional[float]
-    """Size of a checkpoint in units of 10^6 bytes; None before the first step, which the optimizers' part begins with."""
+    """Size of a checkpoint in units of 10^6 bytes; None before the first step, when the optimizers hold nothing."""
     rays_per_sec: Optional[float]
     """Training rays per second of the steps up to here; None where there were none."""
     frame_ms: float

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
+from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, Rebinding
 from nerfstudio_prune.core.schedule import size_at
@@ -78,6 +78,8 @@ class Subject(ABC, Generic[RecipeT]):
     what an event is told by."""
     total: str = "in all"
     """What is summed up in tables: all parts together, and what else is trained."""
+    restarts_schedules: bool = True
+    """Whether recovery `retrain` restarts the schedules of learning rates, besides clearing moments."""
     form: Form
     """What a person may choose."""
     model: Any
@@ -178,9 +180,18 @@ class Subject(ABC, Generic[RecipeT]):
         """First training step at whose end an event may happen, and why none may before."""
         return 0, ""
 
+    def recovers_from(self, event: PruneEvent) -> bool:
+        """Whether learning rates begin anew after an event that happened."""
+        return True
+
     def aim(self, recipe: RecipeT, event: ScheduledEvent) -> str:
         """How far an event goes, in a few words that follow its step."""
         return f"to {', '.join(f'{size:,}' for size in event.targets.values())} {self.unit}"
+
+    def recorded(self, recipe: Any) -> Mapping[str, Any]:
+        """Options of an event for its record: those of the recipe, decided where the model decides what they leave
+        open."""
+        return recipe.options
 
     def gather(self, recipe: RecipeT, seed: int) -> Any:
         """What a cut is judged by, without touching the run's random state or the order of its data."""

@@ -210,7 +210,7 @@ class PruneController:
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
         prepared = self._prepare(recipe, event, self._new_event(recipe, None, step))
         if prepared is None:
-            raise ValueError("nothing is left to remove for this target: all layers are that narrow already")
+            raise ValueError("nothing is left to remove for this target: it is reached already")
         return self._carry_out(prepared)
 
     def retarget(self, options: PruneOptions) -> str:
@@ -297,7 +297,7 @@ class PruneController:
         self._carry_out(prepared)
 
     def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int) -> PruneEvent:
-        options = {**recipe.options, "seed": self.run.seed, "score": recipe.score}
+        options = {**self.run.subject.recorded(recipe), "seed": self.run.seed, "score": recipe.score}
         return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options)
 
     def _prepare(self, recipe: Recipe, aim: ScheduledEvent, event: PruneEvent) -> Optional[Prepared]:

@@ -120,9 +120,10 @@ def event_text(event: PruneEvent, subject: Subject[Any], measured_on: str) -> st
         subject: What it happened to.
         measured_on: What the quality was measured on.
     """
-    cost = next(iter(subject.labels))
-    ratio = event.before.costs[cost] / max(1, event.after.costs[cost])
-    parts = [f"{ratio:.2f}x fewer {subject.counted}"]
+    before, after = event.before.costs, event.after.costs
+    # A cut may leave the first cost as it is: the Gaussians, say, where their coefficients become fewer.
+    cost = next((name for name in subject.labels if before[name] != after[name]), next(iter(subject.labels)))
+    parts = [f"{before[cost] / max(1, after[cost]):.2f}x fewer {subject.labels[cost]}"]
     for name in {**event.metrics_before, **event.metrics_after}:
         parts.append(f"{name.upper()} {metric_text(event, name)}")
     measured = len(parts) > 1

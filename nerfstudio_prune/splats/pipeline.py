@@ -1,6 +1,6 @@
 """The pipeline of Gaussians: where they begin, the views that judge a cut and measure it, their teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, cast
 
@@ -21,11 +21,12 @@ from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.gaussians.contributions import PixelsOfView, collect
 from nerfstudio_prune.gaussians.distillation import median_neighbour_distance
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Sum
 from nerfstudio_prune.splats.checkpoint import checked_state
 from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.distilling import HarmonicsDistillation
+from nerfstudio_prune.splats.growth import LENGTH, MEMORY, length_of_run
 from nerfstudio_prune.splats.model import LOADED_STEP, SplatPruneModel, SplatPruneModelConfig
 from nerfstudio_prune.splats.recipes import GaussianRecipe
 from nerfstudio_prune.splats.seeding import camera_distance, initial_scales, seed_from_views
@@ -154,9 +155,11 @@ class SplatPrunePipeline(ControlledPipeline):
         degree, background = model.active_sh_degree(), model.behind.to(model.device)
         antialiased = model.config.rasterize_mode == "antialiased"
 
-        def contributions(gaussians: Gaussians) -> Contributions:
+        def contributions(gaussians: Gaussians, wants: Collection[Sum] = SUMS) -> Contributions:
             at = min(degree, gaussians.sh_degree)
-            return collect(gaussians, views, model.rasterizer, at, background, antialiased=antialiased, seed=seed)
+            return collect(
+                gaussians, views, model.rasterizer, at, background, wants=wants, antialiased=antialiased, seed=seed
+            )
 
         measured = FixedViews(PSNR_VIEWS, count, lambda view: self._view("train", view))
         return ViewEvidence(
@@ -224,14 +227,17 @@ class SplatPrunePipeline(ControlledPipeline):
         assert trainer is not None
         cameras = self.datamanager.train_dataset.cameras
         sides = torch.minimum(cameras.height, cameras.width).flatten().tolist()
-        self.model.fit_schedule(trainer.config.max_num_iterations, sides)
+        length = length_of_run(self.model.prune_state.memory, trainer.config.max_num_iterations)
+        self.model.fit_schedule(length, sides)
         growth = self.model.growth
-        CONSOLE.print(
-            escape(
-                f"Rasteriser: {self.model.rasterizer.name}. Gaussians: {self.model.num_points:,}, growing from step "
-                f"{growth.start:,} to {growth.stop:,} every {growth.every:,} steps, opacities reset every "
-                f"{growth.reset_every:,}; a cut may happen from step {growth.settled:,} on"
-            ),
-            soft_wrap=True,
+        grows = (
+            f"growing from step {growth.start:,} to {growth.stop:,} every {growth.every:,} steps, opacities reset "
+            f"every {growth.reset_every:,}; a cut may happen from step {growth.settled:,} on"
+            if growth.settled > trainer._start_step
+            else "growth is over"
         )
-        return super().get_training_callbacks(training_callback_attributes)
+        told = f"Rasteriser: {self.model.rasterizer.name}. Gaussians: {self.model.num_points:,}, {grows}"
+        CONSOLE.print(escape(told), soft_wrap=True)
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        self.model.prune_state.memory[MEMORY] = {LENGTH: length}
+        return callbacks

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from nerfstudio_prune.core.events import ScheduledEvent, Sizes
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import Optimizers, Subject
@@ -23,9 +23,10 @@ from nerfstudio_prune.gaussians.budget import (
 from nerfstudio_prune.gaussians.merging import merge
 from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, prepare_gaussian_pruning
-from nerfstudio_prune.gaussians.selecting import Ranking, check_target, floor_of, random_ranking, rank
+from nerfstudio_prune.gaussians.scores import Score
+from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions, View
+from nerfstudio_prune.raster.interface import View
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.recipes import GaussianRecipe
@@ -38,7 +39,7 @@ GAUSSIANS, SH_DEGREE = "gaussians", "sh_degree"
 class ViewEvidence:
     """What a cut of Gaussians is judged by: training views, which any choice of Gaussians can be shown to."""
 
-    collect: Callable[[Gaussians], Contributions]
+    collect: Collect
     """What the views see of Gaussians."""
     psnr: Optional[Callable[[Gaussians], float]]
     """Quality of Gaussians on training views, in dB; None where there are no pictures to compare with."""
@@ -80,6 +81,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
         {GAUSSIANS: "Gaussians", "parameters": "parameters", "bytes": "bytes in fp32"}
     )
     total = "all Gaussians"
+    restarts_schedules = False
 
     def __init__(self, model: SplatPruneModel, gather_views: Gather) -> None:
         self.model = model
@@ -164,6 +166,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
             return []
         return [ScheduledEvent(recipe.sh_step, Fraction(1), {SH_DEGREE: recipe.sh_degree})]
 
+    def recovers_from(self, event: PruneEvent) -> bool:
+        """Whether Gaussians left; spherical harmonics that lose a degree go on as they were."""
+        return event.before.parts.get(GAUSSIANS) != event.after.parts.get(GAUSSIANS)
+
     def aim(self, recipe: GaussianRecipe, event: ScheduledEvent) -> str:
         """How far an event goes, in a few words."""
         if SH_DEGREE in event.targets:
@@ -178,6 +184,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
             "max_psnr_drop": f"as far as the training views lose {value:g} dB",
         }[name]
         return whole if event.share == 1 or name == "pruning_ratio" else f"{event.progress:.0%} of the way {whole}"
+
+    def recorded(self, recipe: GaussianRecipe) -> Mapping[str, Any]:
+        """The options, with the score's as they are on the model's rasteriser."""
+        score = self._score(recipe)
+        return recipe.options if score is None else {**recipe.options, **vars(score)}
 
     def gather(self, recipe: GaussianRecipe, seed: int) -> ViewEvidence:
         """The training views."""
@@ -207,7 +218,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
                         n_keep,
                         pixel_sizes=footprints(gaussians.means, evidence.views),
                         antialiased=self.model.config.rasterize_mode == "antialiased",
-                        weights=evidence.collect(gaussians).weights,
+                        weights=evidence.collect(gaussians, {"weights"}).weights,
                     )
                     keep, values = merged.representatives, merged.gaussians
                 else:
@@ -255,6 +266,8 @@ class GaussianSubject(Subject[GaussianRecipe]):
         else:
             final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
         n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
+        if n_keep >= count and name != "target_gaussians":
+            return count, None, report  # what is asked for is there already
         if n_keep != count:
             check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report
@@ -262,16 +275,22 @@ class GaussianSubject(Subject[GaussianRecipe]):
     def _ranking(
         self, recipe: GaussianRecipe, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence, seed: int
     ) -> Ranking:
-        if recipe.score_function is None:
+        score = self._score(recipe)
+        if score is None:
             return random_ranking(len(gaussians), seed)
         return rank(
             gaussians,
             n_keep,
-            recipe.score_function,
+            score,
             evidence.collect,
             rounds=recipe.rounds,
             seed=seed,
         )
+
+    def _score(self, recipe: GaussianRecipe) -> Optional[Score]:
+        """The recipe's score as the model's rasteriser can afford it."""
+        score = recipe.score_function
+        return None if score is None else score.on(self.model.rasterizer.cheap)
 
     def _last_degree(self, recipe: GaussianRecipe) -> int:
         degree = self.model.gaussians.sh_degree
@@ -279,11 +298,12 @@ class GaussianSubject(Subject[GaussianRecipe]):
 
     def scores(self, recipe: GaussianRecipe, evidence: ViewEvidence) -> tuple[Optional[str], dict[str, Tensor]]:
         """Scores of all Gaussians as they are; a rule without scores has none."""
-        if recipe.score_function is None:
+        score = self._score(recipe)
+        if score is None:
             return None, {}
         gaussians = self.model.gaussians.detach()
-        seen = evidence.collect(gaussians) if recipe.score_function.needs == "views" else None
-        return recipe.score, {GAUSSIANS: recipe.score_function(gaussians, seen).cpu()}
+        seen = evidence.collect(gaussians, score.needs) if score.needs else None
+        return recipe.score, {GAUSSIANS: score(gaussians, seen).cpu()}
 
     def weights(self) -> dict[str, Tensor]:
         """Opacities of all Gaussians, on the CPU."""

@@ -142,8 +142,8 @@ def test_detail_is_where_the_cut_hurts_most() -> None:
     pictures[2][9:12, 3:6] = 200
     sheet = details(pictures[0], pictures[1:])
     assert sheet.shape == (16, 16, 3)
-    assert (sheet[:8, :8] == 10).all() and (sheet[:8, 8:] == 20).all() and (sheet[8:, 8:] == 40).all()
-    assert (sheet[8:, :8] == 200).all(axis=-1).sum() == 9 * 4
+    assert (sheet[:7, :7] == 10).all() and (sheet[:7, 9:] == 20).all() and (sheet[9:, 9:] == 40).all()
+    assert (sheet[9:, :7] == 200).all(axis=-1).sum() == 6 * 5  # a white line is drawn between the four
 
 
 @pytest.mark.parametrize(

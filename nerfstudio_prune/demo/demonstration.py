@@ -160,7 +160,7 @@ class Demonstration:
         table, labels = Table(title=f"{self.show.method}, {self.description}", title_justify="left"), self._labels()
         rest = ("checkpoint MB", "MB in fp32", "train rays/s", "ms a frame", "PSNR dB", "SSIM")
         for column in ("", *labels.values(), *rest):
-            table.add_column(column, justify="right" if column else "left")
+            table.add_column(column, justify="right" if column else "left", no_wrap=not column)
         for moment in self.moments:
             table.add_row(
                 moment.label,

@@ -54,7 +54,7 @@ def framed(pictures: Sequence[Picture], truth: Picture, border: int = 6) -> list
 
 
 def details(truth: Picture, others: Sequence[Picture]) -> Picture:
-    """The same detail of four pictures, as one picture of their size: that in which the third differs most.
+    """The same detail of four pictures, as one picture of their size: where the third one is worst.
 
     Args:
         truth: The true picture.
@@ -72,4 +72,6 @@ def details(truth: Picture, others: Sequence[Picture]) -> Picture:
     for i, part in enumerate(parts):
         y, x = i // 2 * height * MAGNIFIED, i % 2 * width * MAGNIFIED
         sheet[y : y + part.shape[0], x : x + part.shape[1]] = part
+    y, x = height * MAGNIFIED, width * MAGNIFIED
+    sheet[y - 1 : y + 1] = sheet[:, x - 1 : x + 1] = 255
     return sheet

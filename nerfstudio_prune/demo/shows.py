@@ -65,7 +65,7 @@ def render_missing(before: Gaussians, model: SplatPruneModel, camera: Cameras) -
 SHOWS: Mapping[str, Show] = {
     "splats": Show(
         method="splat-prune-demo",
-        moments=("at the start", "grown", "right after the cut", "recovered", "lower SH degree", "at the end"),
+        moments=("at the start", "grown", "right after the cut", "recovered", "degree lowered", "at the end"),
         dense="grown",
         cut="right after the cut",
         seen=("grown", "right after the cut", "at the end"),

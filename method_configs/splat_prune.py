@@ -102,4 +102,6 @@ splat_prune_demo = MethodSpecification(
     ),
     description="Small splat-prune on the built-in scene, for CPUs and for seeing pruning happen.",
 )
-splat_prune_demo.config.pipeline.datamanager = pictures(DemoDataParserConfig())
+splat_prune_demo.config.pipeline.datamanager = pictures(
+    DemoDataParserConfig(image_size=200, num_train_views=50, num_val_views=3, num_test_views=3)
+)

@@ -210,7 +210,7 @@ class PruneController:
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
         prepared = self._prepare(recipe, event, self._new_event(recipe, None, step))
         if prepared is None:
-            raise ValueError("nothing is left to remove for this target: all layers are that narrow already")
+            raise ValueError(self.run.subject.words.nothing_left)
         return self._carry_out(prepared)
 
     def retarget(self, options: PruneOptions) -> str:
@@ -324,7 +324,9 @@ class PruneController:
             metrics_before=self._measured(f"Pruning at step {event.step}: the quality before could not be measured"),
             before=subject.sizes(),
         )
-        snapshot = NetworkSnapshot(subject, self.run.optimizers) if self._watched else None
+        snapshot = None
+        if self._watched:
+            snapshot = NetworkSnapshot(subject, self.run.optimizers, subject.leaving(change))
         for listener in self.listeners:
             listener.before_cut(event)
         return Prepared(change, seconds, event, snapshot)

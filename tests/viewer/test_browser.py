@@ -18,9 +18,9 @@ from PIL import Image
 from support.browser import CHROMIUM, PanelPage, Training, chromium
 from support.tiny_run import make_config, start
 
+from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
-from nerfstudio_prune.viewer.mounting import CPU_MAX_RES
 
 pytestmark = [
     pytest.mark.browser,
@@ -146,7 +146,7 @@ def steady(page: PanelPage, unlike: Optional[np.ndarray] = None, like: Optional[
             return False
         last = pixels(picture)
         height, width, _ = found["shape"] = last.shape
-        if max(height, width) != CPU_MAX_RES or abs(width - height * canvas["width"] / canvas["height"]) > 1:
+        if max(height, width) != Subject.cpu_still or abs(width - height * canvas["width"] / canvas["height"]) > 1:
             return False
         found["unlike"] = 255.0 if unlike is None else difference(unlike)
         found["like"] = 0.0 if like is None else difference(like)

@@ -6,20 +6,22 @@ from typing import Any
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager
 from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.optimizers import RunAdamOptimizerConfig
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 from nerfstudio_prune.engine.trainer import PruneTrainerConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
+from nerfstudio_prune.splats.growth import SCHEDULE_STEPS
 from nerfstudio_prune.splats.model import SplatPruneModelConfig
 from nerfstudio_prune.splats.pipeline import SplatPrunePipelineConfig
 
 
 def optimizers() -> dict[str, Any]:
-    """Splatfacto's optimizers; rates that decay do so to the end of the run, whatever its length."""
+    """Splatfacto's optimizers. Rates that decay do so to the end of the run; those of places, shapes and colours are
+    larger where it is shorter, for each step has to do more."""
     rates = {
         "means": (1.6e-4, 1.6e-6),
         "features_dc": (0.0025, None),
@@ -30,9 +32,10 @@ def optimizers() -> dict[str, Any]:
         "camera_opt": (1e-4, 5e-7),
         "bilateral_grid": (2e-3, 1e-4),
     }
+    short = ("means", "features_dc", "features_rest", "scales", "quats")
     return {
         name: {
-            "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+            "optimizer": RunAdamOptimizerConfig(lr=lr, eps=1e-15, rate_steps=SCHEDULE_STEPS if name in short else None),
             "scheduler": None if last is None else RunDecaySchedulerConfig(lr_final=last),
         }
         for name, (lr, last) in rates.items()

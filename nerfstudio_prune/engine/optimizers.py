@@ -1,14 +1,44 @@
 """The host's optimizers and schedulers of a run of known length, and the learning rates that TensorBoard shows."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Optional
 
-from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
 
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
+
+
+@dataclass
+class RunAdamOptimizerConfig(AdamOptimizerConfig):
+    """Adam whose learning rate is that of a run of `rate_steps`; a shorter run has a larger one."""
+
+    rate_steps: Optional[int] = None
+    """Length of the run, in steps, that the rate is meant for; a shorter one takes the rate times the square root of
+    how much shorter it is. None: the rate is taken as it is."""
+
+    def setup(self, params: Any) -> Any:
+        """The optimizer.
+
+        Args:
+            params: Parameters.
+        """
+        others = ("_target", "max_norm", "rate_steps")
+        return self._target(params, **{name: value for name, value in vars(self).items() if name not in others})
+
+    def for_run(self, steps: int, place: str = "") -> "RunAdamOptimizerConfig":
+        """A copy with the rate of a run.
+
+        Args:
+            steps: Training steps of the run, >= 1.
+            place: How the options begin on the command line; not used.
+        """
+        shorter = 1.0 if self.rate_steps is None else max(1.0, self.rate_steps / steps)
+        return replace(self, lr=self.lr * math.sqrt(shorter), rate_steps=None)
 
 
 class RunOptimizers(Optimizers):
@@ -56,8 +86,8 @@ class RunOptimizers(Optimizers):
 
 
 def _for_run(name: str, parts: dict[str, Any], steps: int) -> dict[str, Any]:
-    scheduler = parts["scheduler"]
-    known = (
-        scheduler.for_run(steps, f"optimizers.{name}.") if isinstance(scheduler, RunDecaySchedulerConfig) else scheduler
-    )
-    return {**parts, "scheduler": known}
+    place = f"optimizers.{name}."
+    return {
+        kind: part.for_run(steps, place) if isinstance(part, RunAdamOptimizerConfig | RunDecaySchedulerConfig) else part
+        for kind, part in parts.items()
+    }

@@ -22,7 +22,7 @@ NEIGHBOURS = 12
 """Nearest neighbours of each Gaussian that it may be merged with."""
 SHARE_OF_PASS = 0.2
 """Largest share of the Gaussians that leaves before costs are taken anew."""
-CHUNK = 1 << 16
+CHUNK = 1 << 13
 """Pairs that are judged at once; bounds the memory."""
 
 

@@ -49,11 +49,14 @@ class Mixture:
     errors: Float[Tensor, " gaussians"]
     """What pictures have lost where it is: the costs of all pairs that it is made of."""
     representatives: Int64[Tensor, " gaussians"]
+    """The old Gaussian that stands for each."""
 
     def select(self, index: Int64[Tensor, " kept"]) -> "Mixture":
+        """Some of them, in the order of the indices; an index may come twice."""
         return Mixture(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def joined(self, other: "Mixture") -> "Mixture":
+        """These, then others."""
         return Mixture(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
 
     def __len__(self) -> int:
@@ -61,19 +64,25 @@ class Mixture:
 
 
 def mixture_of(gaussians: Gaussians, pixel_sizes: Float[Tensor, "#gaussians"]) -> Mixture:
+    """Moments of a scene, all of it seen alike.
+
+    Args:
+        gaussians: The scene.
+        pixel_sizes: What a pixel covers at each Gaussian, in world units.
+    """
     scene = gaussians.detach().to(torch.device("cpu")).to(torch.float64)
     variances = (2 * scene.scales).exp()
     rotations = rotations_of(scene.quats)
     return Mixture(
-        scene.means,
-        (rotations * variances[:, None]) @ rotations.transpose(1, 2),
-        variances.amin(dim=1),
-        opacities(scene),
-        torch.cat([scene.features_dc[:, None], scene.features_rest], dim=1),
-        (PIXEL_VARIANCE * pixel_sizes.cpu().double().square()).expand(len(scene)),
-        torch.ones(len(scene), dtype=torch.float64),
-        torch.zeros(len(scene), dtype=torch.float64),
-        torch.arange(len(scene)),
+        means=scene.means,
+        covariances=(rotations * variances[:, None]) @ rotations.transpose(1, 2),
+        floors=variances.amin(dim=1),
+        opacities=opacities(scene),
+        harmonics=torch.cat([scene.features_dc[:, None], scene.features_rest], dim=1),
+        blurs=(PIXEL_VARIANCE * pixel_sizes.cpu().double().square()).expand(len(scene)),
+        visibilities=torch.ones(len(scene), dtype=torch.float64),
+        errors=torch.zeros(len(scene), dtype=torch.float64),
+        representatives=torch.arange(len(scene)),
     )
 
 
@@ -179,17 +188,17 @@ class PairCosts:
         one, other = share[:, None], 1 - share[:, None]
         offsets = second.means - first.means
         merged = Mixture(
-            one * first.means + other * second.means,
-            one[..., None] * first.covariances
+            means=one * first.means + other * second.means,
+            covariances=one[..., None] * first.covariances
             + other[..., None] * second.covariances
             + (one * other)[..., None] * offsets[:, :, None] * offsets[:, None],
-            torch.minimum(first.floors, second.floors),
-            torch.ones_like(share),
-            one[..., None] * first.harmonics + other[..., None] * second.harmonics,
-            share * first.blurs + (1 - share) * second.blurs,
-            share * first.visibilities + (1 - share) * second.visibilities,
-            first.errors + second.errors,
-            torch.where(share >= 0.5, first.representatives, second.representatives),
+            floors=torch.minimum(first.floors, second.floors),
+            opacities=torch.ones_like(share),
+            harmonics=one[..., None] * first.harmonics + other[..., None] * second.harmonics,
+            blurs=share * first.blurs + (1 - share) * second.blurs,
+            visibilities=share * first.visibilities + (1 - share) * second.visibilities,
+            errors=first.errors + second.errors,
+            representatives=torch.where(share >= 0.5, first.representatives, second.representatives),
         )
         heights = self.heights(first, seen[0]) * self.heights(second, seen[1])
         hidden = (heights * self.overlap(*seen, self.apart(offsets))).mean(dim=1)

@@ -130,7 +130,7 @@ def prepare_gaussian_pruning(
         for dim, index in kept.items():
             # New values have their rows already, and all of their coefficients.
             new = new if dim == 0 and values is not None else new.index_select(dim, index)
-        parameter = nn.Parameter(new.clone() if new is old else new, requires_grad=old.requires_grad)
+        parameter = nn.Parameter(new.clone(), requires_grad=old.requires_grad)  # training must not reach `values`
         edits.append(ParameterEdit(f"{path}.{name}", module, name, old, parameter, kept, forget=forget))
     rebind = prepare_rebind(optimizers, parameter_lists, edits)
     return GaussianPruning(edits, rebind, _running_edits(running_state, count, rows.get(0)))

@@ -28,6 +28,8 @@ class Score(ABC):
     Register it with `@register_score("name")`; a field `x` is then filled from the option `x` of the same name.
     """
 
+    name: ClassVar[str] = ""
+    """As in the registry."""
     needs: ClassVar[Needs] = "views"
 
     @abstractmethod
@@ -58,7 +60,7 @@ class Score(ABC):
         count, device = len(gaussians), gaussians.means.device
         if contributions is None:
             if self.needs == "views":
-                raise ValueError(f"{type(self).__name__} is taken from what views see, and nothing was collected")
+                raise ValueError(f"score {self.name} is taken from what views see, and nothing was collected")
             contributions = Contributions.zeros(count, device)
         if len(contributions.hits) != count:
             raise ValueError(
@@ -85,6 +87,7 @@ def register_score(name: str) -> Callable[[S], S]:
         if name in SCORES:
             raise ValueError(f"score name {name!r} is taken")
         SCORES[name] = cls
+        cls.name = name
         return cls
 
     return register
@@ -150,7 +153,7 @@ class Contribution(Score):
 @register_score("max_weight")
 @dataclass
 class MaxWeight(Score):
-    """Largest T·alpha of any pixel (RadSplat, arXiv 2403.13806, Eq. 8)."""
+    """Largest T·alpha of any pixel (RadSplat, arXiv 2403.13806)."""
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The largest ones."""

@@ -138,7 +138,6 @@ def rank(
     rounds: int = 1,
     seed: int = 0,
     first: Optional[Contributions] = None,
-    name: str = "",
 ) -> Ranking:
     """Ranks a scene; with `rounds`, scores are taken anew after each part that leaves.
 
@@ -150,7 +149,6 @@ def rank(
         rounds: Times that scores are taken, at least 1.
         seed: Seed of the event, for ties.
         first: Contributions of the whole scene, where they are known already; saves the first call of `collect`.
-        name: Name of the score, for messages.
 
     Returns:
         All Gaussians, best first, as indices into `gaussians`. `keep(n_keep)` are those that stay.
@@ -158,7 +156,6 @@ def rank(
     Raises:
         ValueError: If a number is out of range, a score is not finite, or all are equal.
     """
-    name = name or type(score).__name__
     sizes = sizes_of_rounds(len(gaussians), n_keep, rounds) or [n_keep]
     generator = torch.Generator().manual_seed(seed)
     left = torch.arange(len(gaussians), device=gaussians.means.device)
@@ -171,7 +168,7 @@ def rank(
             seen = collect(scene)
         scores = score(scene, seen)
         if size < len(left):
-            check_scores(scores, name)
+            check_scores(scores, score.name)
         whole = scores if whole is None else whole
         order = left[order_by(scores, generator)]
         gone.append(order[size:])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nerfstudio_prune.raster import kernels
 from nerfstudio_prune.raster.checks import check
@@ -252,6 +253,7 @@ class _Compositing(torch.autograd.Function):
         return picture, alphas, summed, pairs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_picture: Tensor, d_alphas: Tensor, d_summed: Tensor, _: None) -> Any:  # type: ignore[override]
         sweep: _Sweep = ctx.sweep
         d_colors = [sweep.plane(d_picture[..., k].numpy()) for k in range(ctx.channels)]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nerfstudio_prune.raster import harmonics_kernels as kernels
 from nerfstudio_prune.raster.gaussians import Gaussians
@@ -43,9 +44,10 @@ class _Coloring(torch.autograd.Function):
         return colors
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_colors: Tensor) -> Any:  # type: ignore[override]
         *parameters, eye, radii, colors = ctx.saved_tensors
-        wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
+        wanted = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
         arrays, at = [t.detach().contiguous().numpy() for t in parameters], eye.detach().numpy()
         given = [t.detach().contiguous().numpy() for t in (radii, colors, d_colors)]
         out = [t.numpy() for t in wanted]

@@ -108,13 +108,17 @@ def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, 
     Args:
         means, constant, rest, eye, degree, radii, colors: As above.
         d_colors: Gradients of the colours.
-        d_means, d_constant, d_rest: Zeros; get those of the parameters.
+        d_means, d_constant, d_rest: Get those of the parameters.
         d_eye: Their sum with respect to where the camera is is added to this.
     """
     bases = np.empty(MAX_BASES, np.float64)
     d = np.empty(MAX_BASES, np.float64)
+    used = (degree + 1) ** 2 - 1
     for i in range(len(means)):
+        d_means[i] = 0.0
         if radii[i] == 0 or (d_colors[i, 0] == 0.0 and d_colors[i, 1] == 0.0 and d_colors[i, 2] == 0.0):
+            d_constant[i] = 0.0
+            d_rest[i] = 0.0
             continue
         x, y, z, length = _direction(means[i], eye)
         _bases(x, y, z, degree, bases)
@@ -124,9 +128,10 @@ def color_backward(means, constant, rest, eye, degree, radii, colors, d_colors, 
         d_constant[i, 0] = bases[0] * red
         d_constant[i, 1] = bases[0] * green
         d_constant[i, 2] = bases[0] * blue
+        d_rest[i, used:] = 0.0
         if degree == 0:
             continue
-        for k in range((degree + 1) ** 2 - 1):
+        for k in range(used):
             d_rest[i, k, 0] = bases[k + 1] * red
             d_rest[i, k, 1] = bases[k + 1] * green
             d_rest[i, k, 2] = bases[k + 1] * blue

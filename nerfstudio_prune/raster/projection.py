@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nerfstudio_prune.raster import projection_kernels as kernels
 from nerfstudio_prune.raster.gaussians import Gaussians
@@ -69,6 +70,7 @@ class _Projecting(torch.autograd.Function):
         return (*results, radii)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # type: ignore[override]
         *parameters, radii = ctx.saved_tensors
         wanted = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]

@@ -179,7 +179,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     rounds; degree 2), paper (LightGaussian's rule and order), tiny (15 % stay, degree 1). An own target takes the place
     of the preset's."""
     strategy: Optional[StrategyName] = option("rank")
-    """Which Gaussians stay: rank (the highest scores), merge (pairs of neighbours become one, without photos), random;
+    """Which Gaussians stay: rank (the highest scores), merge (pairs of neighbours that look alike become one), random;
     none (the dense control)."""
     seed: Optional[int] = option(None, "the run's machine seed")
     """Seed of random choices, in [0, 2^63)."""

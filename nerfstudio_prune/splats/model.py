@@ -291,7 +291,7 @@ class SplatPruneModel(SplatfactoModel):
         self.last_size = (height, width)
         self.pairs_per_pixel = None if rendering.pairs is None else rendering.pairs / (height * width)
         if self.training and self.step < self.strategy.refine_stop_iter:
-            self.info = densification_info(rendering)
+            self.info = rendering.strategy_info()
             self.strategy.step_pre_backward(
                 self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
             )
@@ -382,20 +382,3 @@ class SplatPruneModel(SplatfactoModel):
         self.step = LOADED_STEP
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
         return result
-
-
-def densification_info(rendering: Rendering) -> dict[str, Any]:
-    """What gsplat's strategies read of a picture of one camera.
-
-    Args:
-        rendering: The picture.
-    """
-    height, width = rendering.colors.shape[:2]
-    return {
-        "means2d": rendering.means2d,
-        "radii": rendering.radii[None],
-        "width": width,
-        "height": height,
-        "n_cameras": 1,
-        "gaussian_ids": None,
-    }

@@ -21,6 +21,7 @@ from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.gaussians.contributions import PixelsOfView, collect
 from nerfstudio_prune.gaussians.distillation import median_neighbour_distance
 from nerfstudio_prune.raster.gaussians import Gaussians
+from nerfstudio_prune.raster.interface import Contributions
 from nerfstudio_prune.splats.checkpoint import checked_state
 from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
@@ -148,25 +149,20 @@ class SplatPrunePipeline(ControlledPipeline):
 
     def evidence(self, recipe: GaussianRecipe, seed: int) -> ViewEvidence:
         """The training views, as what a cut is judged by."""
-        model, cameras = self.model, self.datamanager.train_dataset.cameras
-        views: list[PixelsOfView] = []
-        if recipe.score_function is not None and recipe.score_function.needs == "views":
-            views = [self._collected(view) for view in range(len(self.datamanager.train_dataset))]
-        degree = model.active_sh_degree()
-        background = model.behind.to(model.device)
+        model, count = self.model, len(self.datamanager.train_dataset)
+        views = [self._collected(view) for view in range(count)] if recipe.looks else []
+        degree, background = model.active_sh_degree(), model.behind.to(model.device)
         antialiased = model.config.rasterize_mode == "antialiased"
 
-        def contributions(gaussians: Gaussians) -> Any:
+        def contributions(gaussians: Gaussians) -> Contributions:
             at = min(degree, gaussians.sh_degree)
             return collect(gaussians, views, model.rasterizer, at, background, antialiased=antialiased, seed=seed)
 
-        count = len(cameras)
-        measured = FixedViews(min(PSNR_VIEWS, count), count, lambda view: self._view("train", view))
-        focal = float((cameras.fx + cameras.fy).mean()) / 2
+        measured = FixedViews(PSNR_VIEWS, count, lambda view: self._view("train", view))
         return ViewEvidence(
             contributions,
             lambda gaussians: measured(model.with_gaussians(gaussians))["psnr"],
-            camera_distance(cameras) / focal,
+            [view for view, _ in views],
         )
 
     def _collected(self, view: int) -> PixelsOfView:

@@ -39,3 +39,9 @@ class GaussianRecipe(Recipe):
     """Training step at whose end it is lowered."""
     distil: DistilRecipe
     """How they learn then."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether the choice looks at training views."""
+        by_views = self.score_function is not None and self.score_function.needs == "views"
+        return by_views or self.strategy == "merge"

@@ -21,10 +21,11 @@ from nerfstudio_prune.gaussians.budget import (
     values_of_gaussian,
 )
 from nerfstudio_prune.gaussians.merging import merge
+from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, prepare_gaussian_pruning
 from nerfstudio_prune.gaussians.selecting import Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import Contributions, View
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.outputs import removed, significance, stand_in
@@ -42,8 +43,8 @@ class ViewEvidence:
     """What the views see of Gaussians."""
     psnr: Optional[Callable[[Gaussians], float]]
     """Quality of Gaussians on training views, in dB; None where there are no pictures to compare with."""
-    pixel_size: float
-    """What a pixel covers at the scene's distance, in world units."""
+    views: Sequence[View]
+    """The cameras."""
     seen: list[tuple[Tensor, Contributions]] = field(default_factory=list)
     """What the views see of a whole scene, by its centres, once that was collected."""
 
@@ -287,7 +288,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
-                    merged = merge(gaussians, n_keep, pixel_size=evidence.pixel_size)
+                    merged = merge(
+                        gaussians,
+                        n_keep,
+                        pixel_sizes=footprints(gaussians.means, evidence.views),
+                        antialiased=self.model.config.rasterize_mode == "antialiased",
+                        weights=evidence.of(gaussians).weights,
+                    )
                     keep, values = merged.representatives, merged.gaussians
                 else:
                     ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)
@@ -301,7 +308,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             running,
             sh_degree=degree,
             values=values,
-            forget=recipe.recovery == "retrain" or values is not None,
+            forget=recipe.recovery == "retrain",
         )
         return GaussianChange(pruning, keep, report)
 
@@ -351,7 +358,6 @@ class GaussianSubject(Subject[GaussianRecipe]):
             rounds=recipe.rounds,
             seed=seed,
             first=evidence.of(gaussians) if recipe.score_function.needs == "views" else None,
-            name=recipe.score or "",
         )
 
     def _last_degree(self, recipe: GaussianRecipe) -> int:

@@ -168,7 +168,9 @@ def test_merged_values_take_the_place() -> None:
         assert_same(training.params[name].detach(), value)
     assert training.running["grad2d"].tolist() == merged.representatives.tolist()
     training.check()
+    before = merged.gaussians.means.clone()
     training.step()
+    assert torch.equal(merged.gaussians.means, before), "training reached what was only lent"
     with pytest.raises(ValueError, match=r"means: new values must have shape \(2, 3\), got \(5, 3\)"):
         training.prepare(torch.tensor([0, 1]), values=merged.gaussians)
 

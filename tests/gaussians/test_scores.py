@@ -96,7 +96,7 @@ def test_opacity_needs_no_views_and_the_others_do() -> None:
     torch.testing.assert_close(score_by_name("opacity")(scene), scene.opacities[:, 0].double().sigmoid())
     for name, score in SCORES.items():
         assert score.needs == ("none" if name == "opacity" else "views")
-    with pytest.raises(ValueError, match="nothing was collected"):
+    with pytest.raises(ValueError, match="score removal is taken from what views see, and nothing was collected"):
         Removal()(scene)
 
 

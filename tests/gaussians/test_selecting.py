@@ -63,13 +63,13 @@ def test_order_is_by_score_first() -> None:
 def test_two_gaussians_with_equal_scores() -> None:
     """Nothing tells them apart, which is said; keeping both is no choice and fine."""
     with pytest.raises(ValueError, match="score hits is 3 for all 2 Gaussians: no training view sees the scene, or"):
-        rank(drawn(2), 1, Hits(), first=seen_as(torch.tensor([3.0, 3.0])), name="hits")
+        rank(drawn(2), 1, Hits(), first=seen_as(torch.tensor([3.0, 3.0])))
     assert rank_hits([3.0, 3.0], 2).keep(2).tolist() == [0, 1]
 
 
 def test_all_zero_is_an_error() -> None:
     """Cameras that look away: a random cut under the name of a score would go unnoticed."""
-    with pytest.raises(ValueError, match="score Hits is 0 for all 5 Gaussians: no training view sees the scene;"):
+    with pytest.raises(ValueError, match="score hits is 0 for all 5 Gaussians: no training view sees the scene;"):
         rank_hits([0.0] * 5, 3)
 
 

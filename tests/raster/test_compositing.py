@@ -1,5 +1,6 @@
 """Pictures and gradients of the CPU rasteriser against the textbook, in float64."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -154,6 +155,17 @@ def test_number_of_threads_changes_nothing() -> None:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_two_threads_may_render_at_once() -> None:
+    """A viewer renders while training goes on."""
+    gaussians = scene(300, size=0.1, dtype=torch.float32)
+    views = [camera(60 + i, 50, torch.float32) for i in range(8)]
+    expected = [run(gaussians, view) for view in views]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda view: run(gaussians, view), views))
+    for one, other in zip(results, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -281,6 +281,10 @@ class Subject(ABC, Generic[RecipeT]):
         """
         return self.state.phase
 
+    def rule(self, event: PruneEvent) -> str:
+        """By what an event went, in a word or two."""
+        return event.strategy
+
     def remark(self) -> str:
         """What else a person should see of the present state, in a few words; empty if nothing."""
         return ""

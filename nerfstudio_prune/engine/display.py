@@ -97,7 +97,8 @@ def event_table(event: PruneEvent, subject: Subject[Any], costs_before: Mapping[
         subject: What it happened to, as it is afterwards.
         costs_before: Name of the part -> name of the cost -> what it cost before.
     """
-    table = Table(title=f"Pruning at step {event.step} ({event.strategy}, {event.recovery})", title_justify="left")
+    title = f"Pruning at step {event.step} ({subject.rule(event)}, {event.recovery})"
+    table = Table(title=title, title_justify="left")
     if not subject.words.part:
         table.add_column("")
         table.add_column("before → after", justify="right")

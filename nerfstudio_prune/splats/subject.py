@@ -159,6 +159,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
         cuts = [event for event in self.state.pending if SH_DEGREE not in event.targets]
         return "pruning" if cuts else "recovery"
 
+    def rule(self, event: PruneEvent) -> str:
+        """The strategy, unless the event left all Gaussians."""
+        sizes = event.before.parts, event.after.parts
+        return "spherical harmonics" if len({parts.get(GAUSSIANS) for parts in sizes}) == 1 else event.strategy
+
     def remark(self) -> str:
         """What a pixel of the last picture cost."""
         pairs = self.model.pairs_per_pixel

@@ -105,6 +105,8 @@ class Status:
     """What became of the last request."""
     stage: str = ""
     """Where the run stands, in a word; empty: its phase."""
+    rule: str = ""
+    """By what the last event went."""
     remark: str = ""
     """What else is worth to be known of the network; empty if nothing is."""
     words: Words = OF_NEURONS
@@ -204,6 +206,7 @@ class Session:
             busy="" if steering is None else steering.busy,
             message=Message() if steering is None else steering.message,
             stage=subject.stage(self.step),
+            rule=subject.rule(done[-1]) if done else "",
             remark=subject.remark(),
             words=subject.words,
         )

@@ -33,8 +33,9 @@ def state_text(status: Status) -> str:
     parts = ["  \n".join(lines), summary]
     event = status.last_event
     if event is not None:
-        how = f" by {event.options['score']}" if event.options.get("score") else ""
-        parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
+        rule, score = status.rule or event.strategy, event.options.get("score")
+        how = f"{rule} by {score}" if score and rule == event.strategy else rule
+        parts.append(f"last event: step {event.step:,}, {plain(how)}")
         name, label = next(iter(status.labels.items()))
         rows = [(label, f"{event.before.costs[name]:,}", f"{event.after.costs[name]:,}")]
         if not status.words.part:  # few parts: those that the event changed

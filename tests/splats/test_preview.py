@@ -1,0 +1,272 @@
+"""The panel on a real training of Gaussians with the host's own viewer: previews, outputs, undo. No browser."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.models.splatfacto import SplatfactoModel
+from support.host_fixtures import clean_host  # noqa: F401
+from support.live import with_panel
+from support.nonsense import nonsense
+from support.tiny_run import copied_state, same_bits, start
+from support.tiny_splats import make_splat_config, splat_cut
+
+from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT
+
+Config = Callable[..., Any]
+SHOWN = ["rgb", "depth", "accumulation", "background", "significance", "removed", "difference", "rgb_before"]
+
+
+@pytest.fixture(scope="module")
+def scene_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache folder of the demo scene."""
+    return tmp_path_factory.mktemp("scene")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, scene_cache: Path, clean_host: None) -> Iterator[Config]:  # noqa: F811
+    """Makes configurations of tiny runs, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield partial(make_splat_config, tmp_path, scene_cache)
+    torch.set_num_threads(threads)
+
+
+def camera() -> Cameras:
+    """A camera of 18 x 16 pixels that looks at the scene."""
+    pose = torch.eye(4)[None, :3].clone()
+    pose[0, 2, 3] = 4.0
+    return Cameras(camera_to_worlds=pose, fx=20.0, fy=20.0, cx=9.0, cy=8.0, width=18, height=16)
+
+
+def after_step(trainer: Any, wanted: int, function: Callable[[], None]) -> None:
+    """Calls something at the end of one step, with the trainer's lock held, after the pruning."""
+
+    def run(step: int, location: Any) -> None:
+        if location.name == "AFTER_TRAIN_ITERATION" and step == wanted:
+            function()
+
+    trainer.callbacks.append(SimpleNamespace(run_callback_at_location=run))
+
+
+def gaussians_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.gaussians.items()}
+
+
+def everything(trainer: Any) -> list[Any]:
+    """What a training goes on from."""
+    optimizers = trainer.optimizers.optimizers
+    states = [{k: v for p in o.param_groups[0]["params"] for k, v in o.state[p].items()} for o in optimizers.values()]
+    lists = [[len(p) for p in parameters] for parameters in trainer.optimizers.parameters.values()]
+    model = trainer.pipeline.model
+    running = {name: tensor.clone() for name, tensor in model.running.items()}
+    picture = [model.background_color.tolist(), model.crop_box, model.training]
+    state = {**copied_state(model), "_extra_state": None}
+    return [state, [dict(s) for s in states], lists, running, picture, torch.get_rng_state()]
+
+
+def unlocked(trainer: Any, function: Callable[[], Any]) -> Any:
+    """Does on another thread what takes the trainer's lock."""
+    found: list[Any] = []
+    trainer.train_lock.release()
+    try:
+        thread = threading.Thread(target=lambda: found.append(function()))
+        thread.start()
+        thread.join(60)
+    finally:
+        trainer.train_lock.acquire()
+    (value,) = found
+    return value
+
+
+CUTS = {
+    "removal": splat_cut(),
+    "opacity": splat_cut(score="opacity", ratio=0.7),
+    "random": splat_cut("random", None, None),
+    "merge": splat_cut("merge", None, None),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_preview_is_what_pruning_then_gives_and_undo_takes_back(tiny: Config, cut: Any) -> None:
+    """The promise of the panel: the preview is bit for bit what the cut then gives, made without touching parameters,
+    moments, the densification's notes or the random state; and an undo brings all of that back bit for bit."""
+    with with_panel(tiny(start_step=11)) as (trainer, panel):
+        panel.stop()
+        found: list[Any] = []
+
+        def act() -> None:
+            steering, model = trainer.pipeline.steering, trainer.pipeline.model
+            before = everything(trainer)
+            found.append(unlocked(trainer, lambda: panel.session.preview(cut)))
+            assert same_bits(before, everything(trainer))
+            steering.request("prune", cut)
+            steering.on_step(8)
+            assert not steering.message.error, steering.message.text
+            found.append(gaussians_of(model))
+            steering.request("undo")
+            steering.on_step(8)
+            assert same_bits(before, everything(trainer))
+
+        after_step(trainer, 8, act)
+        trainer.train()
+        preview, pruned = found
+        kept = round(1000 * (1 - cut["pruning_ratio"]))
+        assert preview.after.parts == {"gaussians": kept, "sh_degree": 3} and len(pruned["means"]) == kept
+        assert same_bits(gaussians_of(preview.model), pruned)
+
+
+def test_training_that_is_looked_at_is_the_training_that_is_not(tiny: Config) -> None:
+    """A person who looks must not change what is looked at: with renders of all outputs in other colours and cropped,
+    scores and plots after every step, the run measures and ends bit for bit like one without a viewer."""
+    plain = start(tiny("plain", start_step=6))
+    plain.train()
+    with with_panel(tiny("watched", start_step=6)) as (trainer, panel):
+        panel.stop()
+        screen = panel.scene.screen = SimpleNamespace(
+            output_render="rgb_before", split_output_render="removed", split=True
+        )
+
+        def look() -> None:
+            unlocked(trainer, lambda: panel.session.score(splat_cut()))
+            scene = panel.scene
+            scene.set_background(torch.tensor([0.1, 0.9, 0.3]))
+            screen.output_render = "significance" if screen.output_render == "rgb_before" else "rgb_before"
+            scene.get_outputs_for_camera(camera(), OrientedBox(torch.eye(3), torch.zeros(3), torch.ones(3)))
+            panel.session.status()
+
+        for step in range(12):
+            after_step(trainer, step, look)
+        trainer.train()
+        assert same_bits(gaussians_of(plain.pipeline.model), gaussians_of(trainer.pipeline.model))
+        events = [t.pipeline.model.prune_state.history for t in (plain, trainer)]
+        assert len(events[0]) == 2
+        assert [e.metrics_after for e in events[0]] == [e.metrics_after for e in events[1]]
+
+
+def test_outputs_of_an_event(tiny: Config) -> None:
+    """What the event took is shown alone, in the place where it was, until it is undone; and the heat map is that of
+    the scores that were taken last. The names are the same all the time, for a tab that holds others dies."""
+    with with_panel(tiny(start_step=6)) as (trainer, panel):
+        panel.stop()
+        scene, model, pictures = panel.scene, trainer.pipeline.model, list[dict[str, torch.Tensor]]()
+        scene.screen = SimpleNamespace(output_render="removed", split_output_render="significance", split=True)
+        whole: list[Any] = []
+
+        def picture() -> None:
+            pictures.append(scene.get_outputs_for_camera(camera()))
+
+        def before_event() -> None:
+            picture()
+            unlocked(trainer, lambda: panel.session.score(splat_cut(score="opacity")))
+            picture()
+            whole.append(gaussians_of(model))
+
+        def undo() -> None:
+            picture()
+            trainer.pipeline.steering.request("undo")
+            trainer.pipeline.steering.on_step(7)
+            picture()
+
+        after_step(trainer, 5, before_event)
+        after_step(trainer, 7, undo)
+        trainer.train()
+        assert all(list(found) == SHOWN for found in pictures)
+        nothing, scored, cut, undone = pictures
+        assert not bool(nothing["significance"].any()) and bool((nothing["removed"] == NOTHING_KEPT).all())
+        assert scored["significance"].shape == (16, 18, 1) and 0.2 < float(scored["significance"].max()) <= 1
+        assert bool((cut["removed"] != NOTHING_KEPT).any()) and cut["removed"].shape == (16, 18, 3)
+        assert torch.equal(cut["significance"], scored["significance"])
+        assert bool((undone["removed"] == NOTHING_KEPT).all())
+        assert scene.failure == ""
+
+
+def test_outputs_are_rendered_only_when_shown(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one more picture, for as long as the viewer is open."""
+    with with_panel(tiny(start_step=6)) as (trainer, panel):
+        trainer.train()
+        panel.stop()
+        model, scene, rendered = trainer.pipeline.model, panel.scene, [0]
+        panel.session.score(splat_cut())
+        inner = type(model).render
+
+        def render(*args: Any, **options: Any) -> Any:
+            rendered[0] += 1
+            return inner(*args, **options)
+
+        monkeypatch.setattr(type(model), "render", render)
+        for name, count in (("rgb", 1), ("significance", 2), ("removed", 1), ("rgb_before", 2), ("difference", 2)):
+            scene.screen = SimpleNamespace(output_render=name, split_output_render="rgb", split=False)
+            rendered[0] = 0
+            scene.get_outputs_for_camera(camera())
+            # The last event left all Gaussians: it only lowered the degree.
+            assert rendered[0] == count, name
+
+
+def test_host_takes_the_scene_for_gaussians(tiny: Config) -> None:
+    """The host gives models of Gaussians the colour of its panel, and takes their depth as it is: for other models it
+    takes it for a distance along the ray. What it sets must not stay in the model that is trained."""
+    with with_panel(tiny(start_step=6)) as (trainer, panel):
+        panel.stop()
+        model, scene, control = trainer.pipeline.model, panel.scene, trainer.viewer_state.control_panel
+        scene.screen = SimpleNamespace(output_render="rgb", split_output_render="rgb", split=False)
+        assert isinstance(scene, SplatfactoModel) and trainer.viewer_state.get_model() is scene
+        assert control.background_color == (255, 255, 255) and control.max_res == 512
+        model.eval()
+        plain = model.get_outputs_for_camera(camera())
+        for colour in ([1.0, 1.0, 1.0], [0.0, 0.5, 1.0]):
+            scene.set_background(torch.tensor(colour))
+            outputs = scene.get_outputs_for_camera(camera())
+            light = plain["rgb"] - (1 - plain["accumulation"])
+            expected = light + (1 - plain["accumulation"]) * torch.tensor(colour)
+            assert torch.allclose(outputs["rgb"], expected.clamp(0, 1), atol=1e-5)
+        nowhere = OrientedBox(torch.eye(3), torch.full((3,), 100.0), torch.ones(3))
+        assert not bool(scene.get_outputs_for_camera(camera(), nowhere)["accumulation"].any())
+        assert torch.equal(model.background_color, model.behind) and model.crop_box is None
+        assert torch.equal(model(camera())["rgb"], plain["rgb"])
+
+
+def test_nonsense_is_refused(tiny: Config) -> None:
+    """Values come from pages that anybody may have written; each must be refused by name, and change nothing."""
+    with with_panel(tiny(start_step=6)) as (trainer, panel):
+        panel.stop()
+        session = panel.session
+        draw = random.Random(0)
+        for field in session.form.fields(session.options):
+            for _ in range(20):
+                value = nonsense(draw, field.check)
+                if value is not None:
+                    with pytest.raises(ValueError, match=field.name):
+                        session.preview({**splat_cut(), field.name: value})
+        with pytest.raises(ValueError, match="pruning_ratio must be in"):
+            session.preview(splat_cut(ratio=1.0))
+        with pytest.raises(ValueError, match="at least 100 of"):
+            session.preview(splat_cut(ratio=0.95))
+        with pytest.raises(ValueError, match="strategy random takes no score"):
+            session.score(splat_cut("random", None, None))
+        assert trainer.pipeline.model.num_points == 1000
+
+
+def test_cut_that_comes_too_early_says_when(tiny: Config) -> None:
+    """While Gaussians grow there is nothing to cut; the person waits for a step and must know which."""
+    with with_panel(tiny(start_step=8)) as (trainer, panel):
+        panel.stop()
+        told: list[str] = []
+        after_step(trainer, 2, lambda: told.append(panel.session.obstacle("prune")))
+        after_step(trainer, 2, lambda: told.append(panel.session.status().stage))
+        after_step(trainer, 7, lambda: told.append(panel.session.obstacle("prune")))
+        after_step(trainer, 7, lambda: told.append(panel.session.status().stage))
+        trainer.train()
+        assert told[0].endswith("the first step at whose end an event may happen is 6") and told[1:] == [
+            "growing",
+            "",
+            "settled",
+        ]

@@ -60,9 +60,9 @@ class GaussianForm:
                 "rounds",
                 float(options.rounds or 1),
                 "Times that scores are taken anew within one cut.",
-                low=1,
+                low=1.0,
                 high=max(12.0, float(options.rounds or 1)),
-                step=1,
+                step=1.0,
             ),
             FormField("pruning_ratio", ratio, "Share of the first Gaussians to remove, below 1.", slider=True),
         )

@@ -164,7 +164,7 @@ class SplatPruneModel(SplatfactoModel):
     @property
     def gaussians(self) -> Gaussians:
         """The parameters, in their graph."""
-        return Gaussians.of(self.gauss_params)
+        return Gaussians.of(dict(self.gauss_params.items()))
 
     @property
     def rasterizer(self) -> Rasterizer:

@@ -40,6 +40,19 @@ def tiny(tmp_path: Path, scene_cache: Path, clean_host: None) -> Iterator[Config
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Iterator[tuple[Any, Any]]:
+    """A run that has cut and lowered the degree, with its panel."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = make_splat_config(tmp_path_factory.mktemp("finished"), scene_cache, start_step=6)
+    with with_panel(config) as (trainer, panel):
+        trainer.train()
+        panel.stop()
+        yield trainer, panel
+    torch.set_num_threads(threads)
+
+
 def camera() -> Cameras:
     """A camera of 18 x 16 pixels that looks at the scene."""
     pose = torch.eye(4)[None, :3].clone()
@@ -95,33 +108,34 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-def test_preview_is_what_pruning_then_gives_and_undo_takes_back(tiny: Config, cut: Any) -> None:
+def test_preview_is_what_pruning_then_gives_and_undo_takes_back(tiny: Config) -> None:
     """The promise of the panel: the preview is bit for bit what the cut then gives, made without touching parameters,
     moments, the densification's notes or the random state; and an undo brings all of that back bit for bit."""
     with with_panel(tiny(start_step=11)) as (trainer, panel):
         panel.stop()
-        found: list[Any] = []
+        done: list[str] = []
 
         def act() -> None:
             steering, model = trainer.pipeline.steering, trainer.pipeline.model
-            before = everything(trainer)
-            found.append(unlocked(trainer, lambda: panel.session.preview(cut)))
-            assert same_bits(before, everything(trainer))
-            steering.request("prune", cut)
-            steering.on_step(8)
-            assert not steering.message.error, steering.message.text
-            found.append(gaussians_of(model))
-            steering.request("undo")
-            steering.on_step(8)
-            assert same_bits(before, everything(trainer))
+            for name, cut in CUTS.items():
+                before = everything(trainer)
+                preview = unlocked(trainer, lambda cut=cut: panel.session.preview(cut))
+                assert same_bits(before, everything(trainer))
+                steering.request("prune", cut)
+                steering.on_step(8)
+                assert not steering.message.error, steering.message.text
+                kept = round(1000 * (1 - cut["pruning_ratio"]))
+                assert preview.after.parts == {"gaussians": kept, "sh_degree": 3} and model.num_points == kept
+                assert same_bits(gaussians_of(preview.model), gaussians_of(model))
+                assert set(preview.pictures) == ({"significance"} if preview.scores else set()) | {"removed"}
+                steering.request("undo")
+                steering.on_step(8)
+                assert same_bits(before, everything(trainer))
+                done.append(name)
 
         after_step(trainer, 8, act)
         trainer.train()
-        preview, pruned = found
-        kept = round(1000 * (1 - cut["pruning_ratio"]))
-        assert preview.after.parts == {"gaussians": kept, "sh_degree": 3} and len(pruned["means"]) == kept
-        assert same_bits(gaussians_of(preview.model), pruned)
+        assert done == list(CUTS)
 
 
 def test_training_that_is_looked_at_is_the_training_that_is_not(tiny: Config) -> None:
@@ -176,10 +190,14 @@ def test_outputs_of_an_event(tiny: Config) -> None:
             trainer.pipeline.steering.on_step(7)
             picture()
 
+        # While Gaussians grow there is nothing to cut; a person waits for a step and must know which.
+        told: list[str] = []
+        after_step(trainer, 2, lambda: told.extend([panel.session.obstacle("prune"), panel.session.status().stage]))
         after_step(trainer, 5, before_event)
         after_step(trainer, 7, undo)
         trainer.train()
         assert all(list(found) == SHOWN for found in pictures)
+        assert told[0].endswith("the first step at whose end an event may happen is 6") and told[1] == "growing"
         nothing, scored, cut, undone = pictures
         assert not bool(nothing["significance"].any()) and bool((nothing["removed"] == NOTHING_KEPT).all())
         assert scored["significance"].shape == (16, 18, 1) and 0.2 < float(scored["significance"].max()) <= 1
@@ -189,84 +207,63 @@ def test_outputs_of_an_event(tiny: Config) -> None:
         assert scene.failure == ""
 
 
-def test_outputs_are_rendered_only_when_shown(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_rendered_only_when_shown(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one more picture, for as long as the viewer is open."""
-    with with_panel(tiny(start_step=6)) as (trainer, panel):
-        trainer.train()
-        panel.stop()
-        model, scene, rendered = trainer.pipeline.model, panel.scene, [0]
-        panel.session.score(splat_cut())
-        inner = type(model).render
+    trainer, panel = finished
+    model, scene, rendered = trainer.pipeline.model, panel.scene, [0]
+    panel.session.score(splat_cut())
+    inner = type(model).render
 
-        def render(*args: Any, **options: Any) -> Any:
-            rendered[0] += 1
-            return inner(*args, **options)
+    def render(*args: Any, **options: Any) -> Any:
+        rendered[0] += 1
+        return inner(*args, **options)
 
-        monkeypatch.setattr(type(model), "render", render)
-        for name, count in (("rgb", 1), ("significance", 2), ("removed", 1), ("rgb_before", 2), ("difference", 2)):
-            scene.screen = SimpleNamespace(output_render=name, split_output_render="rgb", split=False)
-            rendered[0] = 0
-            scene.get_outputs_for_camera(camera())
-            # The last event left all Gaussians: it only lowered the degree.
-            assert rendered[0] == count, name
+    monkeypatch.setattr(type(model), "render", render)
+    for name, count in (("rgb", 1), ("significance", 2), ("removed", 1), ("rgb_before", 2), ("difference", 2)):
+        scene.screen = SimpleNamespace(output_render=name, split_output_render="rgb", split=False)
+        rendered[0] = 0
+        scene.get_outputs_for_camera(camera())
+        # The last event left all Gaussians: it only lowered the degree.
+        assert rendered[0] == count, name
 
 
-def test_host_takes_the_scene_for_gaussians(tiny: Config) -> None:
+def test_host_takes_the_scene_for_gaussians(finished: Any) -> None:
     """The host gives models of Gaussians the colour of its panel, and takes their depth as it is: for other models it
     takes it for a distance along the ray. What it sets must not stay in the model that is trained."""
-    with with_panel(tiny(start_step=6)) as (trainer, panel):
-        panel.stop()
-        model, scene, control = trainer.pipeline.model, panel.scene, trainer.viewer_state.control_panel
-        scene.screen = SimpleNamespace(output_render="rgb", split_output_render="rgb", split=False)
-        assert isinstance(scene, SplatfactoModel) and trainer.viewer_state.get_model() is scene
-        assert control.background_color == (255, 255, 255) and control.max_res == 512
-        model.eval()
-        plain = model.get_outputs_for_camera(camera())
-        for colour in ([1.0, 1.0, 1.0], [0.0, 0.5, 1.0]):
-            scene.set_background(torch.tensor(colour))
-            outputs = scene.get_outputs_for_camera(camera())
-            light = plain["rgb"] - (1 - plain["accumulation"])
-            expected = light + (1 - plain["accumulation"]) * torch.tensor(colour)
-            assert torch.allclose(outputs["rgb"], expected.clamp(0, 1), atol=1e-5)
-        nowhere = OrientedBox(torch.eye(3), torch.full((3,), 100.0), torch.ones(3))
-        assert not bool(scene.get_outputs_for_camera(camera(), nowhere)["accumulation"].any())
-        assert torch.equal(model.background_color, model.behind) and model.crop_box is None
-        assert torch.equal(model(camera())["rgb"], plain["rgb"])
+    trainer, panel = finished
+    model, scene, control = trainer.pipeline.model, panel.scene, trainer.viewer_state.control_panel
+    scene.screen = SimpleNamespace(output_render="rgb", split_output_render="rgb", split=False)
+    assert isinstance(scene, SplatfactoModel) and trainer.viewer_state.get_model() is scene
+    assert control.background_color == (255, 255, 255) and control.max_res == 512
+    model.eval()
+    plain = model.get_outputs_for_camera(camera())
+    for colour in ([1.0, 1.0, 1.0], [0.0, 0.5, 1.0]):
+        scene.set_background(torch.tensor(colour))
+        outputs = scene.get_outputs_for_camera(camera())
+        light = plain["rgb"] - (1 - plain["accumulation"])
+        expected = light + (1 - plain["accumulation"]) * torch.tensor(colour)
+        assert torch.allclose(outputs["rgb"], expected.clamp(0, 1), atol=1e-5)
+    nowhere = OrientedBox(torch.eye(3), torch.full((3,), 100.0), torch.ones(3))
+    assert not bool(scene.get_outputs_for_camera(camera(), nowhere)["accumulation"].any())
+    assert torch.equal(model.background_color, model.behind) and model.crop_box is None
+    assert torch.equal(model(camera())["rgb"], plain["rgb"])
 
 
-def test_nonsense_is_refused(tiny: Config) -> None:
+def test_nonsense_is_refused(finished: Any) -> None:
     """Values come from pages that anybody may have written; each must be refused by name, and change nothing."""
-    with with_panel(tiny(start_step=6)) as (trainer, panel):
-        panel.stop()
-        session = panel.session
-        draw = random.Random(0)
-        for field in session.form.fields(session.options):
-            for _ in range(20):
-                value = nonsense(draw, field.check)
-                if value is not None:
-                    with pytest.raises(ValueError, match=field.name):
-                        session.preview({**splat_cut(), field.name: value})
-        with pytest.raises(ValueError, match="pruning_ratio must be in"):
-            session.preview(splat_cut(ratio=1.0))
-        with pytest.raises(ValueError, match="at least 100 of"):
-            session.preview(splat_cut(ratio=0.95))
-        with pytest.raises(ValueError, match="strategy random takes no score"):
-            session.score(splat_cut("random", None, None))
-        assert trainer.pipeline.model.num_points == 1000
-
-
-def test_cut_that_comes_too_early_says_when(tiny: Config) -> None:
-    """While Gaussians grow there is nothing to cut; the person waits for a step and must know which."""
-    with with_panel(tiny(start_step=8)) as (trainer, panel):
-        panel.stop()
-        told: list[str] = []
-        after_step(trainer, 2, lambda: told.append(panel.session.obstacle("prune")))
-        after_step(trainer, 2, lambda: told.append(panel.session.status().stage))
-        after_step(trainer, 7, lambda: told.append(panel.session.obstacle("prune")))
-        after_step(trainer, 7, lambda: told.append(panel.session.status().stage))
-        trainer.train()
-        assert told[0].endswith("the first step at whose end an event may happen is 6") and told[1:] == [
-            "growing",
-            "",
-            "settled",
-        ]
+    trainer, panel = finished
+    session = panel.session
+    draw = random.Random(0)
+    for field in session.form.fields(session.options):
+        for _ in range(20):
+            value = nonsense(draw, field.check)
+            if value is not None:
+                with pytest.raises(ValueError, match=field.name):
+                    session.preview({**splat_cut(), field.name: value})
+    with pytest.raises(ValueError, match="pruning_ratio must be in"):
+        session.preview(splat_cut(ratio=1.0))
+    with pytest.raises(ValueError, match="at least 100 of"):
+        session.preview(splat_cut(ratio=0.95))
+    with pytest.raises(ValueError, match="strategy random takes no score"):
+        session.score(splat_cut("random", None, None))
+    assert trainer.pipeline.model.num_points == 340

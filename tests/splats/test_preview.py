@@ -60,6 +60,11 @@ def camera() -> Cameras:
     return Cameras(camera_to_worlds=pose, fx=20.0, fy=20.0, cx=9.0, cy=8.0, width=18, height=16)
 
 
+def screen(output: str, other: str, split: bool) -> Any:
+    """The viewer's choice of outputs."""
+    return SimpleNamespace(output_render=output, split_output_render=other, split=split)
+
+
 def after_step(trainer: Any, wanted: int, function: Callable[[], None]) -> None:
     """Calls something at the end of one step, with the trainer's lock held, after the pruning."""
 
@@ -145,15 +150,13 @@ def test_training_that_is_looked_at_is_the_training_that_is_not(tiny: Config) ->
     plain.train()
     with with_panel(tiny("watched", start_step=6)) as (trainer, panel):
         panel.stop()
-        screen = panel.scene.screen = SimpleNamespace(
-            output_render="rgb_before", split_output_render="removed", split=True
-        )
+        shown = panel.scene.screen = screen("rgb_before", "removed", True)
 
         def look() -> None:
             unlocked(trainer, lambda: panel.session.score(splat_cut()))
             scene = panel.scene
             scene.set_background(torch.tensor([0.1, 0.9, 0.3]))
-            screen.output_render = "significance" if screen.output_render == "rgb_before" else "rgb_before"
+            shown.output_render = "significance" if shown.output_render == "rgb_before" else "rgb_before"
             scene.get_outputs_for_camera(camera(), OrientedBox(torch.eye(3), torch.zeros(3), torch.ones(3)))
             panel.session.status()
 
@@ -172,7 +175,7 @@ def test_outputs_of_an_event(tiny: Config) -> None:
     with with_panel(tiny(start_step=6)) as (trainer, panel):
         panel.stop()
         scene, model, pictures = panel.scene, trainer.pipeline.model, list[dict[str, torch.Tensor]]()
-        scene.screen = SimpleNamespace(output_render="removed", split_output_render="significance", split=True)
+        scene.screen = screen("removed", "significance", True)
         whole: list[Any] = []
 
         def picture() -> None:
@@ -220,7 +223,7 @@ def test_outputs_are_rendered_only_when_shown(finished: Any, monkeypatch: pytest
 
     monkeypatch.setattr(type(model), "render", render)
     for name, count in (("rgb", 1), ("significance", 2), ("removed", 1), ("rgb_before", 2), ("difference", 2)):
-        scene.screen = SimpleNamespace(output_render=name, split_output_render="rgb", split=False)
+        scene.screen = screen(name, "rgb", False)
         rendered[0] = 0
         scene.get_outputs_for_camera(camera())
         # The last event left all Gaussians: it only lowered the degree.
@@ -232,7 +235,7 @@ def test_host_takes_the_scene_for_gaussians(finished: Any) -> None:
     takes it for a distance along the ray. What it sets must not stay in the model that is trained."""
     trainer, panel = finished
     model, scene, control = trainer.pipeline.model, panel.scene, trainer.viewer_state.control_panel
-    scene.screen = SimpleNamespace(output_render="rgb", split_output_render="rgb", split=False)
+    scene.screen = screen("rgb", "rgb", False)
     assert isinstance(scene, SplatfactoModel) and trainer.viewer_state.get_model() is scene
     assert control.background_color == (255, 255, 255) and control.max_res == 512
     model.eval()

@@ -29,6 +29,10 @@ Job = Run | SpeedRun
 JobT = TypeVar("JobT", bound=Any)
 
 
+class JobSkipped(Exception):
+    """A job that cannot be done on this machine, which is no failure. The message says what it lacks."""
+
+
 def needs_of(job: Job) -> Sequence[str]:
     """Jobs that have to be recorded before one."""
     if isinstance(job, SpeedRun):

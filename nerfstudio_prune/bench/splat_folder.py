@@ -11,8 +11,17 @@ import torch
 
 from nerfstudio_prune.bench.runs import alone
 from nerfstudio_prune.bench.setup import Scene
+from nerfstudio_prune.bench.splat_peers import measure_splat_peer
 from nerfstudio_prune.bench.splat_speed import measure_splat_speed
-from nerfstudio_prune.bench.splat_suite import SplatJob, SplatRun, SplatScale, SplatSpeed, ZeroShot, splat_digest
+from nerfstudio_prune.bench.splat_suite import (
+    SplatJob,
+    SplatPeer,
+    SplatRun,
+    SplatScale,
+    SplatSpeed,
+    ZeroShot,
+    splat_digest,
+)
 from nerfstudio_prune.bench.splat_training import execute_splats
 from nerfstudio_prune.bench.splat_zero_shot import measure_zero_shot
 from nerfstudio_prune.engine.checkpoints import TRAINING, CheckpointError, checkpoint_of_step
@@ -169,7 +178,17 @@ def _time(folder: SplatFolder, job: SplatSpeed, identity: Mapping[str, str], adv
     return measure_splat_speed(job, folder.scale, folder.scene, folder.path, checkpoints, identity, advance)
 
 
-MAKERS: Mapping[type, Callable[..., AnySplatRecord]] = {SplatRun: _train, ZeroShot: _try, SplatSpeed: _time}
+def _let(folder: SplatFolder, job: SplatPeer, identity: Mapping[str, str], advance: Advance) -> ZeroShotRecord:
+    checkpoint = folder._checkpoint(job, job.parent)
+    return measure_splat_peer(job, folder.scale, folder.scene, folder.path, checkpoint, identity, advance)
+
+
+MAKERS: Mapping[type, Callable[..., AnySplatRecord]] = {
+    SplatRun: _train,
+    ZeroShot: _try,
+    SplatSpeed: _time,
+    SplatPeer: _let,
+}
 """Kind of job -> what makes its record."""
 
 

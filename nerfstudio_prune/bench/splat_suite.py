@@ -163,7 +163,35 @@ class SplatSpeed:
         return self.sources
 
 
-SplatJob = SplatRun | ZeroShot | SplatSpeed
+PEER = "splat-transform"
+"""Program of PlayCanvas that makes Gaussians fewer by merging pairs, without photos (NanoGS, arXiv 2603.16103)."""
+
+
+@dataclass(frozen=True)
+class SplatPeer:
+    """A dense model made smaller by another program, measured right after that."""
+
+    seed: int
+    parent: str
+    keeps: tuple[float, ...] = KEEPS
+
+    @property
+    def name(self) -> str:
+        """Unique within the suite."""
+        return f"peer-{PEER}-s{self.seed}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Runs whose last checkpoint it needs."""
+        return (self.parent,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Runs that have to be recorded before it."""
+        return self.sources
+
+
+SplatJob = SplatRun | ZeroShot | SplatSpeed | SplatPeer
 
 
 def splats(scale: SplatScale) -> list[SplatJob]:
@@ -179,6 +207,7 @@ def _of_seed(seed: int, scale: SplatScale) -> list[SplatJob]:
         best,
         *_capped(seed, scale, best),
         ZeroShot(seed, f"dense-start-s{seed}"),
+        SplatPeer(seed, f"dense-start-s{seed}"),
         _pruned(seed, scale, "removal", 0.2, rounds=ROUNDS),
         _pruned(seed, scale, "removal", THIRD, rounds=ROUNDS, recovery="retrain"),
         _pruned(seed, scale, "significance", THIRD),
@@ -330,6 +359,8 @@ def splat_digest(job: SplatJob, scale: SplatScale, scene: str, others: Sequence[
     sizes = {"options": dict(scale.options), "views": scale.views}
     if isinstance(job, SplatSpeed):
         sizes |= {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
+    if isinstance(job, SplatPeer):
+        sizes |= {"program": PEER}
     presets = [dict(PRESETS["best"])] if isinstance(job, SplatRun) and job.role == "scheduled" else []
     parts = [*(_given(part) for part in (job, *others)), sizes, METHOD, scene, *presets]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]

@@ -76,14 +76,14 @@ def measure_zero_shot(
     warm_up(pipeline)
     meter = SplatMeter(trainer, scale.views)
     whole = pipeline.model.gaussians.detach()
-    rows = [_row("dense", 0, 1.0, whole, meter.quality(pipeline.model), 0.0)]
+    rows = [zero_shot_row("dense", 0, 1.0, whole, meter.quality(pipeline.model), 0.0)]
     # Any recipe whose score looks at views makes the pipeline gather them.
     seeing = type(pipeline.config.prune)(score=BEST, pruning_ratio=0.5).resolve()
     choices = _choices(job, whole, pipeline.evidence(seeing, job.seed), meter.now)
     total = len(job.keeps) * (len(RULES) + 3) + len(job.rounds) * len(job.round_keeps)
     for chosen in choices:
         quality = meter.quality(pipeline.model.with_gaussians(chosen.gaussians))
-        rows.append(_row(chosen.rule, chosen.rounds, chosen.keep, chosen.gaussians, quality, chosen.seconds))
+        rows.append(zero_shot_row(chosen.rule, chosen.rounds, chosen.keep, chosen.gaussians, quality, chosen.seconds))
         advance((len(rows) - 1) / total)
     return ZeroShotRecord(
         name=job.name,
@@ -106,7 +106,10 @@ def measure_zero_shot(
     )
 
 
-def _row(rule: str, rounds: int, keep: float, gaussians: Gaussians, quality: Splits, seconds: float) -> ZeroShotRow:
+def zero_shot_row(
+    rule: str, rounds: int, keep: float, gaussians: Gaussians, quality: Splits, seconds: float
+) -> ZeroShotRow:
+    """A row of a record."""
     return ZeroShotRow(
         rule=rule,
         rounds=rounds,

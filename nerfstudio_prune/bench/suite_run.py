@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nerfstudio_prune.bench.command import Bench
-from nerfstudio_prune.bench.runs import RunFolder, choose_jobs
+from nerfstudio_prune.bench.runs import JobSkipped, RunFolder, choose_jobs
 from nerfstudio_prune.bench.setup import check_data, find_scene, parse_options
 from nerfstudio_prune.bench.splat_folder import SplatFolder
 from nerfstudio_prune.bench.splat_setup import RESERVED as SPLAT_RESERVED
@@ -58,7 +58,8 @@ def run_suite(asked: Bench) -> None:
     if failed:
         console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")
         raise SystemExit(1)
-    console.print(f"Suite {asked.suite}: {len(jobs)} runs recorded in {asked.output}")
+    recorded = sum(folder.done(job) for job in jobs)
+    console.print(f"Suite {asked.suite}: {recorded} runs recorded in {asked.output}")
 
 
 class Folder(Protocol):
@@ -147,6 +148,9 @@ def _carry_out(console: Console, todo: list[Any], total: int, folder: Folder) ->
         except (KeyboardInterrupt, TrainingInterrupted):
             console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)
             raise SystemExit(130) from None
+        except JobSkipped as error:
+            console.print(f"{label}: skipped: {error}", style="yellow", markup=False, highlight=False)
+            continue
         except Exception as error:  # one failed run must not lose the others
             console.print(f"{label}: failed: {error} (log: {log})", style="red", markup=False, highlight=False)
             failed.append(job.name)

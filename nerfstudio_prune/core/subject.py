@@ -78,8 +78,6 @@ class Words:
     """What a training batch consists of."""
     measured: str = "fixed rays"
     """What the quality right before and after an event is measured on."""
-    nothing_left: str = "nothing is left to remove for this target: all layers are that narrow already"
-    """Said of a cut by hand that would remove nothing."""
     value: str = "weight"
     """What `weights` gives."""
     span: Optional[tuple[float, float]] = None
@@ -291,9 +289,9 @@ class Subject(ABC, Generic[RecipeT]):
 
     def gain(self, event: PruneEvent) -> str:
         """What an event removed, in a few words."""
-        cost = next(iter(self.labels))
-        ratio = event.before.costs[cost] / max(1, event.after.costs[cost])
-        return f"{ratio:.2f}x fewer {self.counted}"
+        before, after = event.before.costs, event.after.costs
+        cost = next((name for name in self.labels if before[name] != after[name]), next(iter(self.labels)))
+        return f"{before[cost] / max(1, after[cost]):.2f}x fewer {self.labels[cost]}"
 
     def leaving(self, change: Change) -> Mapping[str, Tensor]:
         """Name of the part -> indices of those of its units that a change removes, before it is applied; empty where

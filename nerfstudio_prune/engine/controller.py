@@ -210,7 +210,7 @@ class PruneController:
         event = ScheduledEvent(step, Fraction(1), self.run.subject.targets(recipe))
         prepared = self._prepare(recipe, event, self._new_event(recipe, None, step))
         if prepared is None:
-            raise ValueError(self.run.subject.words.nothing_left)
+            raise ValueError("nothing is left to remove for this target: it is reached already")
         return self._carry_out(prepared)
 
     def retarget(self, options: PruneOptions) -> str:

@@ -41,6 +41,10 @@ class RunAdamOptimizerConfig(AdamOptimizerConfig):
         return replace(self, lr=self.lr * math.sqrt(shorter), rate_steps=None)
 
 
+DEFAULTED = "camera_opt"
+"""What the host has an optimizer for where the configuration has none."""
+
+
 class RunOptimizers(Optimizers):
     """Optimizers whose schedulers know how long the run is.
 
@@ -48,9 +52,18 @@ class RunOptimizers(Optimizers):
         config: Name -> configurations of `optimizer` and `scheduler`.
         param_groups: Name -> parameters.
         steps: Training steps of the run.
+
+    Raises:
+        ValueError: If parameters have no optimizer.
     """
 
     def __init__(self, config: dict[str, Any], param_groups: dict[str, list[nn.Parameter]], steps: int) -> None:
+        for name in param_groups:
+            if name not in config and name != DEFAULTED:
+                raise ValueError(
+                    f"optimizers.{name} is missing: the model has parameters of that name, which would not learn; "
+                    f"found {', '.join(sorted(config))}"
+                )
         super().__init__({name: _for_run(name, parts, steps) for name, parts in config.items()}, param_groups)
 
     def scheduler_step_all(self, step: int) -> None:

@@ -89,6 +89,7 @@ def checked_state(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, 
     check_storage(state, "the checkpoint's model")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
     _check_prune_state(prune_state, count, degree)
+    _check_colors(prune_state.initial_sizes.get("sh_degree", degree), model)
     return {**state, EXTRA_STATE: prune_state.to_dict()}
 
 
@@ -123,6 +124,22 @@ def check_shapes(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> tuple
     return count, coefficients.index(rest.shape[1])
 
 
+def _check_colors(first: int, model: Any) -> None:
+    """Checks that colours mean the same: in the host `features_dc` are logits where there are no spherical harmonics
+    from the start, else coefficients.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    own = model.config.sh_degree
+    if (own == 0) != (first == 0):
+        raise ValueError(
+            f"the checkpoint's colours are of spherical harmonics of degree {first}, and those of degree 0 are stored "
+            f"in another way than all others; pipeline.model.sh_degree is {own}: give --pipeline.model.sh-degree "
+            f"{first}"
+        )
+
+
 def _check_prune_state(state: PruneState, count: int, degree: int) -> None:
     """Checks that a pruning state is one of the Gaussians beside it.
 
@@ -139,15 +156,29 @@ def _check_prune_state(state: PruneState, count: int, degree: int) -> None:
             f"the checkpoint's pruning state says that the spherical harmonics were of degree "
             f"{state.initial_sizes['sh_degree']} at first, and they are of degree {degree}"
         )
-    done = state.succeeded
-    if done and done[-1].after.parts.get("gaussians", count) != count:
-        raise ValueError(
-            f"the checkpoint's last event left {done[-1].after.parts['gaussians']} Gaussians, and there are {count}"
-        )
+    for event in state.succeeded:
+        for sizes in (event.before, event.after):
+            if set(sizes.parts) != set(PARTS):
+                raise ValueError(
+                    f"the checkpoint's event at step {event.step} has sizes of "
+                    f"{', '.join(sorted(sizes.parts)) or 'nothing'}; expected those of {' and '.join(PARTS)}"
+                )
+    if state.succeeded:
+        left = state.succeeded[-1].after.parts
+        if left["gaussians"] != count:
+            raise ValueError(f"the checkpoint's last event left {left['gaussians']} Gaussians, and there are {count}")
+        if left["sh_degree"] != degree:
+            raise ValueError(
+                f"the checkpoint's last event left spherical harmonics of degree {left['sh_degree']}, and they are of "
+                f"degree {degree}"
+            )
     for event in state.plan:
-        unknown = set(event.targets) - set(PARTS)
+        unknown = set(event.targets) - {"sh_degree"}
         if unknown:
             raise ValueError(f"the checkpoint's plan at step {event.step} has a target for {min(unknown)}")
+        target = event.targets.get("sh_degree", 0)
+        if target > MAX_SH_DEGREE:
+            raise ValueError(f"the checkpoint's plan at step {event.step} has a target of {target} for sh_degree")
     for label, tensors in (("mask", state.masks), ("rewind snapshot", state.rewind_snapshot)):
         if tensors:
             raise ValueError(f"the checkpoint has a {label} of {min(tensors)}; Gaussians have none")

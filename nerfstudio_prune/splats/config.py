@@ -302,7 +302,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
             rule="none" if o.strategy == "none" else rule,
             target=_target_text(aim, o.sh_degree),
             score_function=score_by_name(o.score, vars(o)) if ranks else None,
-            rounds=o.rounds if ranks else 1,
+            rounds=o.rounds if ranks and o.by_views else 1,
             aim=aim,
             sh_degree=o.sh_degree,
             sh_step=o.sh_step,

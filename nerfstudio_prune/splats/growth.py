@@ -1,10 +1,16 @@
 """The step-valued settings of splatfacto, scaled to the length of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nerfstudio.models.splatfacto import SplatfactoModelConfig
 
+from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.engine.options import MAX_STEPS
+
+MEMORY, LENGTH = "growth", "num_iterations"
+"""Names in the pruning state."""
 SCHEDULE_STEPS = 30_000
 """Training steps that splatfacto's settings are written for."""
 SETTLE_STEPS = 500
@@ -76,6 +82,26 @@ def growth_of(config: SplatfactoModelConfig, factor: float, num_views: int) -> G
         resolution_every=scaled(config.resolution_schedule),
         settle=round(SETTLE_STEPS * factor),
     )
+
+
+def length_of_run(memory: Mapping[str, Mapping[str, Any]], num_iterations: int) -> int:
+    """Training steps that settings are scaled to: those of the run in which they were first, however long a resumed one
+    is itself, as with the steps of events and the curves of learning rates.
+
+    Args:
+        memory: Of the pruning state.
+        num_iterations: Training steps of the run at hand.
+
+    Raises:
+        ValueError: If what a checkpoint says of it cannot be used.
+    """
+    length = memory.get(MEMORY, {}).get(LENGTH, num_iterations)
+    if type(length) is not int or not 1 <= length <= MAX_STEPS:
+        raise ValueError(
+            f"the checkpoint's pruning state says that growth is scaled to {shown(length)} training steps; expected a "
+            f"whole number in [1, {MAX_STEPS:,}]"
+        )
+    return length
 
 
 def coarsest(num_downscales: int, sizes: Sequence[int]) -> int:

@@ -131,7 +131,7 @@ class SplatPruneModel(SplatfactoModel):
         scales = initial_scales(means) if scales is None else scales
         if len(colors):
             share = colors.to(device).float() / 255
-            features_dc = RGB2SH(share) if degree > 0 else torch.logit(share, eps=1e-10)
+            features_dc = RGB2SH(share) if degree > 0 else torch.logit(share, eps=1 / 510)
         else:
             features_dc = torch.rand(count, 3, device=device)
         values = {
@@ -184,6 +184,8 @@ class SplatPruneModel(SplatfactoModel):
     def fit_schedule(self, num_iterations: int, sides: Sequence[int]) -> None:
         """Scales what goes by the step to the length of the run, and begins the densification's notes anew.
 
+        Where Gaussians were removed already, growth is over: it would refill what was cut.
+
         Args:
             num_iterations: Training steps of the run.
             sides: Smaller side of each training picture, in pixels.
@@ -192,6 +194,8 @@ class SplatPruneModel(SplatfactoModel):
         length = config.schedule_steps
         factor = 1.0 if length is None else num_iterations / length
         self.growth: Growth = growth_of(config, factor, self.num_train_data)
+        if self.prune_state.succeeded:
+            self.growth = replace(self.growth, stop=0)
         self._downscales = coarsest(config.num_downscales, sides) if sides else config.num_downscales
         self.strategy = DefaultStrategy(
             prune_opa=config.cull_alpha_thresh,

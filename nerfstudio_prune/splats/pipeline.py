@@ -26,6 +26,7 @@ from nerfstudio_prune.splats.checkpoint import checked_state
 from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.distilling import HarmonicsDistillation
+from nerfstudio_prune.splats.growth import LENGTH, MEMORY, length_of_run
 from nerfstudio_prune.splats.model import LOADED_STEP, SplatPruneModel, SplatPruneModelConfig
 from nerfstudio_prune.splats.recipes import GaussianRecipe
 from nerfstudio_prune.splats.seeding import camera_distance, initial_scales, seed_from_views
@@ -224,14 +225,17 @@ class SplatPrunePipeline(ControlledPipeline):
         assert trainer is not None
         cameras = self.datamanager.train_dataset.cameras
         sides = torch.minimum(cameras.height, cameras.width).flatten().tolist()
-        self.model.fit_schedule(trainer.config.max_num_iterations, sides)
+        length = length_of_run(self.model.prune_state.memory, trainer.config.max_num_iterations)
+        self.model.fit_schedule(length, sides)
         growth = self.model.growth
-        CONSOLE.print(
-            escape(
-                f"Rasteriser: {self.model.rasterizer.name}. Gaussians: {self.model.num_points:,}, growing from step "
-                f"{growth.start:,} to {growth.stop:,} every {growth.every:,} steps, opacities reset every "
-                f"{growth.reset_every:,}; a cut may happen from step {growth.settled:,} on"
-            ),
-            soft_wrap=True,
+        grows = (
+            f"growing from step {growth.start:,} to {growth.stop:,} every {growth.every:,} steps, opacities reset "
+            f"every {growth.reset_every:,}; a cut may happen from step {growth.settled:,} on"
+            if growth.settled > trainer._start_step
+            else "growth is over"
         )
-        return super().get_training_callbacks(training_callback_attributes)
+        told = f"Rasteriser: {self.model.rasterizer.name}. Gaussians: {self.model.num_points:,}, {grows}"
+        CONSOLE.print(escape(told), soft_wrap=True)
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        self.model.prune_state.memory[MEMORY] = {LENGTH: length}
+        return callbacks

@@ -103,7 +103,6 @@ class GaussianSubject(Subject[GaussianRecipe]):
         member="Gaussian",
         batch="pixels",
         measured="whole evaluation views",
-        nothing_left="nothing is left to remove for this target: no more Gaussians than that are left",
         value="opacity",
         span=(0.0, 1.0),
     )
@@ -346,6 +345,8 @@ class GaussianSubject(Subject[GaussianRecipe]):
         else:
             final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
         n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
+        if n_keep >= count and name != "target_gaussians":
+            return count, None, report  # what is asked for is there already
         if n_keep != count:
             check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report

@@ -29,7 +29,7 @@ def by_name(scale: SplatScale = CPU) -> dict[str, SplatJob]:
 def test_counts_and_names() -> None:
     """Names are unique, and every seed has the same arms: means over seeds compare like with like."""
     jobs = splats(CPU)
-    assert len(by_name()) == len(jobs) == 3 * 31
+    assert len(by_name()) == len(jobs) == 3 * 32
     arms = {seed: [job.name.removesuffix(f"-s{seed}") for job in jobs if job.seed == seed] for seed in CPU.seeds}
     assert arms[0] == arms[1] == arms[2]
 

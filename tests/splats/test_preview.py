@@ -17,7 +17,7 @@ from support.host_fixtures import clean_host  # noqa: F401
 from support.live import with_panel
 from support.nonsense import nonsense
 from support.tiny_run import copied_state, same_bits, start
-from support.tiny_splats import make_splat_config, splat_cut
+from support.panel_splats import make_splat_config, splat_cut
 
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT
 

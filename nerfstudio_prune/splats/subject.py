@@ -123,7 +123,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
     def sizes(self) -> Sizes:
         """Gaussians and degree, and what they cost."""
         gaussians = self.model.gaussians
-        return _sizes(len(gaussians), gaussians.sh_degree)
+        return sizes_of(len(gaussians), gaussians.sh_degree)
 
     def initial_sizes(self) -> Sizes:
         """Sizes right before the first event that is not undone; growth comes before it."""
@@ -392,7 +392,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
         return GaussianSubject(model, self.gather_views)
 
 
-def _sizes(count: int, degree: int) -> Sizes:
+def sizes_of(count: int, degree: int) -> Sizes:
+    """Sizes and costs of Gaussians.
+
+    Args:
+        count: How many.
+        degree: Of their spherical harmonics.
+    """
     return Sizes(
         {GAUSSIANS: count, SH_DEGREE: degree},
         {

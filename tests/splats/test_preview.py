@@ -13,7 +13,6 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel
-from support.host_fixtures import clean_host  # noqa: F401
 from support.live import with_panel
 from support.nonsense import nonsense
 from support.tiny_run import copied_state, same_bits, start
@@ -25,32 +24,20 @@ Config = Callable[..., Any]
 SHOWN = ["rgb", "depth", "accumulation", "background", "significance", "removed", "difference", "rgb_before"]
 
 
-@pytest.fixture(scope="module")
-def scene_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cache folder of the demo scene."""
-    return tmp_path_factory.mktemp("scene")
-
-
 @pytest.fixture
-def tiny(tmp_path: Path, scene_cache: Path, clean_host: None) -> Iterator[Config]:  # noqa: F811
-    """Makes configurations of tiny runs, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield partial(make_splat_config, tmp_path, scene_cache)
-    torch.set_num_threads(threads)
+def tiny(tmp_path: Path, scene_cache: Path) -> Config:
+    """Makes configurations of runs for a panel."""
+    return partial(make_splat_config, tmp_path, scene_cache)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Iterator[tuple[Any, Any]]:
     """A run that has cut and lowered the degree, with its panel."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     config = make_splat_config(tmp_path_factory.mktemp("finished"), scene_cache, start_step=6)
     with with_panel(config) as (trainer, panel):
         trainer.train()
         panel.stop()
         yield trainer, panel
-    torch.set_num_threads(threads)
 
 
 def camera() -> Cameras:

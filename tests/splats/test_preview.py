@@ -15,8 +15,8 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel
 from support.live import with_panel
 from support.nonsense import nonsense
-from support.tiny_run import copied_state, same_bits, start
 from support.panel_splats import make_splat_config, splat_cut
+from support.tiny_run import copied_state, same_bits, start
 
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT
 

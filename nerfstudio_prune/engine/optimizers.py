@@ -11,7 +11,6 @@ from torch import nn
 
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 
-
 LARGEST_FACTOR = 10.0
 """On the rate of a short run."""
 

@@ -104,7 +104,7 @@ def test_choices_of_gaussians_are_those_there_are() -> None:
     rules = {name: row for row in table_rows(section(SPLATS, "Which ones")) for name in in_code(row[0])}
     strategies, scores = set(get_args(StrategyName)), set(GAUSSIAN_SCORES)
     assert rules.keys() == strategies | scores
-    needs = {name: {"views": "views", "none": "nothing"}[GAUSSIAN_SCORES[name].needs] for name in scores}
+    needs = {name: "views" if GAUSSIAN_SCORES[name]().needs else "nothing" for name in scores}
     assert {name: rules[name][1] for name in scores} == needs
     assert set(first_names(section(SPLATS, "How far"))) == typed([*TARGETS, "sh_degree"])
     told = {name for row in table_rows(section(SPLATS, "Fewer harmonics")) for name in in_code(row[0])}

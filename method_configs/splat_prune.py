@@ -20,8 +20,8 @@ from nerfstudio_prune.splats.pipeline import SplatPrunePipelineConfig
 
 
 def optimizers() -> dict[str, Any]:
-    """Splatfacto's optimizers. Rates that decay do so to the end of the run; those of places, shapes and colours are
-    larger where it is shorter, for each step has to do more."""
+    """Splatfacto's optimizers. Rates that decay do so to the end of the run. Those of places, shapes and colours begin
+    higher where it is shorter, for each step has to do more, and end where splatfacto's do."""
     rates = {
         "means": (1.6e-4, 1.6e-6),
         "features_dc": (0.0025, None),
@@ -36,7 +36,7 @@ def optimizers() -> dict[str, Any]:
     return {
         name: {
             "optimizer": RunAdamOptimizerConfig(lr=lr, eps=1e-15, rate_steps=SCHEDULE_STEPS if name in short else None),
-            "scheduler": None if last is None else RunDecaySchedulerConfig(lr_final=last),
+            "scheduler": RunDecaySchedulerConfig(lr_final=lr if last is None else last),
         }
         for name, (lr, last) in rates.items()
     }
@@ -102,4 +102,6 @@ splat_prune_demo = MethodSpecification(
     ),
     description="Small splat-prune on the built-in scene, for CPUs and for seeing pruning happen.",
 )
-splat_prune_demo.config.pipeline.datamanager = pictures(DemoDataParserConfig())
+splat_prune_demo.config.pipeline.datamanager = pictures(
+    DemoDataParserConfig(image_size=200, num_train_views=50, num_val_views=3, num_test_views=3)
+)

@@ -11,10 +11,10 @@ import tyro
 class Bench:
     """Train, prune and measure the runs of a suite; what is recorded already is not run again."""
 
-    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation"]]
+    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation", "splats"]]
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
     in turns; peers: other libraries on the same checkpoint; ablation: the best
-    recipe, and each of its parts left out."""
+    recipe, and each of its parts left out; splats: Gaussians, scored, cut and recovered, beside their controls."""
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""
     output: Path = Path("benchmarks/results")
@@ -29,12 +29,13 @@ class Bench:
     steps: Optional[int] = None
     """Training steps in all. None: the scale's."""
     views: Optional[int] = None
-    """Evaluation views that quality is measured on. None: the scale's."""
+    """Evaluation views that quality is measured on. None: the scale's, for splats all."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the method for all runs, by dotted path, e.g. `pipeline.model.base-mlp-layer-width 128`; a value of
     several words is quoted, e.g. `pipeline.model.skip-connections "2 4"`."""
     only: Annotated[str, tyro.conf.arg(metavar="PATTERN")] = "*"
-    """Names of runs to carry out, as a pattern; runs that they go on from are added."""
+    """Names of runs to carry out, as a pattern, or several with commas between them; runs that they go on from are
+    added."""
     threads: Optional[int] = None
     """Threads of one CPU operation; 1 gives steady times on a machine that does other things as well. None: all."""
     dry_run: bool = False

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +19,19 @@ from nerfstudio_prune.records.schema import Clock, MachineRecord
 PACKAGES = ("nerfstudio-prune", "nerfstudio", "torch", "torchvision", "numpy", "nerfacc")
 
 
-def describe_machine(device: torch.device) -> MachineRecord:
-    """The machine, the versions and the commit of a measurement."""
+def describe_machine(device: torch.device, packages: Sequence[str] = PACKAGES) -> MachineRecord:
+    """The machine, the versions and the commit of a measurement.
+
+    Args:
+        device: Where the model lives.
+        packages: Whose versions matter.
+    """
     return MachineRecord(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         device_type=device.type,
         threads=torch.get_num_threads(),
         platform=f"{platform.system()} {platform.machine()}",
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         git_commit=COMMIT,
     )
 

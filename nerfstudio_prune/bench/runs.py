@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -21,33 +21,78 @@ from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest,
 from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.records.files import read_record, write_record
-from nerfstudio_prune.records.schema import Record, RunRecord
+from nerfstudio_prune.records.schema import Record, RunRecord, SpeedRecord
 
 Job = Run | SpeedRun
 
 
-def choose_jobs(suite: Sequence[Job], pattern: str) -> list[Job]:
+JobT = TypeVar("JobT", bound=Any)
+
+
+class JobSkipped(Exception):
+    """A job that cannot be done on this machine, which is no failure. The message says what it lacks."""
+
+
+def needs_of(job: Job) -> Sequence[str]:
+    """Jobs that have to be recorded before one."""
+    if isinstance(job, SpeedRun):
+        return ()
+    speed = [speed_name(job.pruning_ratio)] if job.steps is None and job.pruning_ratio else []
+    return [*([job.parent] if job.parent else []), *speed]
+
+
+def choose_jobs(suite: Sequence[JobT], pattern: str, needs: Callable[[JobT], Sequence[str]] = needs_of) -> list[JobT]:
     """The jobs of a suite that were asked for, each once, behind those that they go on from.
 
     Args:
         suite: All jobs; one that others go on from stands before them.
-        pattern: Pattern of the names that were asked for.
+        pattern: Pattern of the names that were asked for, or several with commas between them.
+        needs: Gives the names of the jobs that one goes on from.
 
     Raises:
-        ValueError: If the pattern matches none.
+        ValueError: If a pattern matches none.
     """
-    by_name: dict[str, Job] = {}
+    by_name: dict[str, JobT] = {}
     for job in suite:
         by_name.setdefault(job.name, job)
-    wanted = {name for name in by_name if fnmatchcase(name, pattern)}
-    if not wanted:
-        raise ValueError(f"--only {pattern!r} matches none of {', '.join(by_name)}")
+    wanted: set[str] = set()
+    for part in pattern.split(","):
+        matching = {name for name in by_name if fnmatchcase(name, part.strip())}
+        if not matching:
+            raise ValueError(f"--only {part!r} matches none of {', '.join(by_name)}")
+        wanted |= matching
     for name in reversed(list(by_name)):
-        job = by_name[name]
-        if name in wanted and isinstance(job, Run):
-            wanted |= {job.parent} if job.parent else set()
-            wanted |= {speed_name(job.pruning_ratio)} if job.steps is None and job.pruning_ratio else set()
+        if name in wanted:
+            wanted |= set(needs(by_name[name]))
     return [job for name, job in by_name.items() if name in wanted]
+
+
+@contextmanager
+def alone(folder: Any) -> Iterator[None]:
+    """Keeps other processes from making the same records; ends with this process, however that ends.
+
+    Args:
+        folder: Records of one folder, which its `path` names.
+
+    Raises:
+        ValueError: If another process is at it; names it.
+    """
+    work = folder.path / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    # Beside the lock: to take it, or to try to, empties its file.
+    owner = work / "bench.pid"
+    lock = FileLock(work / "bench.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+        raise ValueError(
+            f"--output {folder.path}: another `ns-prune bench` (process {process}) works on this folder; wait for "
+            "it, or choose another --output"
+        ) from None
+    with lock:
+        owner.write_text(str(os.getpid()), encoding="utf-8")
+        yield
 
 
 class RunFolder:
@@ -59,6 +104,8 @@ class RunFolder:
         scene: Data.
         runs: All runs by name.
     """
+
+    alone = alone
 
     def __init__(self, path: Path, scale: Scale, scene: Scene, runs: dict[str, Run]) -> None:
         self.path, self.scale, self.scene, self.runs = path, scale, scene, runs
@@ -125,30 +172,6 @@ class RunFolder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other processes from making the same records; ends with this process, however that ends.
-
-        Raises:
-            ValueError: If another process is at it; names it.
-        """
-        work = self.path / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        # Beside the lock: to take it, or to try to, empties its file.
-        owner = work / "bench.pid"
-        lock = FileLock(work / "bench.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
-            raise ValueError(
-                f"--output {self.path}: another `ns-prune bench` (process {process}) works on this folder; wait for "
-                "it, or choose another --output"
-            ) from None
-        with lock:
-            owner.write_text(str(os.getpid()), encoding="utf-8")
-            yield
-
     def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
         """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
@@ -161,6 +184,21 @@ class RunFolder:
             record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
         write_record(record, self.file(job))
         return record
+
+    def summary(self, record: Record) -> str:
+        """What came out, in a few words."""
+        if isinstance(record, SpeedRecord):
+            return f"{step_time_ratio(record):.2f} times faster training steps"
+        psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
+        return f"{record.end.sizes.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
+
+    def row(self, job: Job) -> tuple[str, str]:
+        """What a job goes on from, and its steps, for the plan."""
+        return (job.parent or "", str(job.steps or "equal time")) if isinstance(job, Run) else ("", "")
+
+    def estimate(self, jobs: Sequence[Job]) -> tuple[dict[str, float], str]:
+        """Seconds of each job, and where the speed comes from."""
+        return estimate_seconds(jobs, self.scale, self.scene.method, self.path)
 
 
 TRAIN_MACS_PER_SECOND = {"cpu": 15e9, "cuda": 3e12}

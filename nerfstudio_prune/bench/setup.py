@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional, Protocol, get_type_hints
 
 import tyro
 from nerfstudio.configs.method_configs import all_methods
@@ -58,7 +58,16 @@ class Scene:
     """Tells it from another version of the same scene, wherever its folder lies."""
 
 
-def find_scene(data: Optional[Path], scale: Scale) -> Scene:
+class HasDemo(Protocol):
+    """Sizes of a suite, of networks or of Gaussians."""
+
+    @property
+    def demo_options(self) -> Mapping[str, Any]:
+        """Options of the built-in scene."""
+        ...
+
+
+def find_scene(data: Optional[Path], scale: HasDemo) -> Scene:
     """Chooses parser and method by the files of a data set.
 
     Args:
@@ -90,12 +99,13 @@ def _fingerprint(data: Path) -> str:
     return content.hexdigest()[:16]
 
 
-def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
+def parse_options(options: Mapping[str, str], method: str, reserved: Collection[str] = RESERVED) -> dict[str, Any]:
     """Options of the method as typed on a command line.
 
     Args:
         options: Dotted path -> value as `ns-train` takes it; of several words as in a shell, e.g. `2 4` for a tuple.
         method: Nerfstudio method.
+        reserved: Options that the suite sets itself.
 
     Raises:
         ValueError: If there is no such option, the suite sets it itself, or the value is of another kind than the
@@ -105,7 +115,7 @@ def parse_options(options: Mapping[str, str], method: str) -> dict[str, Any]:
     parsed = {}
     for typed, text in options.items():
         path = typed.replace("-", "_")
-        if path in RESERVED:
+        if path in reserved:
             raise ValueError(f"--options {path}: is set by the suite, run by run, and cannot be chosen")
         old = get_option(config, path)
         if is_dataclass(old) or (isinstance(old, dict) and any(is_dataclass(part) for part in old.values())):

@@ -4,10 +4,11 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -15,12 +16,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nerfstudio_prune.bench.command import Bench
-from nerfstudio_prune.bench.runs import Job, RunFolder, choose_jobs, estimate_seconds
-from nerfstudio_prune.bench.setup import Scene, check_data, find_scene, parse_options
-from nerfstudio_prune.bench.speed import step_time_ratio
-from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale
+from nerfstudio_prune.bench.runs import JobSkipped, RunFolder, choose_jobs
+from nerfstudio_prune.bench.setup import check_data, find_scene, parse_options
+from nerfstudio_prune.bench.splat_folder import SplatFolder
+from nerfstudio_prune.bench.splat_setup import RESERVED as SPLAT_RESERVED
+from nerfstudio_prune.bench.splat_setup import find_splat_scene
+from nerfstudio_prune.bench.splat_suite import SPLAT_SCALES, splats
+from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
 from nerfstudio_prune.engine.interrupts import TrainingInterrupted
-from nerfstudio_prune.records.schema import Record, SpeedRecord
 
 
 def run_suite(asked: Bench) -> None:
@@ -35,49 +38,104 @@ def run_suite(asked: Bench) -> None:
         SystemExit: If a run failed; the others are recorded.
     """
     warnings.filterwarnings("ignore", module="nerfstudio|torchmetrics|torch")
-    scale, scene = _scale(asked)
     if asked.threads is not None:
+        if asked.threads < 1:
+            raise ValueError(f"--threads must be at least one, got {asked.threads}")
         torch.set_num_threads(asked.threads)
-    jobs = choose_jobs(SUITES[asked.suite](scale), asked.only)
+    jobs, folder, check = (_splats if asked.suite == "splats" else _networks)(asked)
     # Made before output is redirected, so that progress stays on the terminal.
     console = Console(file=sys.stdout, soft_wrap=True)
-    folder = RunFolder(asked.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
     todo = [job for job in jobs if not folder.done(job)]
     if asked.dry_run:
         _print_plan(console, jobs, todo, folder)
         return
     failed = []
     if todo:
-        if asked.data is not None:
-            check_data(scene, scale)
+        check()
         with folder.alone():
             # Another process may have recorded some of them in the meantime.
             failed = _carry_out(console, [job for job in todo if not folder.done(job)], len(jobs), folder)
     if failed:
         console.print(f"[red]{len(failed)} of {len(jobs)} runs are missing: {', '.join(failed)}")
         raise SystemExit(1)
-    console.print(f"Suite {asked.suite}: {len(jobs)} runs recorded in {asked.output}")
+    recorded = sum(folder.done(job) for job in jobs)
+    console.print(f"Suite {asked.suite}: {recorded} runs recorded in {asked.output}")
 
 
-def _scale(asked: Bench) -> tuple[Scale, Scene]:
-    scale = SCALES[asked.scale]
+class Folder(Protocol):
+    """Records of one output folder, and how those that are missing are made."""
+
+    path: Path
+
+    def done(self, job: Any) -> bool:
+        """Whether a job need not be run."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps other processes from making the same records."""
+        ...
+
+    def carry_out(self, job: Any, advance: Callable[[float], None]) -> Any:
+        """Runs a job and writes its record; `advance` is told which share is done."""
+        ...
+
+    def summary(self, record: Any) -> str:
+        """What came out, in a few words."""
+        ...
+
+    def row(self, job: Any) -> tuple[str, str]:
+        """What a job goes on from, and its steps, for the plan."""
+        ...
+
+    def estimate(self, jobs: Sequence[Any]) -> tuple[dict[str, float], str]:
+        """Seconds of each job, and where the speed comes from."""
+        ...
+
+
+Work = tuple[list[Any], Folder, Callable[[], None]]
+"""Jobs, the folder of their records, and a look at the data before the first of them."""
+
+
+def _networks(asked: Bench) -> Work:
+    scale = _with_sizes(SCALES[asked.scale], asked)
+    scene = find_scene(asked.data, scale)
+    scale = replace(scale, options={**scale.options, **parse_options(asked.options, scene.method)})
+    jobs = choose_jobs(SUITES[asked.suite](scale), asked.only)
+    folder = RunFolder(asked.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
+    return jobs, folder, lambda: check_data(scene, scale) if asked.data is not None else None
+
+
+def _splats(asked: Bench) -> Work:
+    scene, scale = find_splat_scene(asked.data, SPLAT_SCALES[asked.scale])
+    scale = _with_sizes(scale, asked)
+    options = parse_options(asked.options, scene.method, SPLAT_RESERVED)
+    scale = replace(scale, options={**scale.options, **options})
+    suite = splats(scale)
+    jobs = choose_jobs(suite, asked.only, lambda job: job.needs)
+    return jobs, SplatFolder(asked.output, scale, scene, {job.name: job for job in jobs}), lambda: None
+
+
+def _with_sizes(scale: Any, asked: Bench) -> Any:
+    """The scale with what was asked for in place of its own.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
     given = {"seeds": asked.seeds, "start_steps": asked.start_steps, "steps": asked.steps, "views": asked.views}
     scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
     if not 1 <= scale.start_steps < scale.steps - 1:
         raise ValueError(
             f"--start-steps must be in [1, --steps - 2], got {scale.start_steps} with --steps {scale.steps}"
         )
-    for name, value in (("--seeds", len(scale.seeds)), ("--views", scale.views), ("--threads", asked.threads)):
+    for name, value in (("--seeds", len(scale.seeds)), ("--views", scale.views)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least one, got {value}")
     if len(set(scale.seeds)) < len(scale.seeds):
         raise ValueError(f"--seeds must differ, got {scale.seeds}")
-    scene = find_scene(asked.data, scale)
-    options = parse_options(asked.options, scene.method)
-    return replace(scale, options={**scale.options, **options}), scene
+    return scale
 
 
-def _carry_out(console: Console, todo: list[Job], total: int, folder: RunFolder) -> list[str]:
+def _carry_out(console: Console, todo: list[Any], total: int, folder: Folder) -> list[str]:
     """Runs what is left, and gives the names of what failed."""
     failed = []
     for i, job in enumerate(todo):
@@ -90,12 +148,15 @@ def _carry_out(console: Console, todo: list[Job], total: int, folder: RunFolder)
         except (KeyboardInterrupt, TrainingInterrupted):
             console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)
             raise SystemExit(130) from None
+        except JobSkipped as error:
+            console.print(f"{label}: skipped: {error}", style="yellow", markup=False, highlight=False)
+            continue
         except Exception as error:  # one failed run must not lose the others
             console.print(f"{label}: failed: {error} (log: {log})", style="red", markup=False, highlight=False)
             failed.append(job.name)
             continue
         minutes = (time.perf_counter() - start) / 60
-        console.print(f"{label}: {minutes:.1f} min, {_summary(record)}", markup=False, highlight=False)
+        console.print(f"{label}: {minutes:.1f} min, {folder.summary(record)}", markup=False, highlight=False)
     return failed
 
 
@@ -125,25 +186,14 @@ def _progress(console: Console, label: str) -> Iterator[Callable[[float], None]]
         yield lambda done: progress.update(task, completed=done)
 
 
-def _summary(record: Record) -> str:
-    if isinstance(record, SpeedRecord):
-        return f"{step_time_ratio(record):.2f} times faster training steps"
-    psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
-    return f"{record.end.sizes.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
-
-
-def _print_plan(console: Console, jobs: list[Job], todo: list[Job], folder: RunFolder) -> None:
+def _print_plan(console: Console, jobs: list[Any], todo: list[Any], folder: Folder) -> None:
     table = Table(title=f"{len(jobs)} runs, {len(jobs) - len(todo)} of them recorded", title_justify="left")
     for column in ("run", "goes on from", "steps", "minutes"):
         table.add_column(column, justify="right" if column in ("steps", "minutes") else "left", no_wrap=True)
-    seconds, origin = estimate_seconds(jobs, folder.scale, folder.scene.method, folder.path)
+    seconds, origin = folder.estimate(jobs)
     for job in jobs:
         minutes = f"{seconds[job.name] / 60:.1f}" if job in todo else "recorded"
-        if isinstance(job, Run):
-            steps = str(job.steps or "equal time")
-            table.add_row(job.name, job.parent or "", steps, minutes)
-        else:
-            table.add_row(job.name, "", "", minutes)
+        table.add_row(job.name, *folder.row(job), minutes)
     console.print(table)
     left = sum(seconds[job.name] for job in todo) / 60
     minutes = f"{left:.0f} minutes" if left >= 1.5 else "about a minute"

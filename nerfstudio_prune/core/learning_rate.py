@@ -40,26 +40,32 @@ class RecoveryRate:
         start_lr: Rate of the first step after an event, > 0; None: the schedule's.
         decay_steps: Steps until the schedule's rate is reached again, >= 0.
         warm_up_steps: Steps in which the rate rises linearly, >= 0.
+        rewind: Start rate as a factor on the first rate of each optimizer, > 0, in place of `start_lr`; None: not so.
     """
 
-    def __init__(self, start_lr: Optional[float], decay_steps: int, warm_up_steps: int) -> None:
+    def __init__(
+        self, start_lr: Optional[float], decay_steps: int, warm_up_steps: int, rewind: Optional[float] = None
+    ) -> None:
         self.start_lr = start_lr if decay_steps else None
         self.decay_steps = decay_steps
         self.warm_up_steps = warm_up_steps
+        self.rewind = rewind if decay_steps else None
         self._detours: list[tuple[dict[str, Any], float, float, bool]] = []
 
-    def rate(self, scheduled: float, age: int, factor: float = 1.0) -> float:
+    def rate(self, scheduled: float, age: int, factor: float = 1.0, first: Optional[float] = None) -> float:
         """Rate of a training step.
 
         Args:
             scheduled: What the schedule gives.
             age: Training steps since the event; 0 in the first step after it.
             factor: On the schedule's rate, > 0.
+            first: Rate that the optimizer began with. None: the schedule's.
         """
+        start = self.start_lr if self.rewind is None else self.rewind * (scheduled if first is None else first)
         rate = scheduled = scheduled * factor
-        if self.start_lr is not None and age < self.decay_steps and scheduled > 0:
+        if start is not None and age < self.decay_steps and scheduled > 0:
             done = age / self.decay_steps
-            rate = self.start_lr ** (1 - done) * scheduled**done
+            rate = start ** (1 - done) * scheduled**done
         return rate * min(1.0, (age + 1) / (self.warm_up_steps + 1))
 
     def enter(self, optimizer: Optimizer, scheduler: Optional[LRScheduler], age: int, factor: float = 1.0) -> None:
@@ -73,7 +79,7 @@ class RecoveryRate:
         """
         for group in optimizer.param_groups:
             scheduled = float(group["lr"])
-            group["lr"] = self.rate(scheduled, age, factor)
+            group["lr"] = self.rate(scheduled, age, factor, group.get("initial_lr"))
             self._detours.append((group, scheduled, group["lr"], isinstance(scheduler, LambdaLR)))
 
     def leave(self) -> None:

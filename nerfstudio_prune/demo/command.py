@@ -2,23 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Literal, Optional
+
+import tyro
 
 
 @dataclass
 class Demo:
     """Train the built-in scene, prune it in mid-training, evaluate, and print what was gained."""
 
+    what: Annotated[Literal["splats", "neurons"], tyro.conf.Positional] = "splats"
+    """What is pruned: splats (Gaussians, method splat-prune-demo), or neurons (method nerf-prune-demo)."""
     output_dir: Path = Path("outputs")
     """Where the run is saved."""
     max_num_iterations: Optional[int] = None
-    """Training steps. None: as in the method nerf-prune-demo; pruning happens half-way."""
-    image_size: int = 100
-    """Height and width of the scene's views, in pixels."""
+    """Training steps. None: as in the method; pruning happens half-way."""
+    image_size: Optional[int] = None
+    """Height and width of the scene's views, in pixels. None: as in the method."""
     num_test_views: int = 3
     """Views that PSNR and SSIM are averaged over."""
     view: int = 0
-    """Test view that is shown side by side."""
+    """Test view that is shown."""
 
     def main(self) -> None:
         """Runs the demo.

@@ -1,8 +1,10 @@
-"""Trains the built-in scene with pruning, measures before, right after and at the end, and prints what was gained."""
+"""Trains the built-in scene with pruning, measures at every turn of the run, and prints what was gained."""
 
 import io
 import shlex
+import time
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,36 +14,41 @@ import numpy as np
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from PIL import Image, ImageDraw
 from rich.markup import escape
 from rich.table import Table
 
 from nerfstudio_prune.data.images import to_uint8
 from nerfstudio_prune.demo.command import Demo
+from nerfstudio_prune.demo.pictures import details, framed, side_by_side
+from nerfstudio_prune.demo.shows import SHOWS
 from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
 from nerfstudio_prune.engine.host import forked, seed_host
-from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.pipeline import PrunePipeline
+from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.records.files import write_file
-
-LABELS = ("dense", "right after pruning", "after recovery")
 
 
 @dataclass
-class PhaseRecord:
-    """What the network is and does at one point of the run."""
+class Moment:
+    """What the model is and does at one point of the run."""
 
     label: str
-    parameters: int
-    macs_per_ray: int
-    checkpoint_mb: float
-    field_mb: float
+    costs: Mapping[str, int]
+    """Name of each cost of what is pruned -> its value."""
+    checkpoint_mb: Optional[float]
+    """Size of a checkpoint in units of 10^6 bytes; None before the first step, when the optimizers hold nothing."""
     rays_per_sec: Optional[float]
     """Training rays per second of the steps up to here; None where there were none."""
+    frame_ms: float
+    """Time that one test view takes, in milliseconds."""
     psnr: float
     ssim: float
     image: np.ndarray
     """Rendered test view, [height, width, 3] uint8."""
+
+    @property
+    def weights_mb(self) -> float:
+        """Size of the parameters in float32, in units of 10^6 bytes."""
+        return self.costs["parameters"] * 4 / 1e6
 
 
 class Demonstration:
@@ -53,22 +60,27 @@ class Demonstration:
 
     def __init__(self, options: Demo) -> None:
         self.options = options
+        self.show = SHOWS[options.what]
         count = options.num_test_views
         self.description = f"mean of {count} test {'view' if count == 1 else 'views'}"
-        self.records: list[PhaseRecord] = []
+        self.moments: list[Moment] = []
+        self._before: Any = None
+        self._left_out: Optional[np.ndarray] = None
 
     def config(self) -> TrainerConfig:
-        """The run's configuration: `nerf-prune-demo` with the options above."""
-        config = deepcopy(all_methods["nerf-prune-demo"])
+        """The run's configuration: the method of the demo with the options above."""
+        config = deepcopy(all_methods[self.show.method])
         config.output_dir = self.options.output_dir
         config.experiment_name = "demo"
         if self.options.max_num_iterations is not None:
             config.max_num_iterations = self.options.max_num_iterations
-        config.pipeline.prune.start_step = config.max_num_iterations // 2
+        if self.show.start_share is not None:
+            config.pipeline.prune.start_step = int(config.max_num_iterations * self.show.start_share)
         # The test views are measured by this script; the trainer's own evaluation would only take time.
         config.steps_per_eval_batch = config.steps_per_eval_image = config.max_num_iterations + 1
         dataparser = config.pipeline.datamanager.dataparser
-        dataparser.image_size = self.options.image_size
+        if self.options.image_size is not None:
+            dataparser.image_size = self.options.image_size
         dataparser.num_test_views = self.options.num_test_views
         config.set_timestamp()
         return config
@@ -82,9 +94,11 @@ class Demonstration:
         trainer: Trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup(test_mode="test")
         pipeline: Any = trainer.pipeline
-        assert isinstance(pipeline, PrunePipeline) and pipeline.controller is not None
+        assert isinstance(pipeline, ControlledPipeline) and pipeline.controller is not None
         pipeline.controller.measure = self
         self._trainer = trainer
+        if self.show.from_start:
+            self(pipeline.model)
         trainer.train()
         self(pipeline.model)
 
@@ -103,87 +117,90 @@ class Demonstration:
             line = f"{label + ':':14}{command} --load-config {shlex.quote(str(base_dir / 'config.yml'))}"
             CONSOLE.print(escape(line), soft_wrap=True)
 
-    def __call__(self, model: PruneModel) -> dict[str, float]:
-        """Measures and records the present state; the controller calls it right before and right after the event."""
-        trainer = self._trainer
+    def __call__(self, model: Any) -> dict[str, float]:
+        """Measures and records the present state; the controller calls it right before and right after an event."""
+        trainer, show = self._trainer, self.show
         pipeline: Any = trainer.pipeline
+        label = show.moments[len(self.moments)]
         with forked(model.device):
             metrics = pipeline.get_average_eval_image_metrics()
+            camera = pipeline.datamanager.eval_dataset.cameras[self.options.view : self.options.view + 1]
             pipeline.eval()
-            rendered = model.get_outputs_for_camera(
-                pipeline.datamanager.eval_dataset.cameras[self.options.view : self.options.view + 1]
-            )
+            start = time.perf_counter()
+            rendered = model.get_outputs_for_camera(camera.to(model.device))
+            seconds = time.perf_counter() - start
+            if label == show.cut and show.left_out is not None:
+                self._left_out = to_uint8(show.left_out(self._before, model, camera.to(model.device)))
             pipeline.train()
-        costs = model.layer_costs().values()
-        parameters = sum(count for count, _ in costs)
-        self.records.append(
-            PhaseRecord(
-                label=LABELS[len(self.records)],
-                parameters=parameters,
-                macs_per_ray=sum(macs for _, macs in costs),
-                checkpoint_mb=checkpoint_bytes(trainer) / 1e6,
-                field_mb=parameters * 4 / 1e6,
-                rays_per_sec=None if len(self.records) == 1 else pipeline.controller.rays_per_sec,
-                psnr=metrics["psnr"],
-                ssim=metrics["fine_ssim"],
+        self._before = show.copy(model) if label == show.dense else None
+        stepped = any(optimizer.state for optimizer in trainer.optimizers.optimizers.values())
+        quality = {"psnr": metrics["psnr"], "ssim": metrics.get("ssim", metrics.get("fine_ssim"))}
+        self.moments.append(
+            Moment(
+                label=label,
+                costs=pipeline.controller.run.subject.sizes().costs,
+                checkpoint_mb=checkpoint_bytes(trainer) / 1e6 if stepped else None,
+                rays_per_sec=pipeline.controller.rays_per_sec or None,
+                frame_ms=seconds * 1e3,
                 image=to_uint8(rendered["rgb"]),
+                **quality,
             )
         )
-        return {"psnr": metrics["psnr"], "ssim": metrics["fine_ssim"]}
+        return quality
+
+    def _moment(self, label: str) -> Moment:
+        return next(moment for moment in self.moments if moment.label == label)
+
+    def _labels(self) -> dict[str, str]:
+        """Names of the costs that the table shows; bytes are among its MB."""
+        labels = self._trainer.pipeline.controller.run.subject.labels  # type: ignore[union-attr]
+        return {name: label for name, label in labels.items() if name != "bytes"}
 
     def _table(self) -> Table:
-        table = Table(title=f"nerf-prune-demo, {self.description}", title_justify="left")
-        for column in (
-            "",
-            "parameters",
-            "MACs per ray",
-            "checkpoint MB",
-            "fields MB",
-            "train rays/s",
-            "PSNR dB",
-            "SSIM",
-        ):
-            table.add_column(column, justify="right" if column else "left")
-        for record in self.records:
+        table, labels = Table(title=f"{self.show.method}, {self.description}", title_justify="left"), self._labels()
+        rest = ("checkpoint MB", "MB in fp32", "train rays/s", "ms a frame", "PSNR dB", "SSIM")
+        for column in ("", *labels.values(), *rest):
+            table.add_column(column, justify="right" if column else "left", no_wrap=not column)
+        for moment in self.moments:
             table.add_row(
-                record.label,
-                f"{record.parameters:,}",
-                f"{record.macs_per_ray:,}",
-                f"{record.checkpoint_mb:.2f}",
-                f"{record.field_mb:.2f}",
-                "—" if record.rays_per_sec is None else f"{record.rays_per_sec:,.0f}",
-                f"{record.psnr:.2f}",
-                f"{record.ssim:.3f}",
+                moment.label,
+                *(f"{moment.costs[name]:,}" for name in labels),
+                "—" if moment.checkpoint_mb is None else f"{moment.checkpoint_mb:.2f}",
+                f"{moment.weights_mb:.2f}",
+                "—" if moment.rays_per_sec is None else f"{moment.rays_per_sec:,.0f}",
+                f"{moment.frame_ms:,.0f}",
+                f"{moment.psnr:.2f}",
+                f"{moment.ssim:.3f}",
             )
         return table
 
     def _summary(self) -> str:
-        dense, _, last = self.records
+        dense, last = self._moment(self.show.dense), self.moments[-1]
         assert dense.rays_per_sec and last.rays_per_sec
+        fewer = [
+            f"{dense.costs[name] / last.costs[name]:.1f}x fewer {label.removesuffix(' per ray')}"
+            for name, label in self._labels().items()
+        ]
         return (
-            f"{dense.parameters / last.parameters:.1f}x fewer parameters, "
-            f"{dense.macs_per_ray / last.macs_per_ray:.1f}x fewer MACs, "
-            f"{last.rays_per_sec / dense.rays_per_sec:.1f}x faster training, "
-            f"{last.psnr - dense.psnr:+.2f} dB against the dense network at the time of pruning "
+            f"{', '.join(fewer)}, {last.rays_per_sec / dense.rays_per_sec:.1f}x faster training, "
+            f"{last.psnr - dense.psnr:+.2f} dB against the dense model at the time of pruning "
             "(the pruned one trained on; a dense control is `--pipeline.prune.strategy none`)"
         )
 
-    def _save_picture(self, path: Path, pipeline: PrunePipeline) -> None:
-        truth = to_uint8(pipeline.datamanager.eval_dataset[self.options.view]["image"])  # type: ignore[index]
-        captions = ["ground truth"] + [f"{record.label}, {record.psnr:.1f} dB" for record in self.records]
+    def _save_picture(self, path: Path, pipeline: Any) -> None:
+        truth = to_uint8(pipeline.datamanager.eval_dataset[self.options.view]["image"])
+        seen = [self._moment(label) for label in self.show.seen]
+        captions = ["ground truth", *(self._caption(moment) for moment in seen)]
+        pictures = framed([truth, *(moment.image for moment in seen)], truth)
+        if self._left_out is not None:
+            pictures += [*framed([self._left_out], truth), details(pictures[0], pictures[1:4])]
+            captions += ["what the cut took, alone", "a detail of the first four"]
         content = io.BytesIO()
-        side_by_side([truth] + [record.image for record in self.records], captions).save(content, "PNG")
+        columns = 3 if self._left_out is not None else 0
+        side_by_side(pictures, captions, columns=columns).save(content, "PNG")
         write_file(path, content.getvalue())
 
-
-def side_by_side(images: list[np.ndarray], captions: list[str], scale: int = 2) -> Image.Image:
-    """A row of equally large images with captions, enlarged without smoothing."""
-    height, width = (size * scale for size in images[0].shape[:2])
-    margin, caption_height = 8, 20
-    canvas = Image.new("RGB", (len(images) * (width + margin) + margin, height + caption_height + margin), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = margin + i * (width + margin)
-        canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, caption_height))
-        draw.text((left + 2, 4), caption, fill="black")
-    return canvas
+    def _caption(self, moment: Moment) -> str:
+        """Name, size and quality of a moment."""
+        name, label = next(iter(self._labels().items()))
+        return f"{moment.label}: {moment.costs[name]:,} {label}, {moment.psnr:.1f} dB"

@@ -95,11 +95,12 @@ def check_training(config: Any) -> None:
         check_values(part, prefix, RATE_RULES)
 
 
-def check_recovery_rate(factor: float, optimizers: Any) -> None:
+def check_recovery_rate(option: str, factor: float, optimizers: Any) -> None:
     """Checks that the learning rate with its factor is one that `recovery_lr` could be, too.
 
     Args:
-        factor: Option `recovery_lr_factor`.
+        option: Name of the option.
+        factor: Its value.
         optimizers: The host's optimizers.
 
     Raises:
@@ -110,7 +111,7 @@ def check_recovery_rate(factor: float, optimizers: Any) -> None:
             rate = group.get("initial_lr", group["lr"])
             if factor > 1 and factor * rate > 1:
                 raise ValueError(
-                    f"{PREFIX}recovery_lr_factor {factor:g} on the learning rate of optimizers.{name}, {rate:g}, gives "
+                    f"{PREFIX}{option} {factor:g} on the learning rate of optimizers.{name}, {rate:g}, gives "
                     f"{factor * rate:g}; the most is 1"
                 )
 

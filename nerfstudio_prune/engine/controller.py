@@ -297,7 +297,7 @@ class PruneController:
         self._carry_out(prepared)
 
     def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int) -> PruneEvent:
-        options = {**recipe.options, "seed": self.run.seed, "score": recipe.score}
+        options = {**self.run.subject.recorded(recipe), "seed": self.run.seed, "score": recipe.score}
         return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options)
 
     def _prepare(self, recipe: Recipe, aim: ScheduledEvent, event: PruneEvent) -> Optional[Prepared]:
@@ -324,7 +324,9 @@ class PruneController:
             metrics_before=self._measured(f"Pruning at step {event.step}: the quality before could not be measured"),
             before=subject.sizes(),
         )
-        snapshot = NetworkSnapshot(subject, self.run.optimizers) if self._watched else None
+        snapshot = None
+        if self._watched:
+            snapshot = NetworkSnapshot(subject, self.run.optimizers, subject.leaving(change))
         for listener in self.listeners:
             listener.before_cut(event)
         return Prepared(change, seconds, event, snapshot)

@@ -286,6 +286,10 @@ class RecoveryOptions(Group):
     recovery_decay: Optional[int] = option(0, "{}, recovery_lr is there to stay")
     """Training steps in which the rate comes down again from recovery_lr to what it would be without: learning rate
     rewinding."""
+    recovery_lr_rewind: Optional[float] = option(None, "the preset's, else off")
+    """Learning rate rewinding for several optimizers: after an event each begins at this factor on its first rate, in
+    [0.001, 100], and comes down to the schedule's in recovery_decay steps, or, if those are 0, by the end of the
+    run."""
     recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
     """Factor on the learning rate from an event on, in [0.001, 100]; with several events it grows with the share of the
     cut that is done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate
@@ -296,11 +300,15 @@ class RecoveryOptions(Group):
     rules: ClassVar[Sequence[Rule]] = (
         (("rewind_step", "recovery_decay", "recovery_warm_up"), *at_least(0, MAX_STEPS)),
         (("recovery_lr",), *at_least(1e-10, 1)),
-        (("recovery_lr_factor",), *at_least(1e-3, 100)),
+        (("recovery_lr_factor", "recovery_lr_rewind"), *at_least(1e-3, 100)),
     )
     effects: ClassVar[Sequence[Effect]] = (
         (("rewind_step",), lambda o: o.recovery == "rewind", "recovery rewind"),
-        (("recovery_decay",), lambda o: o.recovery_lr is not None, "recovery_lr, the rate that it starts from"),
+        (
+            ("recovery_decay",),
+            lambda o: o.recovery_lr is not None or o.recovery_lr_rewind is not None,
+            "recovery_lr or recovery_lr_rewind, the rate that it starts from",
+        ),
     )
 
     def check_recovery(self) -> None:
@@ -309,6 +317,11 @@ class RecoveryOptions(Group):
         Raises:
             ValueError: Names the options.
         """
+        if self.recovery_lr is not None and self.recovery_lr_rewind is not None:
+            raise ValueError(
+                f"prune.recovery_lr {self.recovery_lr} and prune.recovery_lr_rewind {self.recovery_lr_rewind} both say "
+                "what the rate is after an event; give one"
+            )
         if self.recovery_lr is not None and not self.recovery_decay and self.recovery_lr_factor not in (None, 1):
             raise ValueError(
                 f"prune.recovery_lr {self.recovery_lr} and prune.recovery_lr_factor {self.recovery_lr_factor} both say "
@@ -354,6 +367,7 @@ class Recipe:
     rewind_step: int
     recovery_lr: Optional[float]
     recovery_decay: int
+    recovery_lr_rewind: Optional[float]
     recovery_lr_factor: float
     recovery_warm_up: int
     on_error: Literal["stop", "continue"]

@@ -1,5 +1,7 @@
 """Learning rates of the optimizers whose parameters are pruned."""
 
+from typing import Optional
+
 from torch.optim import Optimizer
 
 from nerfstudio_prune.core.events import PruneEvent
@@ -21,14 +23,22 @@ class Rates(Listener):
 
     def replanned(self) -> None:
         """Takes up the options in force."""
-        recipe = self.run.recipe
-        self._rate = RecoveryRate(recipe.recovery_lr, recipe.recovery_decay, recipe.recovery_warm_up)
+        self._rate = self._rate_after(None)
+
+    def _rate_after(self, event: Optional[PruneEvent]) -> RecoveryRate:
+        """Rates after an event; those that are rewound come down by the end of the run if nothing else is said."""
+        recipe, run = self.run.recipe, self.run
+        decay = recipe.recovery_decay
+        if recipe.recovery_lr_rewind is not None and not decay and event is not None:
+            decay = run.last_step - event.step
+        return RecoveryRate(recipe.recovery_lr, decay, recipe.recovery_warm_up, recipe.recovery_lr_rewind)
 
     def before_step(self, step: int) -> None:
         """Sets the rates of a training step."""
-        done = self.run.state.succeeded
+        done = [event for event in self.run.state.succeeded if self.run.subject.recovers_from(event)]
         if not done:
             return
+        self._rate = self._rate_after(done[-1])
         age, factor = step - done[-1].step - 1, self._factor(done[-1])
         for name, optimizer in self._pruned().items():
             self._rate.enter(optimizer, self.run.optimizers.schedulers.get(name), age, factor)
@@ -52,7 +62,7 @@ class Rates(Listener):
         recipe, optimizers = self.run.recipe, self.run.optimizers
         for name, optimizer in self._pruned().items():
             scheduler = optimizers.schedulers.get(name)
-            if recipe.recovery == "retrain" and scheduler is not None:
+            if recipe.recovery == "retrain" and self.run.subject.restarts_schedules and scheduler is not None:
                 build = optimizers.config[name]["scheduler"].setup().get_scheduler
                 restart_scheduler(
                     optimizer, scheduler, lambda model, lr, build=build: build(optimizer=model, lr_init=lr)

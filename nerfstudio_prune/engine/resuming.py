@@ -47,7 +47,8 @@ def take_up(
     resumed = bool(state.options)
     in_force, changed = update_plan(state, options, subject_of, first_step, num_iterations, defaults)
     recipe, subject = in_force.resolve(), subject_of(in_force)
-    check_recovery_rate(recipe.recovery_lr_factor, optimizers)
+    check_recovery_rate("recovery_lr_factor", recipe.recovery_lr_factor, optimizers)
+    check_recovery_rate("recovery_lr_rewind", recipe.recovery_lr_rewind or 1.0, optimizers)
     _check_start(state, subject)
     subject.set_buffers({name: tensor.to(subject.device) for name, tensor in subject.buffers().items()})
     if recipe.recovery == "rewind" and state.pending and not state.rewind_snapshot:

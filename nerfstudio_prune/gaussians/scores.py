@@ -5,8 +5,8 @@ scores anew in rounds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Optional, TypeVar, get_args
 
 import torch
@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import Contributions, Sum
 
-Needs = Literal["views", "none"]
-"""What a score is computed from beside the Gaussians: what views see of them, or nothing."""
 RemovalNorm = Literal["l1", "l2"]
+REMOVAL_SUMS: Mapping[str, Sum] = {"l1": "removal_l1", "l2": "removal_l2"}
+"""Norm of the score `removal` -> what it sums up, the better one first."""
 VolumeReference = Literal["largest-90", "released"]
 
 
@@ -30,7 +30,19 @@ class Score(ABC):
 
     name: ClassVar[str] = ""
     """As in the registry."""
-    needs: ClassVar[Needs] = "views"
+
+    @property
+    @abstractmethod
+    def needs(self) -> Set[Sum]:
+        """Sums over views that it is computed from; empty for one that looks at the Gaussians alone."""
+
+    def on(self, cheap: Set[Sum]) -> "Score":
+        """The same score with what its options leave open decided by what a rasteriser gives cheaply.
+
+        Args:
+            cheap: See `Rasterizer.cheap`.
+        """
+        return self
 
     @abstractmethod
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
@@ -38,7 +50,7 @@ class Score(ABC):
 
         Args:
             gaussians: The scene.
-            seen: What views see of it; zeros for a score that needs none.
+            seen: What views see of it: the sums that the score needs, perhaps among others.
         """
 
     @torch.no_grad()
@@ -55,16 +67,17 @@ class Score(ABC):
             Scores in float64, on the Gaussians' device; higher means keep.
 
         Raises:
-            ValueError: If contributions are missing, or are those of another number of Gaussians.
+            ValueError: If contributions are missing, lack a sum that the score needs, or are those of another number
+                of Gaussians.
         """
         count, device = len(gaussians), gaussians.means.device
         if contributions is None:
-            if self.needs == "views":
+            if self.needs:
                 raise ValueError(f"score {self.name} is taken from what views see, and nothing was collected")
-            contributions = Contributions.zeros(count, device)
-        if len(contributions.hits) != count:
+            contributions = Contributions(count, {})
+        if contributions.count != count:
             raise ValueError(
-                f"contributions are those of {len(contributions.hits)} Gaussians, and the scene has {count}; collect "
+                f"contributions are those of {contributions.count} Gaussians, and the scene has {count}; collect "
                 "them anew after Gaussians came or went"
             )
         return self.of(gaussians.detach(), contributions).to(device, torch.float64)
@@ -129,21 +142,39 @@ class Removal(Score):
     picture is affine in every opacity.
     """
 
-    removal_norm: str = "l1"
-    """Absolute values (`l1`) or squares (`l2`) are summed. gsplat's probes estimate the latter."""
+    removal_norm: Optional[str] = None
+    """Absolute values (`l1`) or squares (`l2`) are summed; gsplat estimates the latter by random probes. None: l1,
+    unless `on` finds it dear and the other one cheap."""
 
     def __post_init__(self) -> None:
-        _check_choice("removal_norm", self.removal_norm, RemovalNorm)
+        if self.removal_norm is not None:
+            _check_choice("removal_norm", self.removal_norm, RemovalNorm)
+
+    @property
+    def needs(self) -> Set[Sum]:
+        """Those of the norm."""
+        return {REMOVAL_SUMS[self.removal_norm or "l1"]}
+
+    def on(self, cheap: Set[Sum]) -> "Removal":
+        """With a norm that is cheap, l1 if both are or none is."""
+        if self.removal_norm is not None:
+            return self
+        return replace(self, removal_norm=next((norm for norm, name in REMOVAL_SUMS.items() if name in cheap), "l1"))
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The sums."""
-        return seen.removal_l1 if self.removal_norm == "l1" else seen.removal_l2
+        return seen[REMOVAL_SUMS[self.removal_norm or "l1"]]
 
 
 @register_score("contribution")
 @dataclass
 class Contribution(Score):
     """Sum of T·alpha over all pixels: the importance of Mini-Splatting (arXiv 2403.14166)."""
+
+    @property
+    def needs(self) -> Set[Sum]:
+        """Its weights."""
+        return {"weights"}
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The sums."""
@@ -154,6 +185,11 @@ class Contribution(Score):
 @dataclass
 class MaxWeight(Score):
     """Largest T·alpha of any pixel (RadSplat, arXiv 2403.13806)."""
+
+    @property
+    def needs(self) -> Set[Sum]:
+        """Its largest weight."""
+        return {"max_weights"}
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The largest ones."""
@@ -180,6 +216,11 @@ class Significance(Score):
         if not 0 <= self.volume_power < float("inf"):
             raise ValueError(f"volume_power must be finite and at least 0, got {self.volume_power}")
 
+    @property
+    def needs(self) -> Set[Sum]:
+        """Its hits."""
+        return {"hits"}
+
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The product."""
         volumes = log_volumes(gaussians)
@@ -196,6 +237,11 @@ class Significance(Score):
 class HitsOpacity(Score):
     """Pixels that it is composited into, times its opacity: Eq. 4 of LightGaussian without the volume."""
 
+    @property
+    def needs(self) -> Set[Sum]:
+        """Its hits."""
+        return {"hits"}
+
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The product."""
         return seen.hits.double() * opacities(gaussians)
@@ -205,6 +251,11 @@ class HitsOpacity(Score):
 @dataclass
 class Hits(Score):
     """Pixels that it is composited into; the paper's ablation."""
+
+    @property
+    def needs(self) -> Set[Sum]:
+        """Its hits."""
+        return {"hits"}
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """The counts."""
@@ -216,7 +267,10 @@ class Hits(Score):
 class Opacity(Score):
     """Opacity alone; the paper's counter-example (Figure 3). Needs no views."""
 
-    needs: ClassVar[Needs] = "none"
+    @property
+    def needs(self) -> Set[Sum]:
+        """None."""
+        return set()
 
     def of(self, gaussians: Gaussians, seen: Contributions) -> Float[Tensor, " gaussians"]:
         """Opacities in [0, 1]."""

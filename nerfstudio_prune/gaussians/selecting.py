@@ -1,9 +1,9 @@
 """Chooses the Gaussians that stay: exactly as many as asked for, whatever the ties. Changes nothing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -11,10 +11,22 @@ from torch import Tensor
 
 from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Sum
 
-Collect = Callable[[Gaussians], Contributions]
-"""What views see of a scene: `contributions.collect` with everything else filled in."""
+
+@runtime_checkable
+class Collect(Protocol):
+    """What views see of a scene: `contributions.collect` with everything else filled in."""
+
+    def __call__(self, gaussians: Gaussians, wants: Collection[Sum] = SUMS, /) -> Contributions:
+        """Looks at a scene.
+
+        Args:
+            gaussians: The scene.
+            wants: Names of the sums; the fewer, the cheaper.
+        """
+        ...
+
 
 SMALLEST = 100
 """Gaussians below which no scene is cut, unless it is small itself."""
@@ -164,8 +176,8 @@ def rank(
     for size in sizes:
         scene = gaussians if whole is None else gaussians.select(left)
         seen = first if whole is None else None
-        if seen is None and score.needs == "views" and collect is not None:
-            seen = collect(scene)
+        if seen is None and score.needs and collect is not None:
+            seen = collect(scene, score.needs)
         scores = score(scene, seen)
         if size < len(left):
             check_scores(scores, score.name)

@@ -1,8 +1,8 @@
 """Renders Gaussians on the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from nerfstudio_prune.raster import kernels
 from nerfstudio_prune.raster.checks import check
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.harmonics import colors_of
-from nerfstudio_prune.raster.interface import Contributions, Rendering, View
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Rendering, Sum, View
 from nerfstudio_prune.raster.projection import Projection, project
 from nerfstudio_prune.raster.threads import in_threads
 
@@ -31,6 +31,7 @@ class CpuRasterizer:
     """
 
     name = "cpu"
+    cheap = SUMS
 
     def render(
         self,
@@ -76,11 +77,13 @@ class CpuRasterizer:
         sh_degree: int,
         background: Float[Tensor, "3"],
         *,
+        wants: Collection[Sum] = SUMS,
         antialiased: bool = False,
         pixels: Optional[Bool[Tensor, "height width"]] = None,
         seed: int = 0,
+        probes: int = 1,
     ) -> Contributions:
-        """As in `Rasterizer`; exact for one Gaussian that leaves, so `seed` is not needed.
+        """As in `Rasterizer`; all sums in one sweep, exact for one Gaussian that leaves, so without random probes.
 
         Raises:
             ValueError: If the scene is not on the CPU.
@@ -102,7 +105,8 @@ class CpuRasterizer:
         sweep.in_bands(one)
         sums = np.zeros((len(gaussians), 5))
         kernels.gather_contributions(sweep.members, sweep.indices, parts, sums)
-        return Contributions(*torch.from_numpy(sums).T.contiguous())
+        found = zip(get_args(Sum), torch.from_numpy(sums).T.contiguous(), strict=True)
+        return Contributions(len(gaussians), {name: values for name, values in found if name in wants})
 
 
 def _prepared(gaussians: Gaussians, view: View) -> View:

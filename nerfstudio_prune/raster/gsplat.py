@@ -1,5 +1,6 @@
 """Renders Gaussians on CUDA, by gsplat 1.4 (Ye et al., arXiv 2409.06765)."""
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any, Optional
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from nerfstudio_prune.raster.checks import check
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions, Rendering, View
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Rendering, Sum, View
+from nerfstudio_prune.raster.probes import BY_GRADIENTS, by_gradients
 
 PIXELS_AT_ONCE = 1 << 16
 """Pixels whose pairs are held at once by `contributions`, about 400 bytes for each pair."""
@@ -29,6 +31,7 @@ class GsplatRasterizer:
     """
 
     name = "gsplat"
+    cheap = BY_GRADIENTS
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -68,17 +71,27 @@ class GsplatRasterizer:
         sh_degree: int,
         background: Float[Tensor, "3"],
         *,
+        wants: Collection[Sum] = SUMS,
         antialiased: bool = False,
         pixels: Optional[Bool[Tensor, "height width"]] = None,
         seed: int = 0,
+        probes: int = 1,
     ) -> Contributions:
-        """As in `Rasterizer`; exact, from gsplat's own lists of pairs, so `seed` is not needed."""
+        """As in `Rasterizer`; `removal_l2` is an estimate, unless a sum is asked for that takes lists of pairs.
+
+        With those everything is exact, and takes many times as long.
+        """
+        if set(wants) <= self.cheap:
+            return by_gradients(
+                self, gaussians, view, sh_degree, background, wants=wants, antialiased=antialiased, pixels=pixels,
+                seed=seed, probes=probes,
+            )  # fmt: skip
         check(gaussians, view, sh_degree)
         _, _, info = _rasterize(gaussians, view, sh_degree, antialiased, False, False, None)
         colors = _colors(gaussians, view, sh_degree, info["radii"][0])
         counted = torch.ones(view.height, view.width, dtype=torch.bool) if pixels is None else pixels
         counted = counted.to(colors.device).flatten()
-        total = Contributions.zeros(len(gaussians), colors.device)
+        total = Contributions.zeros(len(gaussians), colors.device, wants=wants)
         rows = max(1, PIXELS_AT_ONCE // view.width)
         for top in range(0, view.height, rows):
             # No pair is listed for pixels through which nothing passes. All Gaussians are one range: gsplat does not
@@ -87,7 +100,7 @@ class GsplatRasterizer:
             passing[:, top : top + rows] = 1
             ids, at = _pairs(info, passing)
             alpha = _alphas(info, ids, at, view.width)
-            total.add(contributions_of_pairs(ids, at, alpha, colors, background.to(colors), counted))
+            total.add(contributions_of_pairs(ids, at, alpha, colors, background.to(colors), counted, wants))
         return total
 
 
@@ -160,6 +173,7 @@ def contributions_of_pairs(
     colors: Float[Tensor, "gaussians 3"],
     background: Float[Tensor, "3"],
     counted: Bool[Tensor, " pixels"],
+    wants: Collection[Sum] = SUMS,
 ) -> Contributions:
     """What Gaussians do to pixels, from all their pairs.
 
@@ -170,10 +184,12 @@ def contributions_of_pairs(
         colors: Of the Gaussians.
         background: Colour behind all.
         counted: Pixels that count.
+        wants: Names of the sums.
     """
-    sums = Contributions.zeros(len(colors), colors.device)
+    found = Contributions.zeros(len(colors), colors.device, wants=wants)
+    sums = found.sums
     if len(ids) == 0:
-        return sums
+        return found
     first = torch.ones_like(at, dtype=torch.bool)
     first[1:] = at[1:] != at[:-1]
     pixel = first.cumsum(0) - 1
@@ -185,6 +201,17 @@ def contributions_of_pairs(
     before = behind - logs
     through = torch.exp(before - before[starts][pixel])
     weights = alpha * through
+    counts = counted[at].to(alpha)
+    seen = weights * counts
+    if "hits" in sums:
+        sums["hits"].index_add_(0, ids, counts)
+    if "weights" in sums:
+        sums["weights"].index_add_(0, ids, seen)
+    if "max_weights" in sums:
+        sums["max_weights"].scatter_reduce_(0, ids, seen, "amax")
+    if not {"removal_l1", "removal_l2"} & sums.keys():
+        return found
+
     shares = weights[:, None] * colors[ids]
     inclusive = shares.cumsum(0)
     to_here = inclusive - (inclusive - shares)[starts][pixel]
@@ -192,12 +219,9 @@ def contributions_of_pairs(
     whole = to_here[ends] + left[:, None] * background
     # What reaches the pixel from behind, without the Gaussian, is more by 1 / (1 - alpha).
     change = shares - (alpha / (1 - alpha))[:, None] * (whole[pixel] - to_here)
-
-    counts = counted[at].to(alpha)
-    weights, change = weights * counts, change * counts[:, None]
-    sums.hits.index_add_(0, ids, counts)
-    sums.weights.index_add_(0, ids, weights)
-    sums.max_weights.scatter_reduce_(0, ids, weights, "amax")
-    sums.removal_l1.index_add_(0, ids, change.abs().sum(-1))
-    sums.removal_l2.index_add_(0, ids, change.square().sum(-1))
-    return sums
+    change = change * counts[:, None]
+    if "removal_l1" in sums:
+        sums["removal_l1"].index_add_(0, ids, change.abs().sum(-1))
+    if "removal_l2" in sums:
+        sums["removal_l2"].index_add_(0, ids, change.square().sum(-1))
+    return found

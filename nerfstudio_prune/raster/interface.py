@@ -1,7 +1,8 @@
 """What renders Gaussians, whichever device they live on."""
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Optional, Protocol, runtime_checkable
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Optional, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,40 +57,87 @@ class Rendering:
         }
 
 
+Sum = Literal["hits", "weights", "max_weights", "removal_l1", "removal_l2"]
+"""What is summed up of each Gaussian; meanings are those of the properties of `Contributions`."""
+SUMS: frozenset[Sum] = frozenset(get_args(Sum))
+"""All of them."""
+
+
 @dataclass(eq=False)
 class Contributions:
-    """What each Gaussian does to the pixels of some views, summed over them. All on the Gaussians' device."""
+    """What each Gaussian does to the pixels of some views, summed over them. All on the Gaussians' device.
 
-    hits: Float[Tensor, " gaussians"]
-    """Pixels that it is composited into."""
-    weights: Float[Tensor, " gaussians"]
-    """Sum of T·alpha, its share of the pixels' light."""
-    max_weights: Float[Tensor, " gaussians"]
-    """Largest T·alpha of any pixel."""
-    removal_l1: Float[Tensor, " gaussians"]
-    """Sum over pixels and channels of what they change by when it leaves: |T·alpha·(c - B)|, B the colour behind it."""
-    removal_l2: Float[Tensor, " gaussians"]
-    """The same of the squares."""
+    Only sums that were asked for are there; to read another one is an error, and not zero.
+    """
+
+    count: int
+    """Gaussians."""
+    sums: dict[Sum, Float[Tensor, " gaussians"]]
+    """Name -> the sums."""
 
     @classmethod
-    def zeros(cls, count: int, device: torch.device, dtype: torch.dtype = torch.float64) -> "Contributions":
+    def zeros(
+        cls, count: int, device: torch.device, dtype: torch.dtype = torch.float64, wants: Collection[Sum] = SUMS
+    ) -> "Contributions":
         """Those of no view.
 
         Args:
             count: Gaussians.
             device: Where they live.
             dtype: Sums over many views ask for more precision than pictures.
+            wants: Names of the sums.
         """
-        return cls(*(torch.zeros(count, device=device, dtype=dtype) for _ in fields(cls)))
+        return cls(count, {name: torch.zeros(count, device=device, dtype=dtype) for name in wants})
+
+    def __getitem__(self, name: Sum) -> Float[Tensor, " gaussians"]:
+        """The sums of a name.
+
+        Raises:
+            ValueError: If they were not asked for.
+        """
+        if name not in self.sums:
+            found = ", ".join(sorted(self.sums)) or "nothing"
+            raise ValueError(f"{name} of the Gaussians was asked for, and what was collected is {found}")
+        return self.sums[name]
+
+    @property
+    def hits(self) -> Float[Tensor, " gaussians"]:
+        """Pixels that it is composited into."""
+        return self["hits"]
+
+    @property
+    def weights(self) -> Float[Tensor, " gaussians"]:
+        """Sum of T·alpha, its share of the pixels' light."""
+        return self["weights"]
+
+    @property
+    def max_weights(self) -> Float[Tensor, " gaussians"]:
+        """Largest T·alpha of any pixel."""
+        return self["max_weights"]
+
+    @property
+    def removal_l1(self) -> Float[Tensor, " gaussians"]:
+        """Sum over pixels and channels of what they change by when it leaves: |T·alpha·(c - B)|, B the colour behind
+        it."""
+        return self["removal_l1"]
+
+    @property
+    def removal_l2(self) -> Float[Tensor, " gaussians"]:
+        """The same of the squares."""
+        return self["removal_l2"]
 
     def add(self, other: "Contributions") -> None:
-        """Adds those of other views."""
-        for f in fields(self):
-            mine, new = getattr(self, f.name), getattr(other, f.name)
-            if f.name == "max_weights":
-                torch.maximum(mine, new.to(mine), out=mine)
+        """Adds those of other views.
+
+        Raises:
+            ValueError: If one of the sums is missing there.
+        """
+        for name, mine in self.sums.items():
+            new = other[name].to(mine)
+            if name == "max_weights":
+                torch.maximum(mine, new, out=mine)
             else:
-                mine += new.to(mine)
+                mine.add_(new)
 
 
 @runtime_checkable
@@ -98,6 +146,8 @@ class Rasterizer(Protocol):
 
     name: str
     """As in the option `rasterizer`."""
+    cheap: frozenset[Sum]
+    """Sums whose contributions take no longer than a step of training; others may take many times as long."""
 
     def render(
         self,
@@ -133,9 +183,11 @@ class Rasterizer(Protocol):
         sh_degree: int,
         background: Float[Tensor, "3"],
         *,
+        wants: Collection[Sum] = SUMS,
         antialiased: bool = False,
         pixels: Optional[Bool[Tensor, "height width"]] = None,
         seed: int = 0,
+        probes: int = 1,
     ) -> Contributions:
         """What each Gaussian does to the pixels of a view. No gradients.
 
@@ -144,8 +196,10 @@ class Rasterizer(Protocol):
             view: The camera.
             sh_degree: Degree up to which the spherical harmonics count.
             background: Colour behind everything.
+            wants: Names of the sums; the result holds no others.
             antialiased: As in `render`.
             pixels: The pixels that count. None: all.
             seed: Of random probes, where the rasteriser needs them.
+            probes: How many of them, at least 1.
         """
         ...

@@ -1,10 +1,10 @@
 """Files of records: one JSON file each, written as a whole, checked when written and when read."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -13,9 +13,15 @@ from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
+from nerfstudio_prune.records.splat_schema import AnySplatRecord
 
 MAX_BYTES = 64_000_000
 """More than any record has; those of this project have some 20 kB."""
+
+AnyRecord = Record | AnySplatRecord
+"""What a file holds; `kind` in the file tells which."""
+NETWORK_FOLDERS, SPLAT_FOLDERS = ("runs", "speed"), ("splat-runs",)
+"""Names of the folders that records of networks, and of Gaussians, lie in."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -65,7 +71,7 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encoded), indent=1) + b"\n"
 
 
-def write_record(record: Record, path: Path) -> None:
+def write_record(record: AnyRecord, path: Path) -> None:
     """Writes a record as a whole.
 
     Raises:
@@ -89,7 +95,7 @@ def write_record(record: Record, path: Path) -> None:
         raise RecordError(f"{path}: cannot be written: {error}") from error
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> Any:
     """Reads one record.
 
     Raises:
@@ -103,7 +109,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
-    """All records below a folder, by name.
+    """All records of networks below a folder, by name.
 
     Raises:
         RecordError: If the folder holds no record, two of one name, or one that cannot be read; names the file.
@@ -121,14 +127,18 @@ def read_records(folder: Path) -> tuple[list[RunRecord], list[SpeedRecord]]:
     return [runs[name] for name in sorted(runs)], [speeds[name] for name in sorted(speeds)]
 
 
-def record_files(folder: Path) -> Iterator[Path]:
+def record_files(folder: Path, kinds: Sequence[str] = NETWORK_FOLDERS) -> Iterator[Path]:
     """Files of records below a folder, in a fixed order.
+
+    Args:
+        folder: Where to look.
+        kinds: Names of the folders that they lie in.
 
     Raises:
         RecordError: If a folder cannot be looked through, for example because it goes meanwhile.
     """
     try:
-        for kind in ("runs", "speed"):
+        for kind in kinds:
             yield from sorted(folder.rglob(f"{kind}/*.json"))
     except OSError as error:
         raise RecordError(f"{folder}: cannot be read: {error}") from error
@@ -144,11 +154,11 @@ def _encoded(value: Any) -> Any:
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
-    kind: Literal["run", "speed"]
+    kind: Literal["run", "speed", "splat", "splat-zero-shot", "splat-speed"]
     schema_version: Any = None
 
 
-def _decode(content: bytes, path: Path) -> Record:
+def _decode(content: bytes, path: Path) -> Any:
     try:
         values = msgspec.json.decode(content)
         check_plain(values, "record")
@@ -157,7 +167,8 @@ def _decode(content: bytes, path: Path) -> Record:
     try:
         head = msgspec.convert(values, _Head)
     except msgspec.ValidationError as error:
-        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of run, speed") from error
+        kinds = ", ".join(get_args(get_type_hints(_Head)["kind"]))
+        raise RecordError(f"{path}: no record of nerfstudio-prune; `kind` must be one of {kinds}") from error
     if head.schema_version not in (1, SCHEMA_VERSION):
         raise RecordError(
             f"{path}: schema version {head.schema_version!r}, this version of nerfstudio-prune reads 1 and "
@@ -166,7 +177,7 @@ def _decode(content: bytes, path: Path) -> Record:
     try:
         if head.schema_version == 1:
             values = from_schema_1(values)
-        record = msgspec.convert(values, Record, dec_hook=decode_fraction)
+        record = msgspec.convert(values, AnyRecord, dec_hook=decode_fraction)
     except msgspec.ValidationError as error:
         raise RecordError(f"{path}: not a valid {head.kind} record: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

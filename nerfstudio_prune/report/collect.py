@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 from nerfstudio_prune.records.files import read_record, record_files
 from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
+from nerfstudio_prune.report.splat_study import SplatStudy, collect_splats
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
 
 ARM_FIELDS = ("role", "strategy", "score", "pruning_ratio", "recovery")
@@ -13,8 +14,19 @@ StudyKey = tuple[str, str, str, str, str]
 """Scene, scale, method, device and schedule."""
 
 
+def collect_all(folder: Path) -> tuple[list[Study], list[SplatStudy]]:
+    """Reads all records below a folder, those of networks and those of Gaussians.
+
+    Raises:
+        RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
+    """
+    splats = collect_splats(folder)
+    alone = splats and not any(True for _ in record_files(folder))
+    return [] if alone else collect(folder), splats
+
+
 def collect(folder: Path) -> list[Study]:
-    """Reads all records below a folder and puts them together.
+    """Reads all records of networks below a folder and puts them together.
 
     Speed depends on no schedule: its records go to the study without one, else to the first of their device.
 

@@ -11,6 +11,8 @@ from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
 from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.page import to_html
 from nerfstudio_prune.report.plots import Plot, svg_file
+from nerfstudio_prune.report.splat_study import SplatStudy
+from nerfstudio_prune.report.splat_targets import splat_tables
 from nerfstudio_prune.report.study import FRONTIER_ROLES, Study, by_study, without_ablations
 from nerfstudio_prune.report.tables import (
     BUSY,
@@ -37,14 +39,27 @@ PAPER_TABLES: list[tuple[str, str, Callable[[Study], Optional[str]]]] = [
     ("Table 4: coreset, quality", "", paper.coreset_quality_table),
 ]
 
+SPLAT_TITLES = {
+    "splats-targets": "Targets",
+    "splats-zero-shot": "Right after the cut",
+    "splats-recovered": "Recovered, beside the controls",
+    "splats-harmonics": "Spherical harmonics",
+    "splats-speed": "Speed of Gaussians",
+    "splats-lightgaussian": "LightGaussian's Tables 2 and 3",
+}
 
-def render(studies: Sequence[Study]) -> dict[str, bytes]:
+
+def render(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) -> dict[str, bytes]:
     """All files of a report by their path in its folder. The same records give the same bytes.
+
+    Args:
+        studies: Those of networks.
+        splats: Those of Gaussians.
 
     Raises:
         RecordError: If a picture that a record names cannot be used; names the file.
     """
-    return _Document(studies).files()
+    return _Document(studies, splats).files()
 
 
 def _shown(plot: Plot) -> str:
@@ -53,8 +68,8 @@ def _shown(plot: Plot) -> str:
 
 
 class _Document:
-    def __init__(self, studies: Sequence[Study]) -> None:
-        self.studies = studies
+    def __init__(self, studies: Sequence[Study], splats: Sequence[SplatStudy]) -> None:
+        self.studies, self.splats = studies, splats
         self.plain = without_ablations(studies)
         self.plots = {study.slug: charts(study) for study in studies}
         headline = find_headline(studies)
@@ -98,6 +113,7 @@ class _Document:
             ("Layers and scores", self._layers()),
             ("Renderings", self._renderings()),
             ("All comparisons", self._studies(claims_table, "frontier")),
+            *([("Gaussians", self._splats())] if self.splats else []),
         ]
         return "\n\n".join(f"## {number}. {title}\n\n{text}" for number, (title, text) in enumerate(sections, 1))
 
@@ -159,6 +175,10 @@ class _Document:
             title = "### The same arms on several devices\n\nPSNR at the end, mean ± standard deviation (n)."
             text += f"\n\n{title}\n\n{devices}"
         return text
+
+    def _splats(self) -> str:
+        tables = splat_tables(self.splats)
+        return "\n\n".join(f"### {SPLAT_TITLES[name]}\n\n{make()}" for name, make in tables.items())
 
     def _ablation(self) -> str:
         note = (

@@ -9,6 +9,8 @@ from nerfstudio_prune.report.claims import claims_text
 from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
 from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.paper import compact_table
+from nerfstudio_prune.report.splat_study import SplatStudy
+from nerfstudio_prune.report.splat_targets import splat_tables
 from nerfstudio_prune.report.study import Study, by_study, without_ablations
 from nerfstudio_prune.report.tables import ablation_text, frontier_table, peers_table, speed_table
 
@@ -53,8 +55,13 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]], where: str) -> tupl
     return "".join(parts) + text[position:], changed
 
 
-def named_tables(studies: Sequence[Study]) -> dict[str, Callable[[], str]]:
-    """Tables that a file may hold: name -> what makes it."""
+def named_tables(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) -> dict[str, Callable[[], str]]:
+    """Tables that a file may hold: name -> what makes it.
+
+    Args:
+        studies: Those of networks.
+        splats: Those of Gaussians.
+    """
     plain = without_ablations(studies)
     early, late = ([study for study in studies if study.early is way] for way in (True, False))
     ablation = partial(ablation_text, compact=True)
@@ -68,6 +75,7 @@ def named_tables(studies: Sequence[Study]) -> dict[str, Callable[[], str]]:
         "speed": partial(_short, studies, "speed", partial(speed_table, compact=True)),
         "peers": partial(_short, plain, "peers", partial(peers_table, compact=True)),
         "claims": partial(_short, plain, "frontier", claims_text),
+        **splat_tables(splats),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional
 
 from typing_extensions import Self
 
+from nerfstudio_prune.core.events import RecoveryMode
 from nerfstudio_prune.engine.options import (
     MAX_STEPS,
     SHARE,
@@ -106,8 +107,9 @@ class SelectionOptions(Group):
     """What a Gaussian is worth, summed over all training views: removal (what the pictures change by when it leaves),
     contribution (its share of the pixels' light), significance (LightGaussian: hits, opacity and volume), max_weight
     (its largest share of any pixel), hits, hits_opacity, opacity."""
-    removal_norm: Optional[RemovalNorm] = option("l1")
-    """Score removal: l1 (absolute changes) or l2 (squares)."""
+    removal_norm: Optional[RemovalNorm] = option(None, "l1 on a CPU, l2 on a GPU")
+    """Score removal: l1 (absolute changes) or l2 (squares). On a CPU both are exact and cost the same. On a GPU l2 is
+    estimated by a random probe for each view, and l1 is exact and takes many times as long."""
     volume_power: Optional[float] = option(0.1)
     """Score significance: exponent of the volume, beta of equation 5, in [0, 10]."""
     volume_reference: Optional[VolumeReference] = option("largest-90")
@@ -193,6 +195,9 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
         "between it and the end of the run",
     )
     """Training step at whose end the last event happens."""
+    recovery: Optional[RecoveryMode] = option("continue")
+    """How to go on after an event: continue (the optimizers keep the moments of the Gaussians that stay), retrain
+    (moments are cleared)."""
     sh_step: Optional[int] = option(None, "3/8 of the way from the last event to the end of the run")
     """Training step at whose end the degree of the spherical harmonics is lowered; not before the last event."""
     distil: DistilOptions = field(default_factory=DistilOptions)
@@ -208,7 +213,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     @property
     def by_views(self) -> bool:
         """Whether the score looks at views, of options that are filled in."""
-        return self.score in SCORES and SCORES[self.score].needs == "views"
+        return self.score in SCORES and bool(SCORES[self.score]().needs)
 
     def filled(self) -> Self:
         """A copy with the preset's values and the defaults in place of what is not given.
@@ -278,7 +283,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
         if filled.recovery_lr is not None:
             raise ValueError(
                 "prune.recovery_lr is one rate, and Gaussians have one optimizer for each of their six parameters; use "
-                "prune.recovery_lr_factor, which multiplies all of them"
+                "prune.recovery_lr_rewind or prune.recovery_lr_factor, which multiply each one's own"
             )
         if filled.score not in SCORES:
             raise ValueError(f"prune.score must be one of {', '.join(sorted(SCORES))}, got {filled.score!r}")

@@ -15,10 +15,9 @@ SCHEDULE_STEPS = 30_000
 """Training steps that splatfacto's settings are written for."""
 SETTLE_STEPS = 500
 """Of as many: what has to lie between the last growth or opacity reset and a cut. Opacities climb back in that time."""
-SHORTEST_REFINE, SHORTEST_RESET = 50, 1000
-"""Training steps between two densifications, and between two opacity resets, that are not scaled below. Gradients of a
-few views say nothing, and what was just split has to move; opacities climb back in hundreds of steps, however long the
-run."""
+SHORTEST_RESET = 1000
+"""Training steps between two opacity resets that are not scaled below: opacities climb back in hundreds of steps,
+however long the run."""
 SMALLEST_SIDE = 64
 """Pixels of the smaller side of a picture below which coarse-to-fine training does not go."""
 
@@ -68,7 +67,8 @@ def growth_of(config: SplatfactoModelConfig, factor: float, num_views: int) -> G
     def scaled(steps: int) -> int:
         return max(1, round(steps * factor))
 
-    every = max(scaled(config.refine_every), min(config.refine_every, SHORTEST_REFINE))
+    # Not more often in a short run: gradients of a few views say nothing, and what was just split has to move.
+    every = max(scaled(config.refine_every), config.refine_every)
     reset = config.reset_alpha_every * config.refine_every
     reset_every = max(scaled(reset), min(reset, SHORTEST_RESET))
     return Growth(

@@ -1,6 +1,6 @@
 """The pipeline of Gaussians: where they begin, the views that judge a cut and measure it, their teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, cast
 
@@ -21,7 +21,7 @@ from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.gaussians.contributions import PixelsOfView, collect
 from nerfstudio_prune.gaussians.distillation import median_neighbour_distance
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Sum
 from nerfstudio_prune.splats.checkpoint import checked_state
 from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
@@ -155,9 +155,11 @@ class SplatPrunePipeline(ControlledPipeline):
         degree, background = model.active_sh_degree(), model.behind.to(model.device)
         antialiased = model.config.rasterize_mode == "antialiased"
 
-        def contributions(gaussians: Gaussians) -> Contributions:
+        def contributions(gaussians: Gaussians, wants: Collection[Sum] = SUMS) -> Contributions:
             at = min(degree, gaussians.sh_degree)
-            return collect(gaussians, views, model.rasterizer, at, background, antialiased=antialiased, seed=seed)
+            return collect(
+                gaussians, views, model.rasterizer, at, background, wants=wants, antialiased=antialiased, seed=seed
+            )
 
         measured = FixedViews(PSNR_VIEWS, count, lambda view: self._view("train", view))
         return ViewEvidence(

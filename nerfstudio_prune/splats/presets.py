@@ -9,9 +9,9 @@ TARGETS = ("pruning_ratio", "target_gaussians", "target_mb", "max_psnr_drop")
 """Options that say how far to prune; one that is given takes the place of a preset's."""
 
 PRESETS: dict[PresetName, Mapping[str, Any]] = {
-    "best": {"score": "removal", "rounds": 6, "pruning_ratio": 0.66, "sh_degree": 2},
+    "best": {"score": "removal", "rounds": 6, "pruning_ratio": 0.66, "sh_degree": 2, "recovery_lr_rewind": 1.0},
     "paper": {"score": "significance", "rounds": 1, "pruning_ratio": 0.66, "sh_degree": 2, "distil.target": "teacher"},
-    "tiny": {"score": "removal", "rounds": 6, "pruning_ratio": 0.85, "sh_degree": 1},
+    "tiny": {"score": "removal", "rounds": 6, "pruning_ratio": 0.85, "sh_degree": 1, "recovery_lr_rewind": 1.0},
 }
 """Name -> option -> value. `paper` is LightGaussian's rule and order (arXiv 2311.17245, sections 3.2 and 3.3)."""
 

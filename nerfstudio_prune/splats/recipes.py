@@ -43,5 +43,5 @@ class GaussianRecipe(Recipe):
     @property
     def looks(self) -> bool:
         """Whether the choice looks at training views."""
-        by_views = self.score_function is not None and self.score_function.needs == "views"
+        by_views = self.score_function is not None and bool(self.score_function.needs)
         return by_views or self.strategy == "merge"

@@ -10,7 +10,10 @@ import pytest
 from nerfstudio.configs.method_configs import all_methods
 from support.pages import PAGES, ROOT, anchors, inline_code, links, page_name, tokens
 
-importlib.import_module("nerfstudio_prune.nerf.pipeline")
+for family in ("nerf", "splats"):
+    importlib.import_module(f"nerfstudio_prune.{family}.pipeline")
+METHODS = ("nerf-prune", "splat-prune")
+"""Methods whose options pages name."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -59,14 +62,20 @@ def test_modules_and_files_that_are_named_are_there(page: Path) -> None:
             assert (ROOT / text).exists() or (ROOT / "nerfstudio_prune" / text).exists(), f"there is no {text}"
 
 
+def has_option(config: Any, name: str) -> bool:
+    """Whether a method has an option of that path."""
+    for part in name.replace("-", "_").split("."):
+        if not hasattr(config, part):
+            return False
+        config = getattr(config, part)
+    return True
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_that_are_named_exist(page: Path) -> None:
     """In texts as in commands an option that was renamed must not live on."""
     for name in re.findall(r"--(pipeline\.(?:prune|model)\.[\w.-]*\w)", page.read_text("utf-8")):
-        config: Any = all_methods["nerf-prune"]
-        for part in name.replace("-", "_").split("."):
-            assert hasattr(config, part), f"there is no --{name}"
-            config = getattr(config, part)
+        assert any(has_option(all_methods[method], name) for method in METHODS), f"there is no --{name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

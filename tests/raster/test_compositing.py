@@ -138,7 +138,7 @@ def run(gaussians: Gaussians, view: View) -> list[Tensor]:
         rendering.alphas,
         rendering.means2d.absgrad,  # type: ignore[attr-defined]
         *(t.grad for _, t in mine.items() if t.grad is not None),
-        *vars(contributions).values(),
+        *contributions.sums.values(),
     ]
 
 
@@ -227,7 +227,7 @@ def test_one_gaussian_gone_wild_does_no_harm(name: str) -> None:
     assert rendering.colors.isfinite().all()
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for _, tensor in mine.items())
     contributions = RASTERIZER.contributions(mine.detach(), view, 3, torch.ones(3))
-    assert all(sums.isfinite().all() for sums in vars(contributions).values())
+    assert all(sums.isfinite().all() for sums in contributions.sums.values())
 
 
 def test_views_of_other_precision_are_taken() -> None:

@@ -1,14 +1,13 @@
 """What the CPU rasteriser says of each Gaussian, against what happens when it really leaves."""
 
-from dataclasses import fields
-
+import pytest
 import torch
 from support.dense_splats import camera, picture, scene
 
 from nerfstudio_prune.raster.cpu import CpuRasterizer
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.harmonics import colors_of
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import SUMS, Contributions
 from nerfstudio_prune.raster.projection import project
 
 VIEW = camera()
@@ -61,10 +60,10 @@ def test_only_pixels_that_count_count() -> None:
     for pixels in (half, ~half):
         total.add(RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND, pixels=pixels))
     whole = RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND)
-    for field in fields(whole):
-        assert close(getattr(total, field.name), getattr(whole, field.name), 1e-12), field.name
+    for name in SUMS:
+        assert close(total[name], whole[name], 1e-12), name
     nothing = RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND, pixels=torch.zeros_like(half))
-    assert not any(getattr(nothing, field.name).any() for field in fields(nothing))
+    assert not any(nothing[name].any() for name in SUMS)
 
 
 def test_single_precision_counts_alike() -> None:
@@ -76,3 +75,17 @@ def test_single_precision_counts_alike() -> None:
     assert fast.weights.dtype == torch.float64
     assert close(fast.weights, exact.weights, 1e-5)
     assert close(fast.removal_l1, exact.removal_l1, 1e-4)
+
+
+def test_only_what_was_asked_for_is_there() -> None:
+    """A score that read zeros in place of a sum that was not taken would throw away whatever comes first."""
+    gaussians = scene(20)
+    whole = RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND)
+    some = RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND, wants={"hits", "removal_l2"})
+    assert some.count == 20
+    assert torch.equal(some.hits, whole.hits)
+    assert torch.equal(some.removal_l2, whole.removal_l2)
+    with pytest.raises(ValueError, match=r"weights .* was asked for, and what was collected is hits, removal_l2"):
+        _ = some.weights
+    with pytest.raises(ValueError, match=r"removal_l2 .* was asked for, and what was collected is hits$"):
+        some.add(RASTERIZER.contributions(gaussians, VIEW, 3, BACKGROUND, wants={"hits"}))

@@ -367,7 +367,9 @@ def test_foreign_json(content: str, path: Path) -> None:
     """A file of another program in the folder is an error, as a forgotten measurement would be."""
     path.parent.mkdir()
     path.write_text(content)
-    assert message(path) == "no record of nerfstudio-prune; `kind` must be one of run, speed"
+    assert message(path) == (
+        "no record of nerfstudio-prune; `kind` must be one of run, speed, splat, splat-zero-shot, splat-speed"
+    )
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1", [1]])

@@ -1,5 +1,6 @@
 """Exactly as many as asked for, whatever the ties."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from nerfstudio_prune.gaussians.selecting import (
     sizes_of_rounds,
 )
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions
+from nerfstudio_prune.raster.interface import SUMS, Contributions, Sum
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,7 +30,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def seen_as(hits: Tensor) -> Contributions:
     found = Contributions.zeros(len(hits), torch.device("cpu"))
-    found.hits += hits
+    found.hits.add_(hits)
     return found
 
 
@@ -144,7 +145,8 @@ class Told:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def __call__(self, scene: Gaussians) -> Contributions:
+    def __call__(self, scene: Gaussians, wants: Collection[Sum] = SUMS, /) -> Contributions:
+        assert wants == {"hits"} or wants == SUMS
         self.asked.append(len(scene))
         near = (-(torch.cdist(scene.means, scene.means) ** 2)).exp()
         return seen_as((scene.opacities[:, 0].sigmoid() / near.sum(1)).double())
@@ -188,7 +190,7 @@ def test_what_is_known_already_is_not_collected_again() -> None:
 def test_scores_without_views_collect_nothing() -> None:
     """Rounds of `opacity` would be passes for nothing."""
 
-    def never(scene: Any) -> Contributions:
+    def never(scene: Any, wants: Collection[Sum] = SUMS, /) -> Contributions:
         raise AssertionError
 
     scene = drawn(30)

@@ -1,0 +1,113 @@
+"""From a run of the suite of Gaussians to a configured trainer."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.trainer import TrainerConfig
+
+from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, set_option
+from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatScale
+from nerfstudio_prune.raster.gaussians import Gaussians
+from nerfstudio_prune.splats.views import view_of
+
+TEST_INTERVAL = 8
+"""Of photographs without a split of their own every 8th is left out of the training, and is a test view."""
+RESERVED = (
+    "machine.seed",
+    "max_num_iterations",
+    "load_checkpoint",
+    "output_dir",
+    "experiment_name",
+    "timestamp",
+    "vis",
+    "pipeline.model.num_random",
+    "pipeline.prune.preset",
+    "pipeline.prune.strategy",
+    "pipeline.prune.score",
+    "pipeline.prune.rounds",
+    "pipeline.prune.pruning_ratio",
+    "pipeline.prune.start_step",
+    "pipeline.prune.sh_degree",
+    "pipeline.prune.sh_step",
+)
+"""Options that tell the runs of the suite apart."""
+
+
+def find_splat_scene(data: Optional[Path], scale: SplatScale) -> tuple[Scene, SplatScale]:
+    """Chooses the parser by the files of a data set.
+
+    Args:
+        data: Folder of the data set; None for the built-in scene.
+        scale: Sizes.
+
+    Returns:
+        The scene, and the scale as it is for scenes of its kind.
+
+    Raises:
+        ValueError: If the folder holds no data set that is known.
+    """
+    scene = replace(find_scene(data, scale), method=METHOD)
+    if not isinstance(scene.dataparser, NerfstudioDataParserConfig):
+        return scene, scale
+    parser = replace(scene.dataparser, load_3D_points=True, eval_mode="interval", eval_interval=TEST_INTERVAL)
+    return replace(scene, dataparser=parser), replace(scale, **PHOTO_STEPS.get(scale.name, {}))
+
+
+def make_splat_config(
+    name: str,
+    seed: int,
+    options: Mapping[str, Any],
+    scene: Scene,
+    steps: int,
+    folder: Path,
+    checkpoint: Optional[Path],
+) -> TrainerConfig:
+    """Configuration of the trainer.
+
+    Args:
+        name: Name of the run.
+        seed: Its seed.
+        options: Options that differ from the registered method, by dotted path.
+        scene: Data.
+        steps: Training steps that it takes.
+        folder: Where the host saves the run.
+        checkpoint: Checkpoint that it goes on from.
+    """
+    config = deepcopy(all_methods[scene.method])
+    config.output_dir, config.experiment_name, config.timestamp = folder, name, "run"
+    # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
+    config.vis = "tensorboard"
+    config.logging.local_writer.enable = False
+    config.machine.seed = seed
+    config.max_num_iterations = steps
+    config.load_checkpoint = checkpoint
+    config.steps_per_save = config.steps_per_eval_batch = config.steps_per_eval_image = NEVER
+    config.steps_per_eval_all_images = NEVER
+    set_option(config, DATAPARSER, deepcopy(scene.dataparser))
+    for path, value in options.items():
+        set_option(config, path, value)
+    return config
+
+
+def warm_up(pipeline: Any) -> None:
+    """Compiles what is compiled once on a machine, so that no measurement of time holds it.
+
+    Args:
+        pipeline: One whose model can render; nothing of it is changed.
+    """
+    model = pipeline.model
+    few = model.gaussians.detach().select(torch.arange(min(10, model.num_points)))
+    few = Gaussians.of({name: tensor.clone().requires_grad_() for name, tensor in few.items()})
+    view = view_of(pipeline._view("train", 0)[0])
+    degree, antialiased = few.sh_degree, model.config.rasterize_mode == "antialiased"
+    for absgrad in (False, True):
+        rendering = model.rasterizer.render(few, view, degree, antialiased=antialiased, depth=True, absgrad=absgrad)
+        rendering.colors.sum().backward()
+    background = model.behind.to(model.device)
+    model.rasterizer.contributions(few.detach(), view, degree, background, antialiased=antialiased)

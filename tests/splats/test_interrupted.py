@@ -48,8 +48,8 @@ def result_of(trainer: Any) -> Any:
 
 @pytest.mark.parametrize("step", [6, 10, 12, 14])
 def test_signal(tiny_config: Config, whole: Any, step: int) -> None:
-    """Ctrl+C in the midst of a step in which Gaussians grow, or are cut, or lose coefficients: the step is finished with
-    all of that, and saved."""
+    """Ctrl+C in a step in which Gaussians grow, or are cut, or lose coefficients: the step is finished with all of
+    that, and saved."""
     trainer = start(tiny_config("ended", **OPTIONS), same_noise=True)
     forward = trainer.pipeline.get_train_loss_dict
 
@@ -66,7 +66,7 @@ def test_signal(tiny_config: Config, whole: Any, step: int) -> None:
 
 
 def test_error_behind_the_growth_of_a_step(tiny_config: Config, whole: Any) -> None:
-    """What fails when Gaussians have grown, such as a page of the viewer, costs no step: the state is that of its end."""
+    """What fails when Gaussians have grown, such as a page of the viewer, costs no step: the state is of its end."""
     trainer = start(tiny_config("ended", **OPTIONS), same_noise=True)
 
     def fail(step: int) -> None:

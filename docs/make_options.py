@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from inspect import get_annotations, getdoc
 from pathlib import Path
 from types import NoneType
@@ -13,6 +14,8 @@ from docstring_parser import parse_from_object
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
+from nerfstudio_prune.splats.config import SplatPruneConfig
+from nerfstudio_prune.splats.model import SplatPruneModelConfig
 
 PAGE = Path(__file__).parent / "options.md"
 PACKAGE = "nerfstudio_prune."
@@ -20,6 +23,8 @@ PACKAGE = "nerfstudio_prune."
 SECTIONS: dict[str, type] = {
     "--pipeline.prune.": PruneConfig,
     "--pipeline.model.": PruneModelConfig,
+    "splat-prune --pipeline.prune.": SplatPruneConfig,
+    "splat-prune --pipeline.model.": SplatPruneModelConfig,
     "demo-data --": DemoDataParserConfig,
 }
 """What stands before the names of options on the command line -> the dataclass that has them."""
@@ -28,29 +33,34 @@ INTRODUCTION = """\
 # Options
 
 Every option that this project adds to those of Nerfstudio, with its type, its default and its meaning. This page is
-made from the sources (`make docs`); `ns-train nerf-prune --help` says the same.
+made from the sources (`make docs`); `ns-train nerf-prune --help` and `ns-train splat-prune --help` say the same.
 
-Names are given as they are typed, without what stands before them: the line below each heading says that. In texts,
-and in the `config.yml` of a run, the same names have underscores. A default of — means that nothing holds unless the
-option is given. Where the default is the preset's, see [Presets](presets.md); an option that is given takes the place
-of those of the preset that contradict it. What happens when options are given again on a resumed run is told in
-[Resuming](resuming.md).
+Names are given as they are typed, without what stands before them: the line below each heading says that. Where it
+names `splat-prune`, the options are those of the methods for Gaussians; where it names no method, of those for NeRFs.
+In texts, and in the `config.yml` of a run, the same names have underscores. A default of — means that nothing holds
+unless the option is given. Where the default is the preset's, see [Presets](presets.md); an option that is given takes
+the place of those of the preset that contradict it. What happens when options are given again on a resumed run is told
+in [Resuming](resuming.md).
 """
 
 
 def page() -> str:
     """The whole page."""
-    parts = [INTRODUCTION]
+    prefixes_of: dict[tuple[type, str], list[str]] = {}
     for cls, prefixes in _dataclasses().items():
         groups: dict[type, list[Field[Any]]] = {}
         for option in _own_options(cls):
             groups.setdefault(_homes(cls, option.name)[-1][0], []).append(option)
         for home, options in groups.items():
-            first = " ".join((getdoc(home) or home.__name__).partition("\n\n")[0].split())
-            heading, _, more = first.partition(". ")
-            before = " and ".join(f"`{prefix}`" for prefix in prefixes)
-            text = f"{more}\n\nAfter {before}:" if more else f"After {before}:"
-            parts.append(f"## {heading.rstrip('.')}\n\n{text}\n\n{_table(cls, options)}")
+            # Methods share groups; one whose defaults are other ones has a table of its own.
+            prefixes_of.setdefault((home, _table(cls, options)), []).extend(prefixes)
+    parts = [INTRODUCTION]
+    for (home, table), prefixes in prefixes_of.items():
+        first = " ".join((getdoc(home) or home.__name__).partition("\n\n")[0].split())
+        heading, _, more = first.partition(". ")
+        before = " and ".join(f"`{prefix}`" for prefix in prefixes)
+        text = f"{more}\n\nAfter {before}:" if more else f"After {before}:"
+        parts.append(f"## {heading.rstrip('.')}\n\n{text}\n\n{table}")
     return "\n".join(parts)
 
 
@@ -88,9 +98,14 @@ def _homes(cls: type, name: str) -> list[tuple[type, str]]:
     found = []
     for base in cls.__mro__:
         if base.__module__.startswith(PACKAGE) and name in get_annotations(base):
-            docs = {param.arg_name: param.description or "" for param in parse_from_object(base).params}
-            found.append((base, " ".join(docs.get(name, "").split())))
+            found.append((base, _docs(base).get(name, "")))
     return [home for home in found if home[1]] or found
+
+
+@cache
+def _docs(cls: type) -> dict[str, str]:
+    """Option -> its docstring in the class."""
+    return {param.arg_name: " ".join((param.description or "").split()) for param in parse_from_object(cls).params}
 
 
 def _table(cls: type, options: list[Field[Any]]) -> str:
@@ -123,8 +138,10 @@ def _type(hint: Any) -> str:
 
 def _text_and_default(cls: type, option: Field[Any], hint: Any) -> tuple[str, str]:
     """Text of an option, and what holds if it is not given: what the field or its last words say, else its value."""
-    _, text = _homes(cls, option.name)[-1]
+    _, text = _homes(cls, option.name)[0]
     said = re.search(r"(?:^| )None: (.*)\.$", text)
+    if said and option.default is not None:
+        said = None  # what None stands for is not what holds
     if said:
         text = text[: said.start()]
     value = option.metadata.get("text", said[1] if said else None)

@@ -54,7 +54,7 @@ def measure_splat_peer(
     program = shutil.which(PEER)
     if program is None:
         raise JobSkipped(f"{PEER} is not on the PATH; {INSTALL}")
-    version = _run(program, "--version").split()[0].lstrip("v")
+    version = _run(program, "-v").split()[0].lstrip("v")
     options = {**scale.options, "pipeline.prune.strategy": "none"}
     config = make_splat_config(job.name, job.seed, options, scene, 1, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
@@ -73,7 +73,7 @@ def measure_splat_peer(
             target = Path(name) / "fewer.ply"
             start = _children_seconds()
             count = count_from_ratio(len(whole), 1 - keep)
-            _run(program, "-w", "-q", "-g", "cpu", str(source), "--decimate", str(count), str(target))
+            _run(program, "-w", "-q", "-g", "cpu", str(source), "-F", str(count), str(target))
             seconds = _children_seconds() - start
             left = read_ply(target).to(whole.means.device)
             quality = meter.quality(pipeline.model.with_gaussians(left))

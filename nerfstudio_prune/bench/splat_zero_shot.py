@@ -129,7 +129,7 @@ def _choices(job: ZeroShot, whole: Gaussians, evidence: ViewEvidence, clock: Cal
     known: dict[str, Any] = {"pixel_sizes": footprints(whole.means, evidence.views), "weights": first.weights}
 
     def ranked(rule: str, score: Score, keep: float, rounds: int) -> Chosen:
-        seen: Contributions | None = first if score.needs == "views" else None
+        seen: Contributions | None = first if score.needs else None
         begin, n_keep = clock(), count_from_ratio(len(whole), 1 - keep)
         ranking = rank(whole, n_keep, score, evidence.collect, rounds=rounds, seed=job.seed, first=seen)
         left = whole.select(ranking.keep(n_keep))

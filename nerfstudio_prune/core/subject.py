@@ -7,7 +7,8 @@ measures, applies and records; it knows no network.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Optional, Protocol, TypeVar, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Generic, Literal, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -65,6 +66,55 @@ class Change(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a person reads of a subject where it is not about neurons."""
+
+    part: str = "layer"
+    """What a part is called; empty: the parts are few enough for the summary to tell all of them."""
+    member: str = "neuron"
+    """What one unit of a part is called."""
+    batch: str = "rays"
+    """What a training batch consists of."""
+    measured: str = "fixed rays"
+    """What the quality right before and after an event is measured on."""
+    value: str = "weight"
+    """What `weights` gives."""
+    span: Optional[tuple[float, float]] = None
+    """Lowest and highest value that `weights` can give. None: they lie around 0, and have no bound."""
+
+
+OF_NEURONS = Words()
+
+
+@dataclass(frozen=True)
+class FurtherOutput:
+    """A picture that the viewer offers beside those of the model."""
+
+    channels: int
+    """1 for a heat map, 3 for colours."""
+    needs: Literal["scores", "cut"]
+    """What it is drawn from."""
+
+
+@runtime_checkable
+class Picture(Protocol):
+    """Draws a further output. Keeps what it draws: what the subject becomes later does not show."""
+
+    def __call__(self, camera: Any, obb_box: Any = None, background: Optional[Tensor] = None) -> Tensor:
+        """Draws it.
+
+        Args:
+            camera: A single camera of the host.
+            obb_box: Box that the scene is cropped to.
+            background: Colour that the viewer shows behind everything, [3]. None: that of the data.
+
+        Returns:
+            [height, width, channels] in [0, 1].
+        """
+        ...
+
+
 class Subject(ABC, Generic[RecipeT]):
     """What is pruned: neurons, single weights, points, or whatever else has parts with sizes.
 
@@ -84,6 +134,12 @@ class Subject(ABC, Generic[RecipeT]):
     """What a person may choose."""
     model: Any
     """The model that is trained; what measures and the viewer render."""
+    words: Words = OF_NEURONS
+    """What a person reads."""
+    further_outputs: Mapping[str, FurtherOutput] = MappingProxyType({})
+    """Name -> what the viewer offers beside the outputs of the model."""
+    cpu_still: int = 128
+    """Pixels of the longer side of a still that a CPU renders in a second or so; where the viewer starts on one."""
 
     @property
     def state(self) -> PruneState:
@@ -225,6 +281,59 @@ class Subject(ABC, Generic[RecipeT]):
         """Column of the table of parts -> all values of its parameters, flat, on the CPU, for a person to look at."""
         values = [parameter.detach().cpu().flatten() for parameter in self.parameters().values()]
         return {self.unit: torch.cat(values)}
+
+    def stage(self, step: int) -> str:
+        """Where a run stands, in a word for a person.
+
+        Args:
+            step: Training step that ended last.
+        """
+        return self.state.phase
+
+    def rule(self, event: PruneEvent) -> str:
+        """By what an event went, in a word or two."""
+        return event.strategy
+
+    def remark(self) -> str:
+        """What else a person should see of the present state, in a few words; empty if nothing."""
+        return ""
+
+    def gain(self, event: PruneEvent) -> str:
+        """What an event removed, in a few words."""
+        before, after = event.before.costs, event.after.costs
+        cost = next((name for name in self.labels if before[name] != after[name]), next(iter(self.labels)))
+        return f"{before[cost] / max(1, after[cost]):.2f}x fewer {self.labels[cost]}"
+
+    def leaving(self, change: Change) -> Mapping[str, Tensor]:
+        """Name of the part -> indices of those of its units that a change removes, before it is applied; empty where
+        no output asks for them.
+
+        Args:
+            change: What `prepare` gave.
+        """
+        return {}
+
+    def pictures(self, scores: Mapping[str, Tensor], leaving: Mapping[str, Tensor]) -> Mapping[str, Picture]:
+        """The further outputs that can be drawn from what is known.
+
+        Args:
+            scores: What `scores` gave for the units as they are; empty if nothing is known of them.
+            leaving: What `leaving` gave for a change that is not applied.
+        """
+        return {}
+
+    def backdrop(self) -> Optional[Tensor]:
+        """Colour behind the scene that the viewer starts with, [3] in [0, 1]. None: the host's."""
+        return None
+
+    def stand_in(self, model: Any, background: Optional[Tensor]) -> Any:
+        """What the viewer renders in place of a model: what it sets there must not reach a training or a measurement.
+
+        Args:
+            model: The model of this subject, or of a copy of it.
+            background: Colour that the viewer shows behind everything, [3]; None where it asks for none.
+        """
+        return model
 
     def after_step(self) -> None:
         """Restores what an optimizer step must not change."""

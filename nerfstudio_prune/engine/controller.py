@@ -324,7 +324,9 @@ class PruneController:
             metrics_before=self._measured(f"Pruning at step {event.step}: the quality before could not be measured"),
             before=subject.sizes(),
         )
-        snapshot = NetworkSnapshot(subject, self.run.optimizers) if self._watched else None
+        snapshot = None
+        if self._watched:
+            snapshot = NetworkSnapshot(subject, self.run.optimizers, subject.leaving(change))
         for listener in self.listeners:
             listener.before_cut(event)
         return Prepared(change, seconds, event, snapshot)

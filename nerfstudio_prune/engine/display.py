@@ -90,14 +90,23 @@ def plan_text(run: PruneRun) -> str:
 
 
 def event_table(event: PruneEvent, subject: Subject[Any], costs_before: Mapping[str, Mapping[str, int]]) -> Table:
-    """Table of one event: a row a part, then the sums.
+    """Table of one event: a row a part, then the sums; or what the whole costs, where that tells of all parts.
 
     Args:
         event: What happened.
         subject: What it happened to, as it is afterwards.
         costs_before: Name of the part -> name of the cost -> what it cost before.
     """
-    table = Table(title=f"Pruning at step {event.step} ({event.strategy}, {event.recovery})", title_justify="left")
+    title = f"Pruning at step {event.step} ({subject.rule(event)}, {event.recovery})"
+    table = Table(title=title, title_justify="left")
+    if not subject.words.part:
+        table.add_column("")
+        table.add_column("before → after", justify="right")
+        for (label, before), (_, after) in zip(
+            subject.summary(event.before), subject.summary(event.after), strict=True
+        ):
+            table.add_row(label, f"{before} → {after}" if before != after else before)
+        return table
     table.add_column("group")
     for column in (subject.unit, *subject.labels.values()):
         table.add_column(column, justify="right")
@@ -120,10 +129,7 @@ def event_text(event: PruneEvent, subject: Subject[Any], measured_on: str) -> st
         subject: What it happened to.
         measured_on: What the quality was measured on.
     """
-    before, after = event.before.costs, event.after.costs
-    # A cut may leave the first cost as it is: the Gaussians, say, where their coefficients become fewer.
-    cost = next((name for name in subject.labels if before[name] != after[name]), next(iter(subject.labels)))
-    parts = [f"{before[cost] / max(1, after[cost]):.2f}x fewer {subject.labels[cost]}"]
+    parts = [subject.gain(event)]
     for name in {**event.metrics_before, **event.metrics_after}:
         parts.append(f"{name.upper()} {metric_text(event, name)}")
     measured = len(parts) > 1

@@ -1,6 +1,5 @@
 """The host's optimizers and schedulers of a run of known length, and the learning rates that TensorBoard shows."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -12,14 +11,17 @@ from torch import nn
 
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 
+LARGEST_FACTOR = 10.0
+"""On the rate of a short run."""
+
 
 @dataclass
 class RunAdamOptimizerConfig(AdamOptimizerConfig):
     """Adam whose learning rate is that of a run of `rate_steps`; a shorter run has a larger one."""
 
     rate_steps: Optional[int] = None
-    """Length of the run, in steps, that the rate is meant for; a shorter one takes the rate times the square root of
-    how much shorter it is. None: the rate is taken as it is."""
+    """Length of the run, in steps, that the rate is meant for; a shorter one takes the rate as many times as it is
+    shorter, at most ten times. None: the rate is taken as it is."""
 
     def setup(self, params: Any) -> Any:
         """The optimizer.
@@ -37,8 +39,8 @@ class RunAdamOptimizerConfig(AdamOptimizerConfig):
             steps: Training steps of the run, >= 1.
             place: How the options begin on the command line; not used.
         """
-        shorter = 1.0 if self.rate_steps is None else max(1.0, self.rate_steps / steps)
-        return replace(self, lr=self.lr * math.sqrt(shorter), rate_steps=None)
+        shorter = 1.0 if self.rate_steps is None else min(max(1.0, self.rate_steps / steps), LARGEST_FACTOR)
+        return replace(self, lr=self.lr * shorter, rate_steps=None)
 
 
 DEFAULTED = "camera_opt"

@@ -1,13 +1,14 @@
 """The network from right before an event, kept to go back to and to compare with."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import torch
 from nerfstudio.engine.optimizers import Optimizers
-from torch import nn
+from torch import Tensor, nn
 
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, copied, prepare_rebind
-from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.core.subject import Picture, Subject
 
 
 class NetworkSnapshot:
@@ -18,10 +19,14 @@ class NetworkSnapshot:
     Args:
         subject: What is about to be pruned.
         optimizers: The host's optimizers over the model's parameters.
+        leaving: What `Subject.leaving` gave for the change that is about to be applied.
     """
 
-    def __init__(self, subject: Subject[Any], optimizers: Optimizers) -> None:
+    def __init__(
+        self, subject: Subject[Any], optimizers: Optimizers, leaving: Optional[Mapping[str, Tensor]] = None
+    ) -> None:
         self.subject = subject.detached(torch.device("cpu"))
+        self.leaving = copied(leaving or {})
         self.history = list(subject.state.history)
         self.buffers = copied(subject.buffers())
         self.rewind_snapshot = copied(subject.state.rewind_snapshot)
@@ -34,6 +39,7 @@ class NetworkSnapshot:
             for name, parameter in subject.parameters().items()
         }
         self._views: dict[torch.device, Subject[Any]] = {torch.device("cpu"): self.subject}
+        self._pictures: dict[torch.device, Mapping[str, Picture]] = {}
 
     def view(self, device: torch.device) -> Any:
         """The model as it was, for rendering; copied to a device on first use, and kept there with this.
@@ -41,9 +47,22 @@ class NetworkSnapshot:
         Args:
             device: Where the model that is trained lives.
         """
+        return self._on(device).model
+
+    def pictures(self, device: torch.device) -> Mapping[str, Picture]:
+        """Further outputs of the viewer that the event gave; kept like `view`.
+
+        Args:
+            device: Where the model that is trained lives.
+        """
+        if device not in self._pictures:
+            self._pictures[device] = self._on(device).pictures({}, self.leaving)
+        return self._pictures[device]
+
+    def _on(self, device: torch.device) -> Subject[Any]:
         if device not in self._views:
             self._views[device] = self.subject.detached(device)
-        return self._views[device].model
+        return self._views[device]
 
     def restore(self, subject: Subject[Any], optimizers: Optimizers) -> None:
         """Puts everything back; gradients that are being accumulated are lost. Steps and learning rates go on.

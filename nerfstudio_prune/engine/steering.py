@@ -89,20 +89,25 @@ class Steering:
         controller, subject = self.controller, self.controller.run.subject
         if request == "undo":
             event = controller.undo(step)
-            name, cost = next(iter(event.before.costs.items()))
-            text = f"the pruning of step {event.step} is undone, {cost:,} {name} again"
+            cost = next(iter(event.before.costs.values()))
+            text = f"the pruning of step {event.step} is undone, {cost:,} {subject.counted} again"
             return text if controller.run.state.pending else f"{text}; no event is planned any more"
         assert cut is not None
         options = subject.form.options(cut, controller.run.options)
         if request == "prune":
-            return pruned_text(controller.prune_by_hand(options, step))
+            return pruned_text(controller.prune_by_hand(options, step), subject.counted)
         return controller.retarget(options)
 
 
-def pruned_text(event: PruneEvent) -> str:
-    """What an event did, in one line."""
+def pruned_text(event: PruneEvent, counted: str) -> str:
+    """What an event did, in one line.
+
+    Args:
+        event: What happened.
+        counted: What its first cost counts.
+    """
     name, before = next(iter(event.before.costs.items()))
-    text = f"{before:,} → {event.after.costs[name]:,} {name}"
+    text = f"{before:,} → {event.after.costs[name]:,} {counted}"
     if event.metrics_before or event.metrics_after:
         text += f", PSNR {metric_text(event, 'psnr')}"
     return f"{text}, {event.seconds:.1f} s"

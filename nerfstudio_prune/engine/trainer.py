@@ -40,6 +40,7 @@ from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
+BROKEN_OFF = "it came in the midst of a change of the network, which is not saved as it is"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -262,10 +263,13 @@ class PruneTrainer(Trainer):
         """Saves the last whole step; what became of it."""
         step, saver = self._whole, self._saver
         if step is None:
-            return "it came in the midst of a change of the network, which is not saved as it is"
+            return BROKEN_OFF
         if step < self._start_step:
             return "no step of this run had ended yet, so there is nothing to save"
-        self._settle()
+        try:
+            self._settle()
+        except ValueError:  # Gaussians are added behind the step of the optimizers, one parameter after the other
+            return BROKEN_OFF
         if not saver.is_saved(step) and not saver.save(checkpoint_state(self, step)):
             return "the run ends without its last steps"
         # After an error the older checkpoints stay: they may be from before it came about.

@@ -19,6 +19,8 @@ from nerfstudio_prune.report.stats import Stat
 
 TEST, VAL = "test", "val"
 """Splits: tables tell the first, choices are made by the second."""
+LARGEST = 1_000_000
+"""Beyond any PSNR or SSIM; larger numbers have no finite mean."""
 ARM_FIELDS = ("role", "strategy", "score", "rounds", "keep", "recovery", "distil")
 """What runs of one arm must agree in."""
 
@@ -133,8 +135,11 @@ def _place(arm: SplatArm) -> tuple[Any, ...]:
 
 
 def _take_run(study: SplatStudy, record: SplatRecord, path: Path) -> None:
-    if TEST not in record.end.quality:
-        raise RecordError(f"{path}: no quality of test views at the end")
+    if any(TEST not in stage.quality for stage in record.stages):
+        raise RecordError(f"{path}: a stage without the quality of test views")
+    values = [value for s in record.stages for q in s.quality.values() for value in (q.psnr, q.ssim)]
+    if any(abs(value) > LARGEST for value in values):
+        raise RecordError(f"{path}: a quality beyond ±{LARGEST:,}")
     arm = study.arms.setdefault(record.arm, SplatArm([]))
     if arm.runs:
         for name in ARM_FIELDS:

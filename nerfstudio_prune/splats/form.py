@@ -64,7 +64,7 @@ class GaussianForm:
                 high=max(12.0, float(options.rounds or 1)),
                 step=1.0,
             ),
-            FormField("pruning_ratio", ratio, "Share of the first Gaussians to remove.", high=0.99, slider=True),
+            FormField("pruning_ratio", ratio, "Share of the first Gaussians to remove, below 1.", slider=True),
         )
 
     def unused(self, values: Mapping[str, Any]) -> Set[str]:

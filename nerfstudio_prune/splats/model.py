@@ -103,6 +103,8 @@ class SplatPruneModel(SplatfactoModel):
         self.lpips = LazyLpips()
         self.step = 0
         self.info: dict[str, Any] = {}
+        self.pairs_per_pixel: Optional[float] = None
+        """Gaussians that each pixel of the last picture was composed of, where that is known; what a step costs."""
         self.learns_geometry = True
         """Whether a training step moves Gaussians, or their colours alone."""
         self.crop_box = None
@@ -291,6 +293,7 @@ class SplatPruneModel(SplatfactoModel):
         rendering = self.render(gaussians, camera, pose, depth)
         height, width = rendering.colors.shape[:2]
         self.last_size = (height, width)
+        self.pairs_per_pixel = None if rendering.pairs is None else rendering.pairs / (height * width)
         if self.training and self.step < self.strategy.refine_stop_iter:
             self.info = rendering.strategy_info()
             self.strategy.step_pre_backward(

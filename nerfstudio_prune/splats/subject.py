@@ -1,7 +1,7 @@
 """Gaussians as what the engine prunes: some of them, and the degree of their spherical harmonics."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Optional
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.schedule import size_at
-from nerfstudio_prune.core.subject import Optimizers, Subject
+from nerfstudio_prune.core.subject import Change, FurtherOutput, Optimizers, Picture, Subject, Words
 from nerfstudio_prune.gaussians.budget import (
     count_from_megabytes,
     count_from_psnr_drop,
@@ -26,9 +26,10 @@ from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, 
 from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import View
+from nerfstudio_prune.raster.interface import Contributions, View
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
+from nerfstudio_prune.splats.outputs import removed, significance, stand_in
 from nerfstudio_prune.splats.recipes import GaussianRecipe
 
 GAUSSIANS, SH_DEGREE = "gaussians", "sh_degree"
@@ -45,6 +46,23 @@ class ViewEvidence:
     """Quality of Gaussians on training views, in dB; None where there are no pictures to compare with."""
     views: Sequence[View]
     """The cameras."""
+    seen: list[tuple[Tensor, Contributions]] = field(default_factory=list)
+    """What the views see of a whole scene, by its centres, once that was collected."""
+
+    def of(self, gaussians: Gaussians, wants: Collection[str]) -> Contributions:
+        """What the views see of a whole scene; collected once, for whoever looks at it.
+
+        Args:
+            gaussians: All Gaussians that the evidence is for.
+            wants: Names of the sums that are asked for.
+        """
+        for means, found in self.seen:
+            same = means.data_ptr() == gaussians.means.data_ptr() and found.count == len(gaussians)
+            if same and set(wants) <= found.sums.keys():
+                return found
+        found = self.collect(gaussians, wants)
+        self.seen[:] = [(gaussians.means, found)]
+        return found
 
 
 Gather = Callable[[GaussianRecipe, int], ViewEvidence]
@@ -56,6 +74,8 @@ class GaussianChange:
     """A cut of Gaussians, ready to be applied."""
 
     pruning: GaussianPruning
+    keep: Optional[Tensor] = None
+    """Indices of the Gaussians that stay. None: all."""
     report: Sequence[Any] = ()
 
     @property
@@ -82,6 +102,18 @@ class GaussianSubject(Subject[GaussianRecipe]):
     )
     total = "all Gaussians"
     restarts_schedules = False
+    words = Words(
+        part="",
+        member="Gaussian",
+        batch="pixels",
+        measured="whole evaluation views",
+        value="opacity",
+        span=(0.0, 1.0),
+    )
+    further_outputs: Mapping[str, FurtherOutput] = MappingProxyType(
+        {"significance": FurtherOutput(1, "scores"), "removed": FurtherOutput(3, "cut")}
+    )
+    cpu_still = 512
 
     def __init__(self, model: SplatPruneModel, gather_views: Gather) -> None:
         self.model = model
@@ -95,7 +127,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
     def sizes(self) -> Sizes:
         """Gaussians and degree, and what they cost."""
         gaussians = self.model.gaussians
-        return _sizes(len(gaussians), gaussians.sh_degree)
+        return sizes_of(len(gaussians), gaussians.sh_degree)
 
     def initial_sizes(self) -> Sizes:
         """Sizes right before the first event that is not undone; growth comes before it."""
@@ -115,6 +147,66 @@ class GaussianSubject(Subject[GaussianRecipe]):
             ("bytes each", f"{uncompressed_bytes(1, degree)}"),
             ("MB in fp32", f"{sizes.costs['bytes'] / 1e6:.2f}"),
         ]
+
+    def stage(self, step: int) -> str:
+        """Growing, settling, settled; then pruning, recovery, distilling, distilled."""
+        growth, done = self.model.growth, self.state.succeeded
+        if not done:
+            if step < growth.stop:
+                return "growing"
+            return "settling" if step < growth.settled else "settled"
+        lowered = [event for event in done if event.after.parts[SH_DEGREE] < event.before.parts[SH_DEGREE]]
+        if lowered:
+            learns = lowered[-1].options.get("distil", {}).get("steps") or 0
+            return "distilling" if step < lowered[-1].step + learns else "distilled"
+        cuts = [event for event in self.state.pending if SH_DEGREE not in event.targets]
+        return "pruning" if cuts else "recovery"
+
+    def rule(self, event: PruneEvent) -> str:
+        """The strategy, unless the event left all Gaussians."""
+        sizes = event.before.parts, event.after.parts
+        return "spherical harmonics" if len({parts.get(GAUSSIANS) for parts in sizes}) == 1 else event.strategy
+
+    def remark(self) -> str:
+        """What a pixel of the last picture cost."""
+        pairs = self.model.pairs_per_pixel
+        return "" if pairs is None else f"{pairs:.0f} Gaussians a pixel"
+
+    def gain(self, event: PruneEvent) -> str:
+        """How many Gaussians fewer, and what a lower degree is worth in bytes."""
+        before, after = event.before, event.after
+        counts, degrees = ((before.parts[part], after.parts[part]) for part in (GAUSSIANS, SH_DEGREE))
+        texts = [] if counts[0] == counts[1] else [f"{counts[0] / max(1, counts[1]):.2f}x fewer Gaussians"]
+        if degrees[0] != degrees[1]:
+            share = before.costs["bytes"] / max(1, after.costs["bytes"])
+            texts.append(f"degree {degrees[0]} → {degrees[1]}, {share:.2f}x fewer bytes")
+        return ", ".join(texts) or "as many Gaussians as before"
+
+    def leaving(self, change: Change) -> dict[str, Tensor]:
+        """Indices of the Gaussians that leave; of a pair that is merged, the one that gives its place to the other."""
+        keep = getattr(change, "keep", None)
+        if keep is None:
+            return {}
+        leaves = torch.ones(len(self.model.gaussians), dtype=torch.bool)
+        leaves[keep.cpu()] = False
+        return {GAUSSIANS: leaves.nonzero()[:, 0]}
+
+    def pictures(self, scores: Mapping[str, Tensor], leaving: Mapping[str, Tensor]) -> dict[str, Picture]:
+        """`significance` where there are scores, `removed` where Gaussians leave."""
+        found: dict[str, Picture] = {}
+        if GAUSSIANS in scores:
+            found["significance"] = significance(self.model, scores[GAUSSIANS])
+        if len(leaving.get(GAUSSIANS, ())):
+            found["removed"] = removed(self.model, leaving[GAUSSIANS])
+        return found
+
+    def backdrop(self) -> Tensor:
+        """What lies behind the Gaussians in evaluation."""
+        return self.model.behind
+
+    def stand_in(self, model: SplatPruneModel, background: Optional[Tensor]) -> SplatPruneModel:
+        """A model of the same Gaussians for the viewer."""
+        return stand_in(model, background)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The six parameters."""
@@ -218,7 +310,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
                         n_keep,
                         pixel_sizes=footprints(gaussians.means, evidence.views),
                         antialiased=self.model.config.rasterize_mode == "antialiased",
-                        weights=evidence.collect(gaussians, {"weights"}).weights,
+                        weights=evidence.of(gaussians, {"weights"}).weights,
                     )
                     keep, values = merged.representatives, merged.gaussians
                 else:
@@ -235,7 +327,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             values=values,
             forget=recipe.recovery == "retrain",
         )
-        return GaussianChange(pruning, report)
+        return GaussianChange(pruning, keep, report)
 
     def _cut_before(self, event: ScheduledEvent) -> bool:
         """Whether all that the schedule cuts is cut already when the degree is lowered; a late run may do both."""
@@ -285,6 +377,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             evidence.collect,
             rounds=recipe.rounds,
             seed=seed,
+            first=evidence.of(gaussians, score.needs) if score.needs else None,
         )
 
     def _score(self, recipe: GaussianRecipe) -> Optional[Score]:
@@ -302,7 +395,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
         if score is None:
             return None, {}
         gaussians = self.model.gaussians.detach()
-        seen = evidence.collect(gaussians, score.needs) if score.needs else None
+        seen = evidence.of(gaussians, score.needs) if score.needs else None
         return recipe.score, {GAUSSIANS: score(gaussians, seen).cpu()}
 
     def weights(self) -> dict[str, Tensor]:
@@ -319,7 +412,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
         return GaussianSubject(model, self.gather_views)
 
 
-def _sizes(count: int, degree: int) -> Sizes:
+def sizes_of(count: int, degree: int) -> Sizes:
+    """Sizes and costs of Gaussians.
+
+    Args:
+        count: How many.
+        degree: Of their spherical harmonics.
+    """
     return Sizes(
         {GAUSSIANS: count, SH_DEGREE: degree},
         {

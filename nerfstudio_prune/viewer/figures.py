@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent, Sizes
+from nerfstudio_prune.core.subject import OF_NEURONS, Words
 from nerfstudio_prune.viewer.preview import Preview
 
 BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#009e73", "#8a8f98"
@@ -17,12 +18,19 @@ PAPER_THRESHOLD = 0.05
 """Weights of a smaller absolute value are what Ding et al. 2025 (arXiv 2504.00950, figure 2) count."""
 
 
-def weights_figure(weights: Mapping[str, Tensor]) -> go.Figure:
+MANY = 2000
+"""Scores of more units are drawn thinned out, to be sent to a page, and on a logarithmic axis, for they span more."""
+
+
+def weights_figure(weights: Mapping[str, Tensor], words: Words = OF_NEURONS) -> go.Figure:
     """Distribution of the weights of all networks (Ding et al. 2025, arXiv 2504.00950, figure 2).
 
     Args:
         weights: Name of the network -> weights.
+        words: What they are called, and between what they lie if they have bounds.
     """
+    if words.span is not None:
+        return _histogram(weights, words.value, words.span)
     figure = _figure("weight", "share of the weights, %")
     values = {name: found.float().numpy() for name, found in weights.items()}
     largest = max(float(np.quantile(np.abs(found), 0.998)) for found in values.values())
@@ -40,16 +48,32 @@ def weights_figure(weights: Mapping[str, Tensor]) -> go.Figure:
     return figure
 
 
-def scores_figure(preview: Preview, parts: Sequence[str]) -> go.Figure:
+def _histogram(values: Mapping[str, Tensor], name: str, span: tuple[float, float]) -> go.Figure:
+    figure = _figure(name, "share, %")
+    bins = np.linspace(*span, 51)
+    for (column, found), colour in zip(values.items(), itertools.cycle((BLUE, ORANGE, GREEN)), strict=False):
+        counts = np.histogram(found.float().numpy(), bins)[0]
+        figure.add_bar(
+            x=_list((bins[:-1] + bins[1:]) / 2),
+            y=_list(100 * counts / max(len(found), 1)),
+            name=f"{column}, {len(found):,} values",
+            marker={"color": colour},
+        )
+    figure.update_layout(bargap=0)
+    return figure
+
+
+def scores_figure(preview: Preview, parts: Sequence[str], member: str = "neuron") -> go.Figure:
     """Sorted scores of the units, with the line up to which a cut would keep them.
 
     Args:
         preview: The cut.
         parts: Names of the parts; of several, each is shown relative to its largest score.
+        member: What one unit of a part is called.
     """
     one = len(parts) == 1
     figure = _figure(
-        "neuron, by score" if one else "layer's neurons, by score, %",
+        f"{member}, by score" if one else f"layer's {member}s, by score, %",
         f"score {preview.score_name}" if one else f"score {preview.score_name} / largest",
     )
     if not preview.scores:
@@ -60,9 +84,12 @@ def scores_figure(preview: Preview, parts: Sequence[str]) -> go.Figure:
         scores = scores if one else scores / max(float(scores[0]), 1e-30)
         kept, count = preview.after.parts[name], len(scores)
         x = np.arange(1, count + 1) if one else 100 * np.arange(1, count + 1) / count
+        drawn = np.arange(count) if count <= MANY else np.linspace(0, count - 1, MANY).astype(int)
+        if count > MANY:
+            figure.update_yaxes(type="log", exponentformat="power")
         figure.add_scatter(
-            x=_list(x),
-            y=_list(scores),
+            x=_list(x[drawn]),
+            y=_list(scores[drawn]),
             name=name,
             mode="lines",
             line={"color": BLUE, "width": 1.5},
@@ -73,7 +100,7 @@ def scores_figure(preview: Preview, parts: Sequence[str]) -> go.Figure:
         kept_y.append(float(scores[kept - 1]))
         if one:
             figure.add_vline(
-                kept + 0.5, line={"color": ORANGE, "dash": "dash"}, annotation_text=f"{kept} of {count} stay"
+                kept + 0.5, line={"color": ORANGE, "dash": "dash"}, annotation_text=f"{kept:,} of {count:,} stay"
             )
     if not one:
         figure.add_scatter(
@@ -101,17 +128,41 @@ def sizes_figure(now: Sizes, first: Sizes, unit: str, names: Sequence[str]) -> g
     return figure
 
 
-def psnr_figure(course: Sequence[tuple[int, float]], history: Sequence[PruneEvent]) -> go.Figure:
+def counts_figure(counts: Sequence[tuple[int, int]], label: str) -> go.Figure:
+    """How many units there were over the training.
+
+    Args:
+        counts: Training step, and how many there have been since then.
+        label: What they are called.
+    """
+    figure = _figure("training step", label)
+    if not counts:
+        return _note(figure, "nothing was counted yet")
+    figure.add_scatter(
+        x=[step for step, _ in counts],
+        y=[count for _, count in counts],
+        name=f"{label} since the panel was opened",
+        mode="lines",
+        line={"color": BLUE, "shape": "hv"},
+    )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def psnr_figure(
+    course: Sequence[tuple[int, float]], history: Sequence[PruneEvent], measured: str = "fixed rays"
+) -> go.Figure:
     """PSNR over the training, with the events.
 
     Args:
         course: Training step and smoothed PSNR of its batch, in dB.
         history: Events that happened.
+        measured: What the PSNR right before and after an event is measured on.
     """
     figure = _figure("training step", "PSNR, dB")
     done = [event for event in history if not event.error]
-    measured = [event for event in done if "psnr" in event.metrics_before and "psnr" in event.metrics_after]
-    if not course and not measured:
+    known = [event for event in done if "psnr" in event.metrics_before and "psnr" in event.metrics_after]
+    if not course and not known:
         return _note(figure, "no PSNR has been measured in this process")
     if course:
         figure.add_scatter(
@@ -119,13 +170,13 @@ def psnr_figure(course: Sequence[tuple[int, float]], history: Sequence[PruneEven
         )
     for event in done:
         figure.add_vline(event.step, line={"color": ORANGE, "dash": "dash", "width": 1})
-    if measured:
+    if known:
         figure.add_scatter(
-            x=[event.step for event in measured for _ in range(2)],
-            y=[psnr for e in measured for psnr in (e.metrics_before["psnr"], e.metrics_after["psnr"])],
+            x=[event.step for event in known for _ in range(2)],
+            y=[psnr for e in known for psnr in (e.metrics_before["psnr"], e.metrics_after["psnr"])],
             mode="markers",
-            name="right before and after, fixed rays",
-            marker={"color": ORANGE, "size": 8, "symbol": ["circle-open", "circle"] * len(measured)},
+            name=f"right before and after, {measured}",
+            marker={"color": ORANGE, "size": 8, "symbol": ["circle-open", "circle"] * len(known)},
         )
     return figure
 

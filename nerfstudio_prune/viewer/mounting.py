@@ -21,8 +21,6 @@ from nerfstudio_prune.viewer.session import PrunedPipeline, Session, TrainingSta
 from nerfstudio_prune.viewer.tabs import MOVING_SECONDS, Tabs
 from nerfstudio_prune.viewer.turns import FairLock
 
-CPU_MAX_RES = 128
-"""Pixels of a still at first on a CPU, where the host's 512 take about a minute."""
 LEAST_REST, MOST_REST = 0.1, 1.0
 """Seconds that the training leaves to a moving camera after a step: as many as the step took, within these bounds."""
 
@@ -52,9 +50,12 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
             viewer._trigger_rerender()
 
     gate = Gate(server, welcome)
-    model: Any = pipeline.subject.model
+    subject = pipeline.subject
+    model: Any = subject.model
     session = Session(pipeline, _take_turns(viewer), training, lambda: viewer.step, closed)
-    scene = SceneView(model, viewer.control_panel, session.before)
+    scene = SceneView(
+        model, viewer.control_panel, session.before, subject.further_outputs, session.pictures, subject.stand_in
+    )
     with _control_tab(viewer):
         panel = PrunePanel(server.gui, session, scene, rerender)
     gate.complain = panel.complain
@@ -67,7 +68,11 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     _split_with_before(viewer.control_panel)
     _start_at_a_photo(viewer, pipeline)
     if model.device.type == "cpu":
-        viewer.control_panel._max_res.value = CPU_MAX_RES
+        viewer.control_panel._max_res.value = subject.cpu_still
+    backdrop = subject.backdrop()
+    if backdrop is not None:
+        red, green, blue = (round(255 * float(channel)) for channel in backdrop)
+        viewer.control_panel.background_color = (red, green, blue)
     if viewer.trainer is not None:
         told = notice(pipeline.options.panel, listens_on, share_url(server) is not None, server.get_port())
         if told:

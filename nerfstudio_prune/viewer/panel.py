@@ -14,15 +14,17 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.core.form import Form, FormField
 from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.core.subject import FurtherOutput
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
-from nerfstudio_prune.viewer.preview import Preview
+from nerfstudio_prune.viewer.preview import Preview, Scored
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import Cut, Status
 from nerfstudio_prune.viewer.texts import layers_text, obstacle_text, plain, preview_text, request_text, state_text
 
-PLOTS = ("scores", "weights", "sizes", "PSNR")
+SCORES, PSNR = "scores", "PSNR"
+"""Names of plots; those of the values and of the sizes are called by the subject's words."""
 PLOT_ASPECT = 1.0
 TICK_SECONDS, LEAST_TICK_SECONDS = 0.5, 0.05
 """How often the state is looked at, and how soon at best after something was touched."""
@@ -42,6 +44,11 @@ def check_press(name: str, value: Any) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} can only be pressed, got {shown(value)}")
+
+
+def plural(word: str) -> str:
+    """More than one of something."""
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def offered(field: FormField) -> Any:
@@ -92,6 +99,24 @@ class PanelSession(Protocol):
 
     def preview(self, cut: Cut) -> Preview:
         """Makes a cut on a copy; ValueError if it is impossible."""
+        ...
+
+    @property
+    def further(self) -> Mapping[str, FurtherOutput]:
+        """What the viewer offers beside the outputs of the model and the comparison."""
+        ...
+
+    @property
+    def scored(self) -> Optional[Scored]:
+        """What `score` gave last."""
+        ...
+
+    def score(self, cut: Cut) -> Scored:
+        """Takes the scores of a cut anew, for further outputs; ValueError if it has none."""
+        ...
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Training step, and how many units there have been since then."""
         ...
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
@@ -145,6 +170,9 @@ class PrunePanel:
         self._plot_wanted = False
         self._plot: Any = None
         self._event: object = None
+        self._score_wanted = False
+        self._scored_for: object = None
+        self._by_scores = {name for name, output in session.further.items() if output.needs == "scores"}
         self._options = session.options
         fields = session.form.fields(self._options)
         self._offered: Cut = {field.name: offered(field) for field in fields}
@@ -156,8 +184,12 @@ class PrunePanel:
         self.folder = gui.add_folder("Pruning")
         with self.folder:
             self.state = gui.add_markdown("")
-            with gui.add_folder("Layers", expand_by_default=False):
-                self.layers = gui.add_markdown("")
+            status = self.session.status()
+            words = status.words
+            self.layers: Any = None
+            if words.part:
+                with gui.add_folder(f"{words.part.capitalize()}s", expand_by_default=False):
+                    self.layers = gui.add_markdown("")
             with gui.add_folder("Cut"):
                 self._build_cut(fields)
             with gui.add_folder("Schedule", expand_by_default=False):
@@ -175,24 +207,16 @@ class PrunePanel:
                 self.reasons = gui.add_markdown("")
             self.plots = gui.add_folder("Plots", expand_by_default=False)
             with self.plots:
-                self.plot = self._add(
-                    FormField(
-                        "plot",
-                        PLOTS[0],
-                        "scores: sorted, and where the cut is. weights: how large they are. sizes: of all layers. "
-                        "PSNR: over time, with the prunings.",
-                        PLOTS,
-                    )
+                values = plural(words.value)
+                sizes = "sizes" if words.part else next(iter(status.labels.values()))
+                self._names = (SCORES, values, sizes, PSNR)
+                shows = f"of all {plural(words.part)}" if words.part else "over time"
+                hint = (
+                    f"scores: sorted, and where the cut is. {values}: how large they are. {sizes}: {shows}. "
+                    "PSNR: over time, with the prunings."
                 )
-                places = self.session.status().places
-                # The networks' own names first, the last one before the others: it gives the picture.
-                networks = list(dict.fromkeys(column for _, column in places.values()))[::-1]
-                self._layers = {f"all of {name}": [p for p, (_, c) in places.items() if c == name] for name in networks}
-                self._layers.update({part: [part] for part in places})
-                layers = list(self._layers)
-                self.layer = self._add(
-                    FormField("layer", layers[0], "Layers whose scores are shown; the other plots show all.", layers)
-                )
+                self.plot = self._add(FormField("plot", SCORES, hint, self._names))
+                self.layer = self._add_layers(status)
                 self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
         for element in self.elements.values():
             element.on_update(self._callback(self._on_cut, "cut"))
@@ -201,10 +225,26 @@ class PrunePanel:
         self.prune.on_click(self._callback(self._on_prune, "prune"))
         self.undo.on_click(self._callback(partial(self._on_request, "undo"), "undo"))
         self.retarget.on_click(self._callback(partial(self._on_request, "retarget"), "retarget"))
-        for element in (self.plot, self.layer):
+        for element in filter(None, (self.plot, self.layer)):
             element.on_update(self._callback(partial(self._on_plot, only_again=True), "plot"))
         self.draw.on_click(self._callback(self._on_plot, "plot"))
+        if self.score is not None:
+            self.score.on_click(self._callback(self._on_score, "score"))
         self._update_unused()
+
+    def _add_layers(self, status: Status) -> Any:
+        """The choice of the parts whose scores are drawn; None where there is nothing to choose."""
+        part, places = status.words.part, status.places
+        if not part:
+            self._layers: dict[str, list[str]] = {}
+            return None
+        # The networks' own names first, the last one before the others: it gives the picture.
+        networks = list(dict.fromkeys(column for _, column in places.values()))[::-1]
+        self._layers = {f"all of {name}": [p for p, (_, c) in places.items() if c == name] for name in networks}
+        self._layers.update({name: [name] for name in places})
+        layers = list(self._layers)
+        hint = f"{part.capitalize()}s whose scores are shown; the other plots show all."
+        return self._add(FormField(part, layers[0], hint, layers))
 
     def _callback(self, work: Callable[[], object], name: str) -> Callable[[Any], None]:
         return lambda _: self._guarded(work, name)
@@ -232,6 +272,8 @@ class PrunePanel:
     def checks(self) -> list[tuple[Any, Callable[[Any], None]]]:
         """All elements that a page can change or press, each with the check of a value that arrives for it."""
         buttons = {"prune": self.prune, "undo": self.undo, "retarget": self.retarget, "draw": self.draw}
+        if self.score is not None:
+            buttons["score"] = self.score
         pressed = [(button, partial(check_press, name)) for name, button in buttons.items()]
         return [*((element, field.check) for field, element in self._fields), *pressed]
 
@@ -259,6 +301,16 @@ class PrunePanel:
             "screen.",
         )
         self.requests = gui.add_markdown("")
+        self.score: Any = None
+        if self._by_scores:
+            names = ", ".join(sorted(self._by_scores))
+            self.score = gui.add_button(
+                "Score now",
+                color="gray",
+                hint=f"Takes the scores of this cut anew, for output {names}. That is also done when it is first "
+                "shown, and after a pruning while it is.",
+            )
+            self.scored = gui.add_markdown("")
 
     def start(self) -> None:
         """Begins to keep the elements up to date."""
@@ -324,6 +376,10 @@ class PrunePanel:
             self._plot_wanted = True
             self._wake.set()
 
+    def _on_score(self) -> None:
+        self._score_wanted = True
+        self._wake.set()
+
     def complain(self, text: str) -> None:
         """Tells what cannot be done, in the panel and on the console. May be called by any thread."""
         self.message = Message(text, error=True)
@@ -367,6 +423,9 @@ class PrunePanel:
         if self._preview_due(status):
             self._changed_at = None
             self._guarded(self._make_preview, "preview")
+        if self._score_due():
+            self._score_wanted, self._scored_for = False, event
+            self._guarded(self._take_scores, "score")
         if self._plot_wanted:
             self._plot_wanted = False
             self._guarded(self._draw, "plot")
@@ -394,6 +453,22 @@ class PrunePanel:
                 if self.elements[name].value != value:
                     self.elements[name].value = value
             self._update_unused()
+
+    def _score_due(self) -> bool:
+        """Whether a person asks for scores, or looks at what is drawn from those of another network, or from none."""
+        looks = bool(self._by_scores & self.scene.shown()) and self.scene.preview is None
+        return self._score_wanted or (looks and self._scored_for != self._event)
+
+    def _take_scores(self) -> None:
+        self._set("scored", "⏳ scoring …")
+        try:
+            self.session.score(self.cut())
+            self.message = Message()
+        finally:
+            scored = self.session.scored
+            text = "" if scored is None else f"scores: {plain(scored.score_name)} at step {scored.step:,}"
+            self._set("scored", text)
+        self.rerender()
 
     def _preview_due(self, status: Status) -> bool:
         if not self.preview.value:
@@ -442,9 +517,8 @@ class PrunePanel:
         return bool(self.preview.value) and cut == self.cut()
 
     def _show_preview(self, preview: Optional[Preview], text: str) -> None:
-        model = None if preview is None else preview.model
-        changed = model is not self.scene.preview
-        self.scene.preview = model
+        changed = preview is not self.scene.preview
+        self.scene.preview = preview
         self._told = text
         self._set("forecast", text)
         if changed:
@@ -454,17 +528,21 @@ class PrunePanel:
         self._set("requests", "⏳ drawing …")
         from nerfstudio_prune.viewer import figures  # noqa: PLC0415  plotly takes a second
 
-        name, layer = self._checked(self.plot), self._checked(self.layer)
-        if name == "scores":
-            figure = figures.scores_figure(self._made_for(self.cut()), self._layers[layer])
-        elif name == "weights":
-            figure = figures.weights_figure(self.session.weights())
-        elif name == "sizes":
-            status = self.session.status()
+        name, status = self._checked(self.plot), self.session.status()
+        words, (_, values, sizes, _) = status.words, self._names
+        if name == SCORES:
+            preview = self._made_for(self.cut())
+            parts = list(preview.scores) if self.layer is None else self._layers[self._checked(self.layer)]
+            figure = figures.scores_figure(preview, parts, words.member)
+        elif name == values:
+            figure = figures.weights_figure(self.session.weights(), words)
+        elif name == sizes and words.part:
             names = [" ".join(reversed(place)) for place in status.places.values()]
             figure = figures.sizes_figure(status.sizes, status.initial, status.unit, names)
+        elif name == sizes:
+            figure = figures.counts_figure(self.session.counts(), sizes)
         else:
-            figure = figures.psnr_figure(self.session.course(), self.session.history())
+            figure = figures.psnr_figure(self.session.course(), self.session.history(), words.measured)
         if self._plot is None:
             # Only now: viser sends plotly's program, 4 MB, with the first plot.
             with self.plots:
@@ -475,7 +553,8 @@ class PrunePanel:
     def _refresh(self, status: Status) -> None:
         """Texts, and which buttons can be pressed."""
         self._set("state", state_text(status))
-        self._set("layers", layers_text(status))
+        if self.layers is not None:
+            self._set("layers", layers_text(status))
         buttons: dict[ActionName, Any] = {
             "prune": self.prune,
             "undo": self.undo,

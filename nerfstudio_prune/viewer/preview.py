@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Optional
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_prune.core.events import ScheduledEvent, Sizes
-from nerfstudio_prune.core.subject import NoOptimizers, Subject
+from nerfstudio_prune.core.subject import NoOptimizers, Picture, Subject
 from nerfstudio_prune.engine.options import Recipe
 
 
@@ -34,6 +34,8 @@ class Preview:
     """Name of the part -> score of each of its units before the cut, on the CPU."""
     seconds: float
     """What it took."""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """Further outputs for the viewer: of the network before the cut, and of what leaves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +88,39 @@ def cut_draft(draft: Draft) -> Preview:
     before = copy.sizes()
     score_name, scores = copy.scores(recipe, evidence)
     event = ScheduledEvent(draft.step, Fraction(1), copy.targets(recipe))
-    copy.prepare(recipe, event, evidence, NoOptimizers(), draft.seed).apply()
+    change = copy.prepare(recipe, event, evidence, NoOptimizers(), draft.seed)
+    pictures = copy.pictures(scores, copy.leaving(change))
+    change.apply()
     after = copy.sizes()
     rows = zip(copy.summary(before), copy.summary(after), strict=True)
     summary = [(label, without, cut) for (label, without), (_, cut) in rows]
     seconds = draft.seconds + time.perf_counter() - start
-    return Preview(draft.step, copy.model, before, after, summary, score_name, scores, seconds)
+    return Preview(draft.step, copy.model, before, after, summary, score_name, scores, seconds, pictures)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the units of a network were worth at some step."""
+
+    step: int
+    """Training step whose weights these are."""
+    score_name: str
+    """The score."""
+    pictures: Mapping[str, Picture]
+    """Further outputs for the viewer."""
+
+
+def score_draft(draft: Draft) -> Scored:
+    """Scores the copy as an event would, and cuts nothing.
+
+    Args:
+        draft: The copy; it is used up.
+
+    Raises:
+        ValueError: If it cannot be scored.
+    """
+    draft.subject.check()
+    name, scores = draft.subject.scores(draft.recipe, draft.evidence)
+    if name is None:
+        raise ValueError(f"strategy {draft.recipe.strategy} takes no score; choose one that does")
+    return Scored(draft.step, name, draft.subject.pictures(scores, {}))

@@ -9,15 +9,17 @@ from torch import Tensor
 
 from nerfstudio_prune.core.events import Phase, PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
-from nerfstudio_prune.core.subject import Measure, Subject
+from nerfstudio_prune.core.subject import OF_NEURONS, FurtherOutput, Measure, Picture, Subject, Words
 from nerfstudio_prune.engine.controller import ActionName, PruneController
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.run import event_seed
 from nerfstudio_prune.engine.steering import Message, RequestName, Steering
-from nerfstudio_prune.viewer.preview import Preview, cut_draft, take_draft
+from nerfstudio_prune.viewer.preview import Draft, Preview, Scored, cut_draft, score_draft, take_draft
 
 PREVIEW_RAYS = 512
 """Rays on which the PSNR of a preview is measured; the training waits for it."""
+MOST_COUNTS = 1000
+"""Changes of the number of units that are remembered."""
 TrainingState = Literal["training", "paused", "completed", "none"]
 
 
@@ -101,6 +103,14 @@ class Status:
     """What is being carried out; empty if nothing is."""
     message: Message
     """What became of the last request."""
+    stage: str = ""
+    """Where the run stands, in a word; empty: its phase."""
+    rule: str = ""
+    """By what the last event went."""
+    remark: str = ""
+    """What else is worth to be known of the network; empty if nothing is."""
+    words: Words = OF_NEURONS
+    """What a person reads of the subject."""
 
 
 class Session:
@@ -129,6 +139,9 @@ class Session:
         self._step = step
         self._sizes: Optional[tuple[object, Sizes, Sizes]] = None
         self._measure: Optional[Measure] = None
+        self._counts: list[tuple[int, int]] = []
+        self.scored: Optional[Scored] = None
+        """What the units were worth when a person wanted to see it last."""
 
     @property
     def options(self) -> PruneOptions:
@@ -171,6 +184,7 @@ class Session:
         controller, steering, subject = self.pipeline.controller, self.pipeline.steering, self.pipeline.subject
         state = subject.state
         sizes, initial = self._both_sizes(subject)
+        self._note(next(iter(sizes.costs.values()), 0))
         pending, done = state.pending, state.succeeded
         summary = zip(subject.summary(initial), subject.summary(sizes), strict=True)
         return Status(
@@ -191,13 +205,23 @@ class Session:
             waiting=() if steering is None else steering.waiting,
             busy="" if steering is None else steering.busy,
             message=Message() if steering is None else steering.message,
+            stage=subject.stage(self.step),
+            rule=subject.rule(done[-1]) if done else "",
+            remark=subject.remark(),
+            words=subject.words,
         )
 
+    def _note(self, count: int) -> None:
+        """Notes how much there is of what events count, where that has changed."""
+        if not self._counts or self._counts[-1][1] != count:
+            self._counts = [*self._counts[-MOST_COUNTS:], (self.step, count)]
+
     def _both_sizes(self, subject: Subject[Any]) -> tuple[Sizes, Sizes]:
-        """Sizes now and at first, read off the tensors again only after an event or an undo."""
+        """Sizes now and at first, read off the tensors again only after an event, an undo or growth."""
         state = subject.state
         done = state.succeeded
-        key = (id(state), len(state.history), (done[-1].step, done[-1].scheduled) if done else None)
+        shapes = [parameter.shape for parameter in subject.parameters().values()]
+        key = (id(state), len(state.history), (done[-1].step, done[-1].scheduled) if done else None, shapes)
         if self._sizes is None or self._sizes[0] != key:
             self._sizes = (key, subject.sizes(), subject.initial_sizes())
         return self._sizes[1:]
@@ -241,12 +265,39 @@ class Session:
         Raises:
             ValueError: If it is impossible.
         """
+        return cut_draft(self._draft(cut))
+
+    def score(self, cut: Cut) -> Scored:
+        """Takes the scores of a cut anew, for the further outputs that need them.
+
+        Args:
+            cut: The cut.
+
+        Raises:
+            ValueError: If it is impossible, or has no scores.
+        """
+        self.scored = score_draft(self._draft(cut))
+        return self.scored
+
+    def _draft(self, cut: Cut) -> Draft:
+        """A copy of the network as it is at the end of a step. The training waits for nothing else."""
         with self.lock:
             controller, step = self.pipeline.controller, self.step
             seed = event_seed(self.pipeline.seed, step) if controller is None else controller.run.event_seed(step)
             options = self.form.options(cut, self.options)
-            draft = take_draft(options.resolve(), self.pipeline.subject_of(options), step, seed)
-        return cut_draft(draft)
+            return take_draft(options.resolve(), self.pipeline.subject_of(options), step, seed)
+
+    @property
+    def further(self) -> Mapping[str, FurtherOutput]:
+        """What the viewer offers beside the outputs of the model and the comparison."""
+        return self.pipeline.subject.further_outputs
+
+    def pictures(self) -> Mapping[str, Picture]:
+        """Those of them that can be drawn: of what was scored last, and of the last event of this process."""
+        controller, subject, scored = self.pipeline.controller, self.pipeline.subject, self.scored
+        snapshot = None if controller is None else controller.snapshot
+        kept = {} if snapshot is None else snapshot.pictures(subject.device)
+        return {**kept, **({} if scored is None else scored.pictures)}
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
         """PSNR of the network as it is and of a preview on the same rays, in dB; None where nothing is measured.
@@ -271,6 +322,11 @@ class Session:
         """Column of the table of parts -> all values of its parameters, on the CPU."""
         with self.lock:
             return self.pipeline.subject.weights()
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Training step, and how much there has been since then of what events count, in this process."""
+        counts = self._counts
+        return [*counts, (self.step, counts[-1][1])] if counts else []
 
     def course(self) -> list[tuple[int, float]]:
         """Training steps and PSNR of the training batches in this process, smoothed."""

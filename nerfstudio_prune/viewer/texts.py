@@ -20,16 +20,27 @@ def state_text(status: Status) -> str:
         status: State of the run.
     """
     texts = {"training": "", "paused": ", paused", "completed": ", training has ended", "none": ", not in training"}
-    lines = [f"**{status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
+    batch = status.words.batch
+    lines = [f"**{status.stage or status.phase}**, step {status.step:,}{texts[status.training]}", _next_text(status)]
     if status.rays_per_sec:
-        lines.append(f"{status.rays_per_sec:,.0f} training rays/s")
-    parts = ["  \n".join(lines), _table(("", "at first", "now"), status.summary)]
+        lines.append(f"{status.rays_per_sec:,.0f} training {batch}/s")
+    if status.remark:
+        lines.append(plain(status.remark))
+    if status.words.part or status.initial != status.sizes:
+        summary = _table(("", "at first", "now"), status.summary)
+    else:  # what grows was never of another size that counts
+        summary = _table(("", "now"), [(label, now) for label, _, now in status.summary])
+    parts = ["  \n".join(lines), summary]
     event = status.last_event
     if event is not None:
-        how = f" by {event.options['score']}" if event.options.get("score") else ""
-        parts.append(f"last event: step {event.step:,}, {plain(event.strategy + how)}")
+        rule, score = status.rule or event.strategy, event.options.get("score")
+        how = f"{rule} by {score}" if score and rule == event.strategy else rule
+        parts.append(f"last event: step {event.step:,}, {plain(how)}")
         name, label = next(iter(status.labels.items()))
         rows = [(label, f"{event.before.costs[name]:,}", f"{event.after.costs[name]:,}")]
+        if not status.words.part:  # few parts: those that the event changed
+            rows = [(p, f"{n:,}", f"{event.after.parts[p]:,}") for p, n in event.before.parts.items()]
+            rows = [(plain(status.places[p][0]), b, a) for p, b, a in rows if b != a]
         if event.metrics_after:  # which are measured a while after the rest
             before, after = (
                 f"{m['psnr']:.2f}" if "psnr" in m else "" for m in (event.metrics_before, event.metrics_after)
@@ -37,7 +48,7 @@ def state_text(status: Status) -> str:
             rows.append(("PSNR, dB", before, after))
         if event.rays_per_sec_before:
             now = f"{status.rays_per_sec:,.0f}" if status.rays_per_sec else ""
-            rows.append(("train rays/s", f"{event.rays_per_sec_before:,.0f}", now))
+            rows.append((f"train {batch}/s", f"{event.rays_per_sec_before:,.0f}", now))
         parts.append(_table(("", "before it", "after it"), rows))
     return "\n\n".join(parts)
 
@@ -54,7 +65,9 @@ def layers_text(status: Status) -> str:
         first = status.initial.parts[name]
         rows.setdefault(row, {})[column] = f"{size:,} of {first:,}" if size != first else f"{size:,}"
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-    return _table(("layer", *columns), [(plain(row), *map(cells.get, columns)) for row, cells in rows.items()])
+    return _table(
+        (status.words.part, *columns), [(plain(row), *map(cells.get, columns)) for row, cells in rows.items()]
+    )
 
 
 def request_text(status: Status) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ from nerfstudio.configs.method_configs import all_methods
 from support.layers import LAYERS
 from support.pages import ROOT, in_code, inline_code, section, table_rows
 
+from nerfstudio_prune.bench.splat_suite import PHOTO_STEPS, SPLAT_SCALES
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.gaussians.scores import SCORES as GAUSSIAN_SCORES
 from nerfstudio_prune.nerf.config import REPLACED, FieldTargetConfig, PruneConfig, RayOptions
@@ -147,13 +148,25 @@ def test_resuming_names_the_options_of_the_run_at_hand() -> None:
 def test_suites_and_scales_are_those_there_are() -> None:
     """The tables are where a user learns what there is to run, and how large it is."""
     page = DOCS / "benchmarks.md"
-    assert set(first_names(section(page, "Suites"))) == set(SUITES)
+    assert set(first_names(section(page, "Suites"))) == {*SUITES, "splats"}
     rows = {in_code(row[0])[0]: row[1:4] for row in table_rows(section(page, "Scales"))}
     method: Any = all_methods["nerf-prune"]
     expected = {}
     for name, scale in SCALES.items():
         width = scale.options.get("pipeline.model.base_mlp_layer_width", method.pipeline.model.base_mlp_layer_width)
         expected[name] = [str(width), f"{scale.start_steps:,} of {scale.steps:,}", str(len(scale.seeds))]
+    assert rows == expected
+
+
+def test_scales_of_gaussians_are_those_there_are() -> None:
+    """Photographs have other numbers than pictures of an object, and hours depend on them."""
+    rows = {in_code(row[0])[0]: row[1:] for row in table_rows(section(DOCS / "benchmarks.md", "Gaussians"))}
+    expected = {}
+    for name, scale in SPLAT_SCALES.items():
+        photos = replace(scale, **PHOTO_STEPS.get(name, {}))
+        steps = [f"{s.start_steps:,} + {s.recovery_steps:,}" for s in (scale, photos)]
+        lower = dict.fromkeys(f"{s.harmonics_steps:,}" for s in (scale, photos))
+        expected[name] = [*steps, " / ".join(lower), str(len(scale.seeds))]
     assert rows == expected
 
 

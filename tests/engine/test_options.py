@@ -17,7 +17,6 @@ from nerfstudio_prune.engine.options import (
     PruneOptions,
     RecoveryOptions,
     Rule,
-    RunOptions,
     ScheduleOptions,
     above,
     at_least,

@@ -19,13 +19,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fuzz import NOT_FINITE, ODD_PLAIN, RAW, TAKEN, Mutator, main
 
 from nerfstudio_prune.records.schema import RecordError
-from nerfstudio_prune.report.collect import collect
+from nerfstudio_prune.report.collect import collect_all
 from nerfstudio_prune.report.document import render
 from nerfstudio_prune.report.readme import named_tables
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCHEMA_1 = Path(__file__).parents[1] / "records" / "schema_1"
 ODD = (*ODD_PLAIN, float("nan"), float("inf"), "\ud800", "|", "`", "<b>", "a" * 300, "ns-prune report: x", [[]] * 100)
+FOLDERS = {"run": "runs", "speed": "speed", **dict.fromkeys(("splat", "splat-zero-shot", "splat-speed"), "splat-runs")}
+"""Kind of record -> folder that it lies in."""
 
 
 @cache
@@ -34,9 +36,10 @@ def records() -> tuple[tuple[str, Any], ...]:
     found: dict[Any, tuple[str, Any]] = {}
     for path in sorted([*RESULTS.rglob("*/*.json"), *SCHEMA_1.glob("*.json")]):
         values = json.loads(path.read_text("utf-8"))
-        kind = {"run": "runs", "speed": "speed"}.get(values.get("kind", ""))
+        kind = FOLDERS.get(values.get("kind", ""))
         if kind is not None:
-            found.setdefault((path.parent, values.get("role"), values["schema_version"]), (kind, values))
+            key = (path.parent, values["kind"], values.get("role"), values["schema_version"])
+            found.setdefault(key, (kind, values))
     return tuple(found.values())
 
 
@@ -54,15 +57,15 @@ def trial(rng: random.Random) -> str:
             (folder / group).mkdir(exist_ok=True)
             (folder / group / file).write_bytes(text)
         try:
-            studies = collect(folder)
+            studies, splats = collect_all(folder)
         except RecordError as error:
             if str(folder) not in str(error):
                 raise AssertionError(f"{RAW}: names no file: {error}") from error
             raise
-        text = "\n".join(make() for make in named_tables(studies).values())
+        text = "\n".join(make() for make in named_tables(studies, splats).values())
         text.encode()
         if rng.random() < 0.01:
-            render(studies)
+            render(studies, splats)
     return NOT_FINITE if re.search(r"(?<![\w.-])(nan|-?inf)(?![\w.-])", text) else TAKEN
 
 

@@ -1,5 +1,7 @@
 """A real training with a viewer, and a real Chromium that looks at it. Used by a test and by `take_screenshots.py`."""
 
+import io
+import math
 import os
 import re
 import shutil
@@ -11,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
+
+import numpy as np
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Software rendering: the page draws with WebGL. No connections of the browser's own.
@@ -209,3 +214,56 @@ class PanelPage:
         self.page.mouse.move(5, 5)  # no hint over anything
         self.page.wait_for_timeout(700)
         self.page.screenshot(path=path, **({} if clip is None else {"clip": clip}))
+
+
+def pixels(picture: bytes) -> np.ndarray:
+    """[height, width, 3], from 0 to 255."""
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), dtype=float)
+
+
+def coarse(picture: bytes) -> np.ndarray:
+    """What is left of a picture in few pixels, each the mean of those it covers."""
+    small = Image.open(io.BytesIO(picture)).convert("RGB").resize((8, 16), Image.Resampling.BOX)
+    return np.asarray(small, dtype=float)
+
+
+def steady(
+    page: PanelPage, unlike: Optional[np.ndarray] = None, like: Optional[np.ndarray] = None, still: int = 128
+) -> np.ndarray:
+    """The picture that the page got last, once it is sharp and drawn: the viewer refines what it shows in stages.
+
+    Screenshots are not compared with each other, for the page draws with fewer pixels when it is slow.
+
+    Args:
+        page: The tab.
+        unlike: A picture that it must not be any more, by more than 5 of 255 in the mean.
+        like: A picture that it must become, within 1.
+        still: Pixels of the longer side of a sharp picture.
+    """
+    last, found = np.zeros((1, 1, 3)), dict[str, Any]()
+
+    def difference(other: np.ndarray) -> float:
+        return float(np.nanmean(np.abs(last - other))) if last.shape == other.shape else math.nan
+
+    def settled() -> bool:
+        nonlocal last
+        found.clear()
+        picture, canvas = page.sent(), page.canvas()
+        if picture is None:
+            return False
+        last = pixels(picture)
+        height, width, _ = found["shape"] = last.shape
+        if max(height, width) != still or abs(width - height * canvas["width"] / canvas["height"]) > 1:
+            return False
+        found["unlike"] = 255.0 if unlike is None else difference(unlike)
+        found["like"] = 0.0 if like is None else difference(like)
+        if not (found["unlike"] > 5 and found["like"] < 1):
+            return False
+        found["drawn"] = float(np.abs(coarse(page.drawn()) - coarse(picture)).mean())
+        return found["drawn"] < 8
+
+    try:
+        page.wait_until(settled, "a steady picture")
+    except AssertionError as error:
+        raise AssertionError(f"{found}; {error}") from None
+    return last

@@ -1,6 +1,6 @@
 """viser's elements and the run behind the panel, without server, browser or training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -9,11 +9,11 @@ import torch
 
 from nerfstudio_prune.core.events import PruneEvent, Sizes
 from nerfstudio_prune.core.form import Form
-from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.core.subject import FurtherOutput, Subject
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
-from nerfstudio_prune.viewer.preview import Preview
+from nerfstudio_prune.viewer.preview import Preview, Scored
 from nerfstudio_prune.viewer.session import Cut, Status
 
 
@@ -133,6 +133,7 @@ class FakeSession:
         self.requests: list[tuple[str, Optional[Cut]]] = []
         self.previews: list[Cut] = []
         self.failure: Optional[Exception] = None
+        self.scored: Optional[Scored] = None
         sizes = Sizes(subject.sizes().parts, {"parameters": 1000, "macs_per_ray": 2_000_000})
         self.state = Status(
             phase="dense",
@@ -152,6 +153,7 @@ class FakeSession:
             waiting=(),
             busy="",
             message=Message(),
+            words=subject.words,
         )
 
     @property
@@ -195,6 +197,19 @@ class FakeSession:
 
     def quality(self, preview: Preview) -> Optional[tuple[float, float]]:
         return 20.0, 19.5
+
+    @property
+    def further(self) -> Mapping[str, FurtherOutput]:
+        return self.subject.further_outputs
+
+    def score(self, cut: Cut) -> Scored:
+        if self.failure is not None:
+            raise self.failure
+        self.scored = Scored(self.state.step, "w_out", {})
+        return self.scored
+
+    def counts(self) -> list[tuple[int, int]]:
+        return [(0, 1000), (5, 400)]
 
     def weights(self) -> dict[str, torch.Tensor]:
         return self.subject.weights()

@@ -4,23 +4,19 @@ What is asserted holds at any speed: the network does not depend on how far the 
 soon may take minutes.
 """
 
-import io
-import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from support.browser import CHROMIUM, PanelPage, Training, chromium
+from support.browser import CHROMIUM, PanelPage, Training, chromium, steady
 from support.tiny_run import make_config, start
 
 from nerfstudio_prune.engine.host import reset_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
-from nerfstudio_prune.viewer.mounting import CPU_MAX_RES
 
 pytestmark = [
     pytest.mark.browser,
@@ -110,56 +106,6 @@ def open_page(browser: Any, training: Training) -> Iterator[Callable[[], PanelPa
     assert [error for page in pages for error in page.errors] == []
     assert training.process.poll() is None
     assert "Traceback" not in training.log.read_text()
-
-
-def pixels(picture: bytes) -> np.ndarray:
-    """[height, width, 3], from 0 to 255."""
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), dtype=float)
-
-
-def coarse(picture: bytes) -> np.ndarray:
-    """What is left of a picture in few pixels, each the mean of those it covers."""
-    small = Image.open(io.BytesIO(picture)).convert("RGB").resize((8, 16), Image.Resampling.BOX)
-    return np.asarray(small, dtype=float)
-
-
-def steady(page: PanelPage, unlike: Optional[np.ndarray] = None, like: Optional[np.ndarray] = None) -> np.ndarray:
-    """The picture that the page got last, once it is sharp and drawn: the viewer refines what it shows in stages.
-
-    Screenshots are not compared with each other, for the page draws with fewer pixels when it is slow.
-
-    Args:
-        page: The tab.
-        unlike: A picture that it must not be any more, by more than 5 of 255 in the mean.
-        like: A picture that it must become, within 1.
-    """
-    last, found = np.zeros((1, 1, 3)), dict[str, Any]()
-
-    def difference(other: np.ndarray) -> float:
-        return float(np.nanmean(np.abs(last - other))) if last.shape == other.shape else math.nan
-
-    def settled() -> bool:
-        nonlocal last
-        found.clear()
-        picture, canvas = page.sent(), page.canvas()
-        if picture is None:
-            return False
-        last = pixels(picture)
-        height, width, _ = found["shape"] = last.shape
-        if max(height, width) != CPU_MAX_RES or abs(width - height * canvas["width"] / canvas["height"]) > 1:
-            return False
-        found["unlike"] = 255.0 if unlike is None else difference(unlike)
-        found["like"] = 0.0 if like is None else difference(like)
-        if not (found["unlike"] > 5 and found["like"] < 1):
-            return False
-        found["drawn"] = float(np.abs(coarse(page.drawn()) - coarse(picture)).mean())
-        return found["drawn"] < 8
-
-    try:
-        page.wait_until(settled, "a steady picture")
-    except AssertionError as error:
-        raise AssertionError(f"{found}; {error}") from None
-    return last
 
 
 def trunk_widths(page: PanelPage) -> str:

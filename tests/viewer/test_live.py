@@ -167,7 +167,7 @@ def test_comparison_is_rendered_only_when_shown(screen: Screen, rendered: bool, 
     """A second render doubles the time of every picture, for as long as the viewer is open."""
     now, cut, before = Counted(0.5), Counted(0.75), Counted(0.25)
     view = SceneView(now, screen, lambda: before)  # type: ignore[arg-type]
-    view.preview = cut if previewed else None  # type: ignore[assignment]
+    view.preview = SimpleNamespace(model=cut, pictures={}) if previewed else None  # type: ignore[assignment]
     outputs = view.get_outputs_for_camera(camera())
     assert list(outputs) == ["rgb", "depth", "difference", "rgb_before"]
     assert (now.renders, cut.renders, before.renders) == ((rendered, 1, 0) if previewed else (1, 0, rendered))

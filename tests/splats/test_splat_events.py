@@ -388,7 +388,7 @@ def test_lowered_degree(once: Config, capsys: Any) -> None:
     assert [step for step, teaches in there.items() if teaches] == [15, 16, 17]
     assert counts(trainer)[-1][0::2] == (14, 1) and pipeline.model.gaussians.sh_degree == 1
     text = words(capsys)
-    assert "1.00x" not in text and f"{59 / 23:.2f}x fewer parameters" in text
+    assert "1.00x" not in text and f"{59 / 23:.2f}x fewer bytes" in text
     assert "Teacher: the spherical harmonics of degree 3 for 3 steps" in text and "switched off at step 17" in text
 
 

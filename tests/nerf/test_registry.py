@@ -164,7 +164,9 @@ def test_built_wheel(tmp_path: Path) -> None:
     assert {"nerfstudio_prune/py.typed", "nerfstudio_prune/method_configs/nerf_prune.py"} <= names
     assert not any(name.startswith(("method_configs/", "tests/")) for name in names)
     # Templates and markers too, not only modules.
-    files = [path for path in (ROOT / "nerfstudio_prune").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [
+        path for path in (ROOT / "nerfstudio_prune").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
     assert {str(path.relative_to(ROOT)) for path in files} - names == set()
 
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]

@@ -105,7 +105,6 @@ def test_options_that_are_told_to_have_no_effect_have_none(trace: Any, recipe: d
 READ_BY: Mapping[str, Mapping[str, Any]] = {
     **{key: {"score": "removal"} for key in ("score", "removal_norm", "rounds")},
     "volume_power": {"score": "significance"},
-    "volume_reference": {"score": "significance", "volume_power": 2.0},
     "stop_step": {"schedule": "iterative", "num_events": 2, "stop_step": 10, "sh_step": 13, "distil.steps": None},
     "round_to": {"schedule": "iterative", "num_events": 2, "stop_step": 10},
     **{key: {} for key in ("sh_step", "distil.steps", "distil.geometry", "recovery_decay")},

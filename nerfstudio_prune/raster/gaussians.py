@@ -41,11 +41,6 @@ class Gaussians:
         """Highest degree of the spherical harmonics."""
         return isqrt(self.features_rest.shape[1] + 1) - 1
 
-    @property
-    def num_parameters(self) -> int:
-        """Numbers that describe the scene."""
-        return sum(tensor.numel() for _, tensor in self.items())
-
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor of each parameter."""
         return ((f.name, getattr(self, f.name)) for f in fields(self))

@@ -379,20 +379,15 @@ class BufferEdit:
 
 
 @dataclass
-class Slicing:
-    """The change of a subject whose parameters are only sliced: edits, optimizers, buffers.
+class PreparedEdits:
+    """Parameters, optimizers and buffers of a cut, checked and ready. `apply` only assigns."""
 
-    Weights and moments are inherited, which is recovery `continue`. A subject that offers the other modes carries them
-    out in a change of its own; one that does not refuses them in `validate` of its options.
-    """
-
-    subject: Subject[Any]
     edits: Sequence[ParameterEdit]
+    """Parameters that become smaller or get new values."""
     rebind: Rebinding
+    """What that changes in the optimizers."""
     buffers: Sequence[BufferEdit] = ()
-    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
-    """Rewind snapshot, cut down to what stays."""
-    report: Sequence[Any] = ()
+    """What is cut alike beside them."""
 
     @property
     def removes(self) -> bool:
@@ -400,11 +395,35 @@ class Slicing:
         return any(edit.new.shape != edit.old.shape for edit in self.edits)
 
     def apply(self) -> None:
-        """Carries the cut out."""
+        """Puts everything in place."""
         for edit in self.edits:
             edit.apply()
         self.rebind.apply()
         for buffer in self.buffers:
             buffer.apply()
+
+
+@dataclass
+class Slicing:
+    """The change of a subject whose parameters are only sliced.
+
+    Weights and moments are inherited, which is recovery `continue`. A subject that offers the other modes carries them
+    out in a change of its own, or in the edits; one that does not refuses them in `validate` of its options.
+    """
+
+    subject: Subject[Any]
+    prepared: PreparedEdits
+    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rewind snapshot, cut down to what stays."""
+    report: Sequence[Any] = ()
+
+    @property
+    def removes(self) -> bool:
+        """Whether a parameter becomes smaller."""
+        return self.prepared.removes
+
+    def apply(self) -> None:
+        """Carries the cut out."""
+        self.prepared.apply()
         self.subject.state.rewind_snapshot = dict(self.snapshot)
         self.subject.synced()

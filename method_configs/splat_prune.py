@@ -18,9 +18,13 @@ from nerfstudio_prune.splats.model import SplatPruneModelConfig
 from nerfstudio_prune.splats.pipeline import SplatPrunePipelineConfig
 
 
-def optimizers() -> dict[str, Any]:
+def optimizers(bilateral_grid: float) -> dict[str, Any]:
     """Splatfacto's optimizers. Rates that decay do so to the end of the run. Those of places, shapes and colours begin
-    higher where it is shorter, for each step has to do more, and end where splatfacto's do."""
+    higher where it is shorter, for each step has to do more, and end where splatfacto's do.
+
+    Args:
+        bilateral_grid: Rate of the grid that takes up differences between photographs.
+    """
     rates = {
         "means": (1.6e-4, 1.6e-6),
         "features_dc": (0.0025, None),
@@ -29,7 +33,7 @@ def optimizers() -> dict[str, Any]:
         "scales": (0.005, None),
         "quats": (0.001, None),
         "camera_opt": (1e-4, 5e-7),
-        "bilateral_grid": (2e-3, 1e-4),
+        "bilateral_grid": (bilateral_grid, 1e-4),
     }
     short = ("means", "features_dc", "features_rest", "scales", "quats")
     return {
@@ -50,12 +54,13 @@ def pictures(dataparser: Any) -> FullImageDatamanagerConfig:
     return FullImageDatamanagerConfig(_target=CheckedImageDataManager, dataparser=dataparser, cache_images_type="uint8")
 
 
-def splats(name: str, model: SplatPruneModelConfig) -> PruneTrainerConfig:
+def splats(name: str, model: SplatPruneModelConfig, bilateral_grid: float = 2e-3) -> PruneTrainerConfig:
     """A method with splatfacto's settings.
 
     Args:
         name: Name of the method.
         model: What it trains.
+        bilateral_grid: See `optimizers`.
     """
     return PruneTrainerConfig(
         method_name=name,
@@ -71,7 +76,7 @@ def splats(name: str, model: SplatPruneModelConfig) -> PruneTrainerConfig:
         pipeline=SplatPrunePipelineConfig(
             datamanager=pictures(NerfstudioDataParserConfig(load_3D_points=True)), model=model
         ),
-        optimizers=optimizers(),
+        optimizers=optimizers(bilateral_grid),
     )
 
 
@@ -81,7 +86,7 @@ splat_prune = MethodSpecification(
 )
 
 splat_prune_big = MethodSpecification(
-    config=splats("splat-prune-big", SplatPruneModelConfig(cull_alpha_thresh=0.005, densify_grad_thresh=0.0005)),
+    config=splats("splat-prune-big", SplatPruneModelConfig(cull_alpha_thresh=0.005, densify_grad_thresh=0.0005), 5e-3),
     description="splat-prune with more Gaussians, as splatfacto-big.",
 )
 

@@ -153,7 +153,8 @@ class Demonstration:
 
     def _labels(self) -> dict[str, str]:
         """Names of the costs that the table shows; bytes are among its MB."""
-        labels = self._trainer.pipeline.controller.run.subject.labels  # type: ignore[union-attr]
+        pipeline: Any = self._trainer.pipeline
+        labels: Mapping[str, str] = pipeline.controller.run.subject.labels
         return {name: label for name, label in labels.items() if name != "bytes"}
 
     def _table(self) -> Table:

@@ -1,6 +1,7 @@
 """The picture that the demo leaves: views beside each other, with captions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -63,7 +64,8 @@ def details(truth: Picture, others: Sequence[Picture]) -> Picture:
     pictures = [truth, *others]
     height, width = (size // (2 * MAGNIFIED) for size in truth.shape[:2])
     error = np.square(others[1].astype(float) - truth).sum(axis=-1)
-    inside = uniform_filter(error, (height, width), mode="constant")[height // 2 :, width // 2 :]
+    window: Any = (height, width)
+    inside = uniform_filter(error, window, mode="constant")[height // 2 :, width // 2 :]
     inside = inside[: truth.shape[0] - height + 1, : truth.shape[1] - width + 1]
     top, left = np.unravel_index(inside.argmax(), inside.shape)
     parts = [picture[top : top + height, left : left + width] for picture in pictures]

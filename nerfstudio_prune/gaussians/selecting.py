@@ -66,7 +66,7 @@ def floor_of(count: int) -> int:
     Args:
         count: Gaussians before the first cut, at least 1.
     """
-    return min(max(SMALLEST, math.ceil(count / 1000)), math.ceil(count / 10))
+    return min(max(SMALLEST, math.ceil(count / 1000)), max(1, count // 10))
 
 
 def check_scores(scores: Float[Tensor, " gaussians"], name: str) -> None:

@@ -90,7 +90,6 @@ def recovered_table(study: SplatStudy) -> Optional[str]:
         stat_column("choice s", lambda arm: arm.stat(_prune_seconds), 1),
         stat_column("frame ms", lambda arm: arm.at("end", lambda stage: 1e3 * stage.frame_seconds), 1),
         stat_column("pairs a pixel", lambda arm: arm.at("end", lambda stage: stage.pairs_per_pixel), 1),
-        stat_column("memory MB", lambda arm: arm.stat(lambda run: run.peak_memory_mb), 0),
         Column("n", lambda arm: str(arm.n)),
     ]
     return item_table(columns, [arms])

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -101,7 +101,9 @@ class FurtherOutput:
 class Picture(Protocol):
     """Draws a further output. Keeps what it draws: what the subject becomes later does not show."""
 
-    def __call__(self, camera: Any, obb_box: Any = None, background: Optional[Tensor] = None) -> Tensor:
+    def __call__(
+        self, camera: Any, obb_box: Any = None, background: Optional[Float[Tensor, "3"]] = None
+    ) -> Float[Tensor, "height width channels"]:
         """Draws it.
 
         Args:
@@ -322,11 +324,11 @@ class Subject(ABC, Generic[RecipeT]):
         """
         return {}
 
-    def backdrop(self) -> Optional[Tensor]:
+    def backdrop(self) -> Optional[Float[Tensor, "3"]]:
         """Colour behind the scene that the viewer starts with, [3] in [0, 1]. None: the host's."""
         return None
 
-    def stand_in(self, model: Any, background: Optional[Tensor]) -> Any:
+    def stand_in(self, model: Any, background: Optional[Float[Tensor, "3"]]) -> Any:
         """What the viewer renders in place of a model: what it sets there must not reach a training or a measurement.
 
         Args:

@@ -49,6 +49,10 @@ class Gaussians:
         """The same tensors outside of any graph."""
         return replace(self, **{name: tensor.detach() for name, tensor in self.items()})
 
+    def clone(self) -> "Gaussians":
+        """Copies, in the same graph, as `Tensor.clone`."""
+        return replace(self, **{name: tensor.clone() for name, tensor in self.items()})
+
     def select(self, keep: Int64[Tensor, " kept"]) -> "Gaussians":
         """Some of the Gaussians, in the order of the indices.
 

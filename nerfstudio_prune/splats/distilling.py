@@ -13,7 +13,6 @@ from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.gaussians.distillation import distillation_loss, is_pseudo_step, pseudo_pose
-from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.recipes import DistilRecipe
 from nerfstudio_prune.splats.subject import SH_DEGREE
@@ -76,8 +75,7 @@ class HarmonicsDistillation(Listener):
             return
         self._begin = event.step
         if self.recipe.target != "photo":
-            copies = {name: value.detach().clone() for name, value in self.model.gaussians.items()}
-            self.teacher = self.model.with_gaussians(Gaussians.of(copies))
+            self.teacher = self.model.with_gaussians(self.model.gaussians.detach().clone())
             CONSOLE.print(
                 f"Teacher: the spherical harmonics of degree {self.teacher.gaussians.sh_degree} for "
                 f"{self.recipe.steps} steps, {self.recipe.share:.0%} of them on pseudo views"

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Optional
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
@@ -73,7 +74,7 @@ Gather = Callable[[GaussianRecipe, int], ViewEvidence]
 class GaussianChange(Slicing):
     """A cut of Gaussians, ready to be applied."""
 
-    keep: Optional[Tensor] = None
+    keep: Optional[Int64[Tensor, " kept"]] = None
     """Indices of the Gaussians that stay. None: all."""
 
 
@@ -189,11 +190,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
             found["removed"] = removed(self.model, leaving[GAUSSIANS])
         return found
 
-    def backdrop(self) -> Tensor:
+    def backdrop(self) -> Float[Tensor, "3"]:
         """What lies behind the Gaussians in evaluation."""
         return self.model.behind
 
-    def stand_in(self, model: SplatPruneModel, background: Optional[Tensor]) -> SplatPruneModel:
+    def stand_in(self, model: SplatPruneModel, background: Optional[Float[Tensor, "3"]]) -> SplatPruneModel:
         """A model of the same Gaussians for the viewer."""
         return stand_in(model, background)
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -10,18 +9,13 @@ from nerfstudio.engine.optimizers import RAdamOptimizerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_prune.data.datamanager import CheckedDataManager
-from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.host import default_machine, local_viewer
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 from nerfstudio_prune.engine.trainer import PruneTrainerConfig
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
-
-
-def this_machine() -> ViewerConfig:
-    """A viewer that only this machine reaches; what its pages can do is more than to look."""
-    return ViewerConfig(websocket_host="127.0.0.1")
 
 
 def optimizers(lr: float) -> dict[str, Any]:
@@ -42,7 +36,7 @@ nerf_prune = MethodSpecification(
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
-        viewer=this_machine(),
+        viewer=local_viewer(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=BlenderDataParserConfig()),
             model=PruneModelConfig(),
@@ -61,7 +55,7 @@ nerf_prune_demo = MethodSpecification(
         steps_per_eval_batch=100,
         steps_per_eval_image=500,
         vis="tensorboard",
-        viewer=this_machine(),
+        viewer=local_viewer(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(
                 _target=CheckedDataManager,
@@ -90,7 +84,7 @@ nerf_prune_real = MethodSpecification(
         machine=default_machine(),
         max_num_iterations=100_000,
         vis="viewer+tensorboard",
-        viewer=this_machine(),
+        viewer=local_viewer(),
         pipeline=PrunePipelineConfig(
             datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=NerfstudioDataParserConfig()),
             model=PruneModelConfig(

@@ -3,13 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager
-from nerfstudio_prune.engine.host import default_machine
+from nerfstudio_prune.engine.host import default_machine, local_viewer
 from nerfstudio_prune.engine.optimizers import RunAdamOptimizerConfig
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 from nerfstudio_prune.engine.trainer import PruneTrainerConfig
@@ -46,11 +45,6 @@ def optimizers(bilateral_grid: float) -> dict[str, Any]:
     }
 
 
-def this_machine() -> ViewerConfig:
-    """A viewer that only this machine reaches; what its pages can do is more than to look."""
-    return ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 15)
-
-
 def pictures(dataparser: Any) -> FullImageDatamanagerConfig:
     """A data manager of whole pictures.
 
@@ -78,7 +72,7 @@ def splats(name: str, model: SplatPruneModelConfig, bilateral_grid: float = 2e-3
         max_num_iterations=30_000,
         mixed_precision=False,
         vis="viewer+tensorboard",
-        viewer=this_machine(),
+        viewer=local_viewer(num_rays_per_chunk=1 << 15),
         pipeline=SplatPrunePipelineConfig(
             datamanager=pictures(NerfstudioDataParserConfig(load_3D_points=True)), model=model
         ),

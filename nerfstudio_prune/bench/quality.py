@@ -82,13 +82,7 @@ class ViewMeter:
         finally:
             model.train(was_training)
         self.rays_per_sec = rays / seconds
-        lpips = [view.lpips for view in results if view.lpips is not None]
-        return Quality(
-            results,
-            psnr=float(np.mean([view.psnr for view in results])),
-            ssim=float(np.mean([view.ssim for view in results])),
-            lpips=float(np.mean(lpips)) if len(lpips) == len(results) else None,
-        )
+        return Quality.of(results)
 
     def truth(self, model: PruneModel) -> torch.Tensor:
         """True colours of the view that pictures are saved of, [height, width, 3]."""

@@ -95,6 +95,28 @@ def alone(folder: Any) -> Iterator[None]:
         yield
 
 
+def record_of(path: Path, digest: str) -> Any:
+    """A record in a file; None if there is none.
+
+    Args:
+        path: The file.
+        digest: Fingerprint of the settings that it must be of.
+
+    Raises:
+        RecordError: If it cannot be read.
+        ValueError: If it is one of other settings.
+    """
+    if not path.exists():
+        return None
+    record = read_record(path)
+    if record.digest != digest:
+        raise ValueError(
+            f"{path}: recorded with other settings (scene {record.scene}, scale {record.scale}, options "
+            f"{record.config}); choose another --output, or move it away"
+        )
+    return record
+
+
 class RunFolder:
     """The records of one output folder, and how those that are missing are made.
 
@@ -129,16 +151,7 @@ class RunFolder:
             RecordError: If it cannot be read.
             ValueError: If it is one of other settings.
         """
-        path = self.file(job)
-        if not path.exists():
-            return None
-        record = read_record(path)
-        if record.digest != self.digest(job):
-            raise ValueError(
-                f"{path}: recorded with other settings (scene {record.scene}, scale {record.scale}, options "
-                f"{record.config}); choose another --output, or move it away"
-            )
-        return record
+        return record_of(self.file(job), self.digest(job))
 
     def done(self, job: Job) -> bool:
         """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""

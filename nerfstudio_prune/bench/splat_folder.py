@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import torch
 
-from nerfstudio_prune.bench.runs import alone
+from nerfstudio_prune.bench.runs import alone, record_of
 from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_peers import measure_splat_peer
 from nerfstudio_prune.bench.splat_speed import measure_splat_speed
@@ -25,7 +25,7 @@ from nerfstudio_prune.bench.splat_suite import (
 from nerfstudio_prune.bench.splat_training import execute_splats
 from nerfstudio_prune.bench.splat_zero_shot import measure_zero_shot
 from nerfstudio_prune.engine.checkpoints import TRAINING, CheckpointError, checkpoint_of_step
-from nerfstudio_prune.records.files import SPLAT_FOLDERS, read_record, write_record
+from nerfstudio_prune.records.files import SPLAT_FOLDERS, write_record
 from nerfstudio_prune.records.splat_schema import AnySplatRecord, SplatRecord, SplatSpeedRecord, ZeroShotRecord
 
 Advance = Callable[[float], None]
@@ -68,16 +68,7 @@ class SplatFolder:
             RecordError: If it cannot be read.
             ValueError: If it is one of other settings.
         """
-        path = self.file(name)
-        if not path.exists():
-            return None
-        record = read_record(path)
-        if record.digest != self.digest(self.jobs[name]):
-            raise ValueError(
-                f"{path}: recorded with other settings (scene {record.scene}, scale {record.scale}, options "
-                f"{record.config}); choose another --output, or move it away"
-            )
-        return record
+        return record_of(self.file(name), self.digest(self.jobs[name]))
 
     def done(self, job: SplatJob) -> bool:
         """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""
@@ -132,8 +123,7 @@ class SplatFolder:
 
     def row(self, job: SplatJob) -> tuple[str, str]:
         """What a job goes on from, and its steps, for the plan."""
-        steps = str(job.steps or "equal time") if isinstance(job, SplatRun) else ""
-        return ", ".join(job.sources), steps
+        return ", ".join(job.sources), job.told_steps
 
     def estimate(self, jobs: Sequence[SplatJob]) -> tuple[dict[str, float], str]:
         """Seconds of each job, and where the speed comes from."""

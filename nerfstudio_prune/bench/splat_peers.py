@@ -5,20 +5,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nerfstudio_prune.bench.machine import describe_machine
 from nerfstudio_prune.bench.runs import JobSkipped
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config
-from nerfstudio_prune.bench.splat_suite import PEER, SplatPeer, SplatScale, splat_schedule_text
-from nerfstudio_prune.bench.splat_training import SPLAT_PACKAGES
+from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields
+from nerfstudio_prune.bench.splat_suite import PEER, SplatPeer, SplatScale
 from nerfstudio_prune.bench.splat_zero_shot import zero_shot_row
 from nerfstudio_prune.gaussians.budget import count_from_ratio
 from nerfstudio_prune.raster.gaussians import Gaussians
@@ -79,26 +76,15 @@ def measure_splat_peer(
             quality = meter.quality(pipeline.model.with_gaussians(left))
             rows.append(zero_shot_row(PEER, 0, keep, left, quality, seconds))
             advance((len(rows) - 1) / len(job.keeps))
-    machine = describe_machine(pipeline.model.device, SPLAT_PACKAGES)
-    machine.versions[PEER] = version
+    fields = record_fields(job, scale, scene, options, pipeline.model.device, identity)
+    fields["machine"].versions[PEER] = version
     return ZeroShotRecord(
-        name=job.name,
-        seed=job.seed,
-        method=scene.method,
-        data=type(scene.dataparser).__name__.removesuffix("Config"),
-        scene=scene.name,
-        scale=scale.name,
+        **fields,
         parent=job.parent,
-        config=options,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=machine,
-        schedule=splat_schedule_text(scale),
         train_views=0,
         views=meter.counts(),
         rows=rows,
         clock=meter.clock,
-        digest=identity["digest"],
-        command=identity["command"],
     )
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Optional
 
-import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import Trainer
@@ -64,7 +64,7 @@ class SplatMeter:
             raise ValueError(
                 f"--data: there are no test views to measure the runs on: {getattr(datamanager, 'no_evaluation', '')}"
             )
-        self.splits = {"test": Views(count, views, lambda view: pipeline._view("eval", view))}
+        self.splits = {"test": Views(count, views, lambda view: pipeline.view("eval", view))}
         validation = _validation_views(datamanager)
         if validation is not None:
             self.splits["val"] = Views(len(validation), views, lambda view: _view_of(datamanager, validation, view))
@@ -126,11 +126,11 @@ class SplatMeter:
                         results.append(ViewQuality(view, metrics["psnr"], metrics["ssim"], metrics.get("lpips")))
                         if picture is not None and name == "test" and view == views.indices[0]:
                             save_image(outputs["rgb"], picture)
-                    found[name] = _mean(results)
+                    found[name] = Quality.of(results)
         finally:
             model.train(was_training)
         self.seconds += self.now() - begin
-        return found, float(np.mean(frames["test"]))
+        return found, fmean(frames["test"])
 
     @torch.no_grad()
     def pairs_per_pixel(self, model: SplatPruneModel) -> Optional[float]:
@@ -154,16 +154,6 @@ class SplatMeter:
             model.train(was_training)
             self.seconds += self.now() - begin
         return pairs / pixels
-
-
-def _mean(results: list[ViewQuality]) -> Quality:
-    lpips = [view.lpips for view in results if view.lpips is not None]
-    return Quality(
-        results,
-        psnr=float(np.mean([view.psnr for view in results])),
-        ssim=float(np.mean([view.ssim for view in results])),
-        lpips=float(np.mean(lpips)) if len(lpips) == len(results) else None,
-    )
 
 
 def _validation_views(datamanager: Any) -> Optional[Any]:

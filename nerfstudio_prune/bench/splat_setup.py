@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,11 +12,13 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.trainer import TrainerConfig
 
+from nerfstudio_prune.bench.machine import PACKAGES, describe_machine
 from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, set_option
-from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatScale
+from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatJob, SplatScale, splat_schedule_text
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splats.views import view_of
 
+SPLAT_PACKAGES = (*PACKAGES, "gsplat", "numba")
 TEST_INTERVAL = 8
 """Of photographs without a split of their own every 8th is left out of the training, and is a test view."""
 RESERVED = (
@@ -95,6 +98,40 @@ def make_splat_config(
     return config
 
 
+def record_fields(
+    job: SplatJob,
+    scale: SplatScale,
+    scene: Scene,
+    options: Mapping[str, Any],
+    device: torch.device,
+    identity: Mapping[str, str],
+) -> dict[str, Any]:
+    """What records of all kinds of jobs say alike.
+
+    Args:
+        job: The job.
+        scale: Sizes.
+        scene: Data.
+        options: Options that differ from the registered method, by dotted path.
+        device: Where the model lives.
+        identity: `digest` and `command`.
+    """
+    return {
+        "name": job.name,
+        "seed": job.seed,
+        "method": scene.method,
+        "data": type(scene.dataparser).__name__.removesuffix("Config"),
+        "scene": scene.name,
+        "scale": scale.name,
+        "schedule": splat_schedule_text(scale),
+        "config": dict(options),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(device, SPLAT_PACKAGES),
+        "digest": identity["digest"],
+        "command": identity["command"],
+    }
+
+
 def warm_up(pipeline: Any) -> None:
     """Compiles what is compiled once on a machine, so that no measurement of time holds it.
 
@@ -104,7 +141,7 @@ def warm_up(pipeline: Any) -> None:
     model = pipeline.model
     few = model.gaussians.detach().select(torch.arange(min(10, model.num_points)))
     few = Gaussians.of({name: tensor.clone().requires_grad_() for name, tensor in few.items()})
-    view = view_of(pipeline._view("train", 0)[0])
+    view = view_of(pipeline.view("train", 0)[0])
     degree, antialiased = few.sh_degree, model.config.rasterize_mode == "antialiased"
     for absgrad in (False, True):
         rendering = model.rasterizer.render(few, view, degree, antialiased=antialiased, depth=True, absgrad=absgrad)

@@ -1,19 +1,18 @@
 """Speed of dense and pruned Gaussians, measured in turns in one process."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.machine import MemoryMeter, describe_machine
+from nerfstudio_prune.bench.machine import MemoryMeter
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config
-from nerfstudio_prune.bench.splat_suite import SplatScale, SplatSpeed, splat_schedule_text
-from nerfstudio_prune.bench.splat_training import AFTER, BEFORE, SPLAT_PACKAGES
+from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields
+from nerfstudio_prune.bench.splat_suite import SplatScale, SplatSpeed
+from nerfstudio_prune.bench.splat_training import AFTER, BEFORE
 from nerfstudio_prune.records.splat_schema import SplatSpeedArm, SplatSpeedRecord
 
 WARM_UP_BLOCKS = 1
@@ -53,17 +52,8 @@ def measure_splat_speed(
         advance((i + 1) / (WARM_UP_BLOCKS + scale.speed_blocks))
     camera = arms[0].camera(0)
     return SplatSpeedRecord(
-        name=job.name,
-        seed=job.seed,
-        method=scene.method,
-        data=type(scene.dataparser).__name__.removesuffix("Config"),
-        scene=scene.name,
-        scale=scale.name,
+        **record_fields(job, scale, scene, scale.options, arms[0].model.device, identity),
         parents={"dense": job.dense, "pruned": job.pruned},
-        config=dict(scale.options),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=describe_machine(arms[0].model.device, SPLAT_PACKAGES),
-        schedule=splat_schedule_text(scale),
         image_size=[int(camera.height.item()), int(camera.width.item())],
         keep=job.keep,
         warm_up_blocks=WARM_UP_BLOCKS,
@@ -72,8 +62,6 @@ def measure_splat_speed(
         dense=arms[0].result(),
         pruned=arms[1].result(),
         clock=arms[0].meter.clock,
-        digest=identity["digest"],
-        command=identity["command"],
     )
 
 
@@ -97,7 +85,7 @@ class _Arm:
 
     def camera(self, view: int) -> Any:
         """Camera of a test view."""
-        return self.pipeline._view("eval", view)[0]
+        return self.pipeline.view("eval", view)[0]
 
     def block(self, steps: int, counts: bool) -> None:
         """One block of training and one of rendering.

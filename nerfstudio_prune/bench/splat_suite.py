@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Optional
@@ -68,8 +69,35 @@ PHOTO_STEPS: Mapping[str, Mapping[str, int]] = {
 """Name of the scale -> what is another number for photographs: they have several times as many Gaussians."""
 
 
+class _Job(ABC):
+    """What jobs of all kinds say of themselves."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[str, ...]:
+        """Runs whose last checkpoint it needs."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Runs that have to be recorded before it."""
+        return self.sources
+
+    @property
+    def told_steps(self) -> str:
+        """Training steps that it takes itself, for a person; empty where it measures only."""
+        return ""
+
+    def settings(self, scale: SplatScale) -> dict[str, Any]:
+        """What decides what it gives, beside its fields.
+
+        Args:
+            scale: Sizes.
+        """
+        return {"options": dict(scale.options), "views": scale.views}
+
+
 @dataclass(frozen=True)
-class SplatRun:
+class SplatRun(_Job):
     """One training run."""
 
     arm: str
@@ -110,9 +138,14 @@ class SplatRun:
         """Runs that have to be recorded before it."""
         return tuple(name for name in (self.parent, self.beside, self.pace) if name is not None)
 
+    @property
+    def told_steps(self) -> str:
+        """Its steps, or what they follow from."""
+        return str(self.steps or "equal time")
+
 
 @dataclass(frozen=True)
-class ZeroShot:
+class ZeroShot(_Job):
     """Every choice of Gaussians on one dense model, measured right after the cut."""
 
     seed: int
@@ -132,14 +165,9 @@ class ZeroShot:
         """Runs whose last checkpoint it needs."""
         return (self.parent,)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Runs that have to be recorded before it."""
-        return self.sources
-
 
 @dataclass(frozen=True)
-class SplatSpeed:
+class SplatSpeed(_Job):
     """Dense and pruned Gaussians measured in turns."""
 
     seed: int
@@ -157,10 +185,10 @@ class SplatSpeed:
         """Runs whose last checkpoint it needs."""
         return (self.dense, self.pruned)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Runs that have to be recorded before it."""
-        return self.sources
+    def settings(self, scale: SplatScale) -> dict[str, Any]:
+        """Those of all jobs, and how much is timed."""
+        timed = {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
+        return {**super().settings(scale), **timed}
 
 
 PEER = "splat-transform"
@@ -168,7 +196,7 @@ PEER = "splat-transform"
 
 
 @dataclass(frozen=True)
-class SplatPeer:
+class SplatPeer(_Job):
     """A dense model made smaller by another program, measured right after that."""
 
     seed: int
@@ -185,10 +213,9 @@ class SplatPeer:
         """Runs whose last checkpoint it needs."""
         return (self.parent,)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Runs that have to be recorded before it."""
-        return self.sources
+    def settings(self, scale: SplatScale) -> dict[str, Any]:
+        """Those of all jobs, and the program."""
+        return {**super().settings(scale), "program": PEER}
 
 
 SplatJob = SplatRun | ZeroShot | SplatSpeed | SplatPeer
@@ -356,13 +383,8 @@ def splat_digest(job: SplatJob, scale: SplatScale, scene: str, others: Sequence[
         scene: Fingerprint of the data.
         others: Runs that it goes on from, or is measured beside.
     """
-    sizes = {"options": dict(scale.options), "views": scale.views}
-    if isinstance(job, SplatSpeed):
-        sizes |= {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
-    if isinstance(job, SplatPeer):
-        sizes |= {"program": PEER}
     presets = [dict(PRESETS["best"])] if isinstance(job, SplatRun) and job.role == "scheduled" else []
-    parts = [*(_given(part) for part in (job, *others)), sizes, METHOD, scene, *presets]
+    parts = [*(_given(part) for part in (job, *others)), job.settings(scale), METHOD, scene, *presets]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

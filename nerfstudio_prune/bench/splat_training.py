@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any, Optional
@@ -12,17 +11,15 @@ import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 
-from nerfstudio_prune.bench.machine import PACKAGES, MemoryMeter, describe_machine
+from nerfstudio_prune.bench.machine import MemoryMeter
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, warm_up
-from nerfstudio_prune.bench.splat_suite import SplatRun, SplatScale, splat_schedule_text
+from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields, warm_up
+from nerfstudio_prune.bench.splat_suite import SplatRun, SplatScale
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.gaussians.pruner import prepare_gaussian_pruning
 from nerfstudio_prune.records.splat_schema import SplatRecord, SplatSeconds, SplatStage
 from nerfstudio_prune.splats.model import SplatPruneModel
-
-SPLAT_PACKAGES = (*PACKAGES, "gsplat", "numba")
 
 BEFORE, AFTER = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
 
@@ -190,9 +187,8 @@ def execute_splats(
     notes = {} if growth is None else {"cap": cap, "growth_stopped_at": growth.stopped}
     earlier = (0.0, 0.0) if parent is None else (parent.seconds.train_total, parent.seconds.prune_total)
     return SplatRecord(
-        name=run.name,
+        **record_fields(run, scale, scene, options, device, identity),
         arm=run.arm,
-        seed=run.seed,
         role=run.role,
         strategy=run.strategy,
         score=run.score,
@@ -200,14 +196,7 @@ def execute_splats(
         keep=run.keep,
         recovery=run.recovery,
         distil=run.distil,
-        method=scene.method,
-        data=type(scene.dataparser).__name__.removesuffix("Config"),
-        scene=scene.name,
-        scale=scale.name,
         parent=run.parent,
-        config=options,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=describe_machine(device, SPLAT_PACKAGES),
         steps=recorder.steps,
         stages=recorder.stages,
         history=history,
@@ -221,10 +210,7 @@ def execute_splats(
         ),
         step_seconds=median(recorder.step_seconds) if recorder.step_seconds else 0.0,
         peak_memory_mb=peak,
-        schedule=splat_schedule_text(scale),
         clock=recorder.meter.clock,
         images=recorder.images,
         notes=notes,
-        digest=identity["digest"],
-        command=identity["command"],
     )

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nerfstudio_prune.bench.machine import describe_machine
 from nerfstudio_prune.bench.setup import Scene, make_trainer
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, warm_up
-from nerfstudio_prune.bench.splat_suite import SplatScale, ZeroShot, splat_schedule_text
-from nerfstudio_prune.bench.splat_training import SPLAT_PACKAGES
+from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields, warm_up
+from nerfstudio_prune.bench.splat_suite import SplatScale, ZeroShot
 from nerfstudio_prune.gaussians.budget import count_from_ratio
 from nerfstudio_prune.gaussians.merging import merge
 from nerfstudio_prune.gaussians.pixel_sizes import footprints
@@ -86,23 +83,12 @@ def measure_zero_shot(
         rows.append(zero_shot_row(chosen.rule, chosen.rounds, chosen.keep, chosen.gaussians, quality, chosen.seconds))
         advance((len(rows) - 1) / total)
     return ZeroShotRecord(
-        name=job.name,
-        seed=job.seed,
-        method=scene.method,
-        data=type(scene.dataparser).__name__.removesuffix("Config"),
-        scene=scene.name,
-        scale=scale.name,
+        **record_fields(job, scale, scene, options, pipeline.model.device, identity),
         parent=job.parent,
-        config=options,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=describe_machine(pipeline.model.device, SPLAT_PACKAGES),
-        schedule=splat_schedule_text(scale),
         train_views=len(pipeline.datamanager.train_dataset),
         views=meter.counts(),
         rows=rows,
         clock=meter.clock,
-        digest=identity["digest"],
-        command=identity["command"],
     )
 
 

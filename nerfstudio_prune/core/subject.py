@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Optional, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -101,7 +101,9 @@ class FurtherOutput:
 class Picture(Protocol):
     """Draws a further output. Keeps what it draws: what the subject becomes later does not show."""
 
-    def __call__(self, camera: Any, obb_box: Any = None, background: Optional[Tensor] = None) -> Tensor:
+    def __call__(
+        self, camera: Any, obb_box: Any = None, background: Optional[Float[Tensor, "3"]] = None
+    ) -> Float[Tensor, "height width channels"]:
         """Draws it.
 
         Args:
@@ -322,11 +324,11 @@ class Subject(ABC, Generic[RecipeT]):
         """
         return {}
 
-    def backdrop(self) -> Optional[Tensor]:
+    def backdrop(self) -> Optional[Float[Tensor, "3"]]:
         """Colour behind the scene that the viewer starts with, [3] in [0, 1]. None: the host's."""
         return None
 
-    def stand_in(self, model: Any, background: Optional[Tensor]) -> Any:
+    def stand_in(self, model: Any, background: Optional[Float[Tensor, "3"]]) -> Any:
         """What the viewer renders in place of a model: what it sets there must not reach a training or a measurement.
 
         Args:
@@ -379,20 +381,15 @@ class BufferEdit:
 
 
 @dataclass
-class Slicing:
-    """The change of a subject whose parameters are only sliced: edits, optimizers, buffers.
+class PreparedEdits:
+    """Parameters, optimizers and buffers of a cut, checked and ready. `apply` only assigns."""
 
-    Weights and moments are inherited, which is recovery `continue`. A subject that offers the other modes carries them
-    out in a change of its own; one that does not refuses them in `validate` of its options.
-    """
-
-    subject: Subject[Any]
     edits: Sequence[ParameterEdit]
+    """Parameters that become smaller or get new values."""
     rebind: Rebinding
+    """What that changes in the optimizers."""
     buffers: Sequence[BufferEdit] = ()
-    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
-    """Rewind snapshot, cut down to what stays."""
-    report: Sequence[Any] = ()
+    """What is cut alike beside them."""
 
     @property
     def removes(self) -> bool:
@@ -400,11 +397,35 @@ class Slicing:
         return any(edit.new.shape != edit.old.shape for edit in self.edits)
 
     def apply(self) -> None:
-        """Carries the cut out."""
+        """Puts everything in place."""
         for edit in self.edits:
             edit.apply()
         self.rebind.apply()
         for buffer in self.buffers:
             buffer.apply()
+
+
+@dataclass
+class Slicing:
+    """The change of a subject whose parameters are only sliced.
+
+    Weights and moments are inherited, which is recovery `continue`. A subject that offers the other modes carries them
+    out in a change of its own, or in the edits; one that does not refuses them in `validate` of its options.
+    """
+
+    subject: Subject[Any]
+    prepared: PreparedEdits
+    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rewind snapshot, cut down to what stays."""
+    report: Sequence[Any] = ()
+
+    @property
+    def removes(self) -> bool:
+        """Whether a parameter becomes smaller."""
+        return self.prepared.removes
+
+    def apply(self) -> None:
+        """Carries the cut out."""
+        self.prepared.apply()
         self.subject.state.rewind_snapshot = dict(self.snapshot)
         self.subject.synced()

@@ -1,6 +1,6 @@
 """Tensors that come from files: what they may be before anything is copied from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,3 +54,17 @@ def check_storage(tensors: Mapping[str, Tensor], where: str) -> None:
     held, needed = sum(storages.values()), sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if held < needed:
         raise ValueError(f"{where}: {len(tensors)} tensors take {needed:,} bytes, and the file holds {held:,} of them")
+
+
+def different_keys(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """What names differ in, in words.
+
+    Args:
+        missing: Names that were expected and not found.
+        unknown: Names that were found and not expected.
+    """
+    return "; ".join(
+        f"{len(keys)} {label} entries ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for label, keys in (("missing", missing), ("unknown", unknown))
+        if keys
+    )

@@ -41,7 +41,7 @@ class Show:
 
 def copied(model: SplatPruneModel) -> Gaussians:
     """The Gaussians as they are now, whatever becomes of the model's."""
-    return Gaussians.of({name: value.detach().clone() for name, value in model.gauss_params.items()})
+    return model.gaussians.detach().clone()
 
 
 def missing(before: Float[Tensor, "before values"], after: Float[Tensor, "after values"]) -> Bool[Tensor, " before"]:

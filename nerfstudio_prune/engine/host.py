@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.configs.base_config import MachineConfig
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.utils import profiler, writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
@@ -21,6 +21,15 @@ MAX_PORT = 2**16 - 1
 def default_machine() -> MachineConfig:
     """The first GPU if there is one, else the CPU, so that no option is needed on machines without a GPU."""
     return MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def local_viewer(**options: Any) -> ViewerConfig:
+    """A viewer that only this machine reaches; what its pages can do is more than to look.
+
+    Args:
+        **options: Further options of the viewer.
+    """
+    return ViewerConfig(websocket_host="127.0.0.1", **options)
 
 
 def check_device(device_type: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from nerfstudio_prune.engine.schedulers import RunDecaySchedulerConfig
 
 LARGEST_FACTOR = 10.0
-"""On the rate of a short run."""
+"""Largest factor on the rate of a short run."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ DEFAULTED = "camera_opt"
 
 
 class RunOptimizers(Optimizers):
-    """Optimizers whose schedulers know how long the run is.
+    """Optimizers whose rates and schedulers know how long the run is.
 
     Args:
         config: Name -> configurations of `optimizer` and `scheduler`.

@@ -32,11 +32,13 @@ def median_neighbour_distance(views: Sequence[View]) -> float:
     return float(distances.fill_diagonal_(float("inf")).amin(dim=1).median())
 
 
-def pseudo_view(view: View, sigma: float, generator: torch.Generator) -> View:
+def pseudo_pose(
+    camera_to_world: Float[Tensor, "*batch 3 4"], sigma: float, generator: torch.Generator
+) -> Float[Tensor, "*batch 3 4"]:
     """A camera beside another one that looks the same way: t + N(0, σ²) (LightGaussian, arXiv 2311.17245, Eq. 7).
 
     Args:
-        view: Training view.
+        camera_to_world: Pose of a training camera.
         sigma: Standard deviation along each axis, in world units, >= 0.
         generator: On the CPU; the only source of randomness.
 
@@ -45,10 +47,9 @@ def pseudo_view(view: View, sigma: float, generator: torch.Generator) -> View:
     """
     if not 0 <= sigma < float("inf"):
         raise ValueError(f"sigma must be a length that is at least 0, got {sigma}")
-    shift = sigma * torch.randn(3, generator=generator, dtype=torch.float64)
-    viewmat = view.viewmat.clone()
-    viewmat[:3, 3] -= viewmat[:3, :3] @ shift.to(viewmat)
-    return view._replace(viewmat=viewmat)
+    pose = camera_to_world.clone()
+    pose[..., :3, 3] += (sigma * torch.randn(3, generator=generator)).to(pose)
+    return pose
 
 
 def is_pseudo_step(step: int, share: float) -> bool:

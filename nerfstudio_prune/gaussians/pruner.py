@@ -1,7 +1,7 @@
 """One cut of a scene and its optimizers: prepare, check, apply. All or nothing."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, MutableMapping
+from dataclasses import fields
 from typing import Any, Optional
 
 import torch
@@ -9,38 +9,13 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nerfstudio_prune.core.optimizer_state import ParameterEdit, Rebinding, prepare_rebind
-from nerfstudio_prune.core.subject import BufferEdit
+from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
+from nerfstudio_prune.core.subject import BufferEdit, PreparedEdits
 from nerfstudio_prune.gaussians.selecting import check_keep
 from nerfstudio_prune.raster.gaussians import Gaussians
 
 PARAMETERS = tuple(f.name for f in fields(Gaussians))
 """Names of the six parameters, as in Nerfstudio's splatfacto."""
-
-
-@dataclass
-class GaussianPruning:
-    """A checked cut that is ready to be applied. `apply` only assigns."""
-
-    edits: Sequence[ParameterEdit]
-    """Parameters that become smaller."""
-    rebind: Rebinding
-    """What that changes in the optimizers."""
-    buffers: Sequence[BufferEdit]
-    """Tensors of the densification that are cut alike."""
-
-    @property
-    def removes(self) -> bool:
-        """Whether a parameter becomes smaller."""
-        return any(edit.new.shape != edit.old.shape for edit in self.edits)
-
-    def apply(self) -> None:
-        """Carries the cut out."""
-        for edit in self.edits:
-            edit.apply()
-        self.rebind.apply()
-        for buffer in self.buffers:
-            buffer.apply()
 
 
 def check_gaussians(parameters: Mapping[str, Tensor]) -> Gaussians:
@@ -86,7 +61,7 @@ def prepare_gaussian_pruning(
     values: Optional[Gaussians] = None,
     forget: bool = False,
     path: str = "gauss_params",
-) -> GaussianPruning:
+) -> PreparedEdits:
     """Prepares and checks a cut without changing anything.
 
     Args:
@@ -133,7 +108,7 @@ def prepare_gaussian_pruning(
         parameter = nn.Parameter(new.clone(), requires_grad=old.requires_grad)  # training must not reach `values`
         edits.append(ParameterEdit(f"{path}.{name}", module, name, old, parameter, kept, forget=forget))
     rebind = prepare_rebind(optimizers, parameter_lists, edits)
-    return GaussianPruning(edits, rebind, _running_edits(running_state, count, rows.get(0)))
+    return PreparedEdits(edits, rebind, _running_edits(running_state, count, rows.get(0)))
 
 
 def _check_values(values: Gaussians, scene: Gaussians, count: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor
+from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
 
@@ -73,13 +73,8 @@ def checked_state(
     missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
     if missing or unknown:
         raise ValueError(
-            "the checkpoint is not one of this network: "
-            + "; ".join(
-                f"{len(keys)} {label} entries ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-                for label, keys in (("missing", missing), ("unknown", unknown))
-                if keys
-            )
-            + ". It must come from nerf-prune or vanilla-nerf with the same numbers of layers "
+            f"the checkpoint is not one of this network: {different_keys(missing, unknown)}. It must come "
+            "from nerf-prune or vanilla-nerf with the same numbers of layers "
             f"(model.base_mlp_num_layers, model.head_mlp_num_layers){_missing_option(missing, unknown)}"
         )
     shapes = _network_shapes(groups, state)

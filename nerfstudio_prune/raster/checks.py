@@ -2,13 +2,14 @@
 
 from typing import Optional
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.interface import View
 
 
-def check(gaussians: Gaussians, view: View, sh_degree: int, colors: Optional[Tensor] = None) -> None:
+def check(gaussians: Gaussians, view: View, sh_degree: int, colors: Optional[Shaped[Tensor, "..."]] = None) -> None:
     """Refuses what compiled code would read beyond the end of, or show something else for.
 
     Args:

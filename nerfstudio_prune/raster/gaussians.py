@@ -41,11 +41,6 @@ class Gaussians:
         """Highest degree of the spherical harmonics."""
         return isqrt(self.features_rest.shape[1] + 1) - 1
 
-    @property
-    def num_parameters(self) -> int:
-        """Numbers that describe the scene."""
-        return sum(tensor.numel() for _, tensor in self.items())
-
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor of each parameter."""
         return ((f.name, getattr(self, f.name)) for f in fields(self))
@@ -53,6 +48,10 @@ class Gaussians:
     def detach(self) -> "Gaussians":
         """The same tensors outside of any graph."""
         return replace(self, **{name: tensor.detach() for name, tensor in self.items()})
+
+    def clone(self) -> "Gaussians":
+        """Copies, in the same graph, as `Tensor.clone`."""
+        return replace(self, **{name: tensor.clone() for name, tensor in self.items()})
 
     def select(self, keep: Int64[Tensor, " kept"]) -> "Gaussians":
         """Some of the Gaussians, in the order of the indices.

@@ -5,6 +5,7 @@ SSIM and LPIPS without unit; LPIPS is null where its network is not to be had.
 """
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal, Optional
 
 import msgspec
@@ -79,6 +80,17 @@ class Quality:
     """Mean over the views."""
     lpips: Optional[float] = None
     """Mean over the views."""
+
+    @classmethod
+    def of(cls, views: list[ViewQuality]) -> "Quality":
+        """Means over some views, at least one; LPIPS where it is known of all of them."""
+        lpips = [view.lpips for view in views if view.lpips is not None]
+        return cls(
+            views,
+            psnr=fmean(view.psnr for view in views),
+            ssim=fmean(view.ssim for view in views),
+            lpips=fmean(lpips) if len(lpips) == len(views) else None,
+        )
 
 
 @dataclass

@@ -90,13 +90,8 @@ class SplatStudy:
 
     def shot(self, rule: str, rounds: int, keep: float, value: Callable[[ZeroShotRow], Optional[float]]) -> Stat:
         """A quantity of one choice right after the cut, over the seeds that have it."""
-        rows = [
-            row
-            for record in self.shots
-            for row in record.rows
-            if (row.rule, row.rounds, row.keep) == (rule, rounds, keep)
-        ]
-        return Stat.of(value(row) for row in rows)
+        rows = (row_of(record, rule, rounds, keep) for record in self.shots)
+        return Stat.of(value(row) for row in rows if row is not None)
 
 
 ORDER = ("start", "dense", "pruned", "scheduled", "capped", "capped-equal-time", "harmonics", "peer")
@@ -175,6 +170,11 @@ def by_splat_study(
         text = make(study)
         if text:
             yield study, text
+
+
+def row_of(record: ZeroShotRecord, rule: str, rounds: int, keep: float) -> Optional[ZeroShotRow]:
+    """One choice of a record; None if it was not tried."""
+    return next((row for row in record.rows if (row.rule, row.rounds, row.keep) == (rule, rounds, keep)), None)
 
 
 def psnr(stage: SplatStage, split: str = TEST) -> Optional[float]:

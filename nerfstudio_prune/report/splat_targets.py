@@ -7,7 +7,7 @@ from statistics import median
 from typing import Optional
 
 from nerfstudio_prune.report.markup import escape, table
-from nerfstudio_prune.report.splat_study import TEST, SplatArm, SplatStudy, end_psnr, psnr
+from nerfstudio_prune.report.splat_study import TEST, SplatArm, SplatStudy, end_psnr, psnr, row_of
 from nerfstudio_prune.report.splat_tables import (
     NO_RECORDS,
     change,
@@ -66,11 +66,8 @@ def _end_less(arm: str, other: Callable[[SplatStudy], Optional[SplatArm]]) -> Ca
 
 
 def _rounds_over_paper(study: SplatStudy) -> Stat:
-    ours, paper = (
-        study.shot(rule, rounds, 0.34, lambda row: row.psnr.get(TEST))
-        for rule, rounds in (("removal", 6), ("significance", 1))
-    )
-    return Stat(tuple(a - b for a, b in zip(ours.values, paper.values, strict=False)))
+    pairs = [(row_of(record, "removal", 6, 0.34), row_of(record, "significance", 1, 0.34)) for record in study.shots]
+    return Stat.of(None if a is None or b is None else a.psnr[TEST] - b.psnr[TEST] for a, b in pairs)
 
 
 def _step_faster(study: SplatStudy) -> Stat:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor
+from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.raster.gaussians import MAX_SH_DEGREE, Gaussians
 from nerfstudio_prune.splats.config import SplatPruneConfig
 
@@ -71,14 +71,8 @@ def checked_state(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, 
     missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
     if missing or unknown:
         raise ValueError(
-            "the checkpoint is not one of this model: "
-            + "; ".join(
-                f"{len(keys)} {label} entries ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-                for label, keys in (("missing", missing), ("unknown", unknown))
-                if keys
-            )
-            + ". It must come from splat-prune or splatfacto with the same model.camera-optimizer.mode and "
-            "model.use-bilateral-grid"
+            f"the checkpoint is not one of this model: {different_keys(missing, unknown)}. It must come "
+            "from splat-prune or splatfacto with the same model.camera-optimizer.mode and model.use-bilateral-grid"
         )
     for key, value in own.items():
         check_tensor(state[key], key, FLOATS if value.is_floating_point() else (value.dtype,))

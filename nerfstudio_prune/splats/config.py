@@ -125,7 +125,7 @@ class SelectionOptions(Group):
     )
     effects: ClassVar[Sequence[Effect]] = (
         (("score",), lambda o: o.strategy == "rank", "strategy rank"),
-        (("rounds",), lambda o: o.strategy == "rank" and o.score in SCORES and o.by_views, "a score by views"),
+        (("rounds",), lambda o: o.strategy == "rank" and o.by_views, "a score by views"),
         (("removal_norm",), lambda o: o.strategy == "rank" and o.score == "removal", "score removal"),
         (
             ("volume_power", "volume_reference"),

@@ -12,8 +12,7 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
-from nerfstudio_prune.gaussians.distillation import distillation_loss, is_pseudo_step
-from nerfstudio_prune.raster.gaussians import Gaussians
+from nerfstudio_prune.gaussians.distillation import distillation_loss, is_pseudo_step, pseudo_pose
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.recipes import DistilRecipe
 from nerfstudio_prune.splats.subject import SH_DEGREE
@@ -76,8 +75,7 @@ class HarmonicsDistillation(Listener):
             return
         self._begin = event.step
         if self.recipe.target != "photo":
-            copies = {name: value.detach().clone() for name, value in self.model.gaussians.items()}
-            self.teacher = self.model.with_gaussians(Gaussians.of(copies))
+            self.teacher = self.model.with_gaussians(self.model.gaussians.detach().clone())
             CONSOLE.print(
                 f"Teacher: the spherical harmonics of degree {self.teacher.gaussians.sh_degree} for "
                 f"{self.recipe.steps} steps, {self.recipe.share:.0%} of them on pseudo views"
@@ -122,13 +120,10 @@ class HarmonicsDistillation(Listener):
         return self._begin is not None and 0 < step - self._begin <= self.recipe.steps
 
     def _shifted(self, camera: Cameras, step: int) -> Cameras:
-        """A camera beside another one that looks the same way (LightGaussian, arXiv 2311.17245, equation 7)."""
+        """A pseudo view beside a camera; the same one whenever the step is taken."""
         generator = torch.Generator().manual_seed(self.run.event_seed(step))
-        shift = self.recipe.sigma * self.spacing * torch.randn(3, generator=generator)
-        poses = camera.camera_to_worlds.clone()
-        poses[..., :3, 3] += shift.to(poses)
         return Cameras(
-            poses,
+            pseudo_pose(camera.camera_to_worlds, self.recipe.sigma * self.spacing, generator),
             camera.fx,
             camera.fy,
             camera.cx,

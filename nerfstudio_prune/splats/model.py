@@ -59,7 +59,8 @@ class SplatPruneModelConfig(SplatfactoModelConfig):
     schedule_steps: Optional[int] = SCHEDULE_STEPS
     """Length of the run, in steps, that the options that count training steps are written for (warmup-length,
     refine-every, resolution-schedule, sh-degree-interval, stop-screen-size-at, stop-split-at). A run of another
-    max-num-iterations scales them all, so that it has the same shape. None: they are taken as they are."""
+    max-num-iterations scales them, so that it has the same shape; but refine-every is never shortened, nor the time
+    between two opacity resets below 1,000 steps. None: they are taken as they are."""
 
 
 class SplatPruneModel(SplatfactoModel):

@@ -145,7 +145,7 @@ class SplatPrunePipeline(ControlledPipeline):
         return FixedViews(
             self.config.prune.num_eval_views,
             len(self.datamanager.eval_dataset),
-            lambda view: self._view("eval", view),
+            lambda view: self.view("eval", view),
         )
 
     def evidence(self, recipe: GaussianRecipe, seed: int) -> ViewEvidence:
@@ -161,7 +161,7 @@ class SplatPrunePipeline(ControlledPipeline):
                 gaussians, views, model.rasterizer, at, background, wants=wants, antialiased=antialiased, seed=seed
             )
 
-        measured = FixedViews(PSNR_VIEWS, count, lambda view: self._view("train", view))
+        measured = FixedViews(PSNR_VIEWS, count, lambda view: self.view("train", view))
         return ViewEvidence(
             contributions,
             lambda gaussians: measured(model.with_gaussians(gaussians))["psnr"],
@@ -172,8 +172,13 @@ class SplatPrunePipeline(ControlledPipeline):
         data = self.datamanager.view_data("train", view)
         return view_of(data.camera.to(self.device)), data.pixels
 
-    def _view(self, split: Split, view: int) -> tuple[Cameras, dict[str, Any]]:
-        """Camera and batch of a view."""
+    def view(self, split: Split, view: int) -> tuple[Cameras, dict[str, Any]]:
+        """Camera and batch of a view: its picture, and its `mask` where not all pixels count.
+
+        Args:
+            split: Which views.
+            view: Index of the view in its data set.
+        """
         data = self.datamanager.view_data(split, view)
         batch: dict[str, Any] = {"image": data.image}
         if data.pixels is not None:

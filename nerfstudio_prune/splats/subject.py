@@ -7,12 +7,13 @@ from types import MappingProxyType
 from typing import Any, Optional
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import Form
 from nerfstudio_prune.core.schedule import size_at
-from nerfstudio_prune.core.subject import Change, FurtherOutput, Optimizers, Picture, Subject, Words
+from nerfstudio_prune.core.subject import Change, FurtherOutput, Optimizers, Picture, Slicing, Subject, Words
 from nerfstudio_prune.gaussians.budget import (
     count_from_megabytes,
     count_from_psnr_drop,
@@ -22,7 +23,7 @@ from nerfstudio_prune.gaussians.budget import (
 )
 from nerfstudio_prune.gaussians.merging import merge
 from nerfstudio_prune.gaussians.pixel_sizes import footprints
-from nerfstudio_prune.gaussians.pruner import GaussianPruning, check_gaussians, prepare_gaussian_pruning
+from nerfstudio_prune.gaussians.pruner import check_gaussians, prepare_gaussian_pruning
 from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
@@ -70,22 +71,11 @@ Gather = Callable[[GaussianRecipe, int], ViewEvidence]
 
 
 @dataclass
-class GaussianChange:
+class GaussianChange(Slicing):
     """A cut of Gaussians, ready to be applied."""
 
-    pruning: GaussianPruning
-    keep: Optional[Tensor] = None
+    keep: Optional[Int64[Tensor, " kept"]] = None
     """Indices of the Gaussians that stay. None: all."""
-    report: Sequence[Any] = ()
-
-    @property
-    def removes(self) -> bool:
-        """Whether anything becomes smaller."""
-        return self.pruning.removes
-
-    def apply(self) -> None:
-        """Carries the cut out."""
-        self.pruning.apply()
 
 
 class GaussianSubject(Subject[GaussianRecipe]):
@@ -200,11 +190,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
             found["removed"] = removed(self.model, leaving[GAUSSIANS])
         return found
 
-    def backdrop(self) -> Tensor:
+    def backdrop(self) -> Float[Tensor, "3"]:
         """What lies behind the Gaussians in evaluation."""
         return self.model.behind
 
-    def stand_in(self, model: SplatPruneModel, background: Optional[Tensor]) -> SplatPruneModel:
+    def stand_in(self, model: SplatPruneModel, background: Optional[Float[Tensor, "3"]]) -> SplatPruneModel:
         """A model of the same Gaussians for the viewer."""
         return stand_in(model, background)
 
@@ -317,7 +307,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
                     ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)
                     keep = ranking.keep(n_keep)
         running: MutableMapping[str, Any] = self.model.strategy_state
-        pruning = prepare_gaussian_pruning(
+        prepared = prepare_gaussian_pruning(
             self.model.gauss_params,
             keep,
             optimizers.optimizers,
@@ -327,7 +317,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             values=values,
             forget=recipe.recovery == "retrain",
         )
-        return GaussianChange(pruning, keep, report)
+        return GaussianChange(self, prepared, report=report, keep=keep)
 
     def _cut_before(self, event: ScheduledEvent) -> bool:
         """Whether all that the schedule cuts is cut already when the degree is lowered; a late run may do both."""

@@ -44,11 +44,11 @@ def view_of(camera: Cameras, camera_to_world: Optional[Float[Tensor, "3 4"]] = N
 
 
 class FixedViews:
-    """Whole evaluation views, evenly spaced, the same for every call.
+    """Quality on whole views, evenly spaced, the same for every call.
 
     Args:
         count: How many; 0 measures nothing.
-        total: Evaluation views that there are.
+        total: Views that there are.
         load: Gives camera and batch of a view.
     """
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Optional, Protocol
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
@@ -61,7 +62,7 @@ class Shown(Protocol):
         ...
 
 
-def as_it_is(model: Any, background: Optional[Tensor]) -> Any:
+def as_it_is(model: Any, background: Optional[Float[Tensor, "3"]]) -> Any:
     """Lets the viewer render a model itself, whatever colour it asks for.
 
     Args:
@@ -119,7 +120,7 @@ class SceneView:
         """What the host asks for where it treats a kind of models in its own way, such as the depth of Gaussians."""
         return type(self.model)
 
-    def set_background(self, background_color: Tensor) -> None:
+    def set_background(self, background_color: Float[Tensor, "3"]) -> None:
         """Notes the colour that the host wants behind what it shows; the model that is trained keeps its own.
 
         Args:

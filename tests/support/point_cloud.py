@@ -17,7 +17,7 @@ from nerfstudio_prune.core.events import PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.core.form import FormField, check_values
 from nerfstudio_prune.core.optimizer_state import ParameterEdit, prepare_rebind
 from nerfstudio_prune.core.strategies import ImportanceStrategy, select
-from nerfstudio_prune.core.subject import BufferEdit, Optimizers, Slicing, Subject
+from nerfstudio_prune.core.subject import BufferEdit, Optimizers, PreparedEdits, Slicing, Subject
 from nerfstudio_prune.engine.options import PART, PruneOptions, Recipe, option
 
 
@@ -133,7 +133,7 @@ class CloudSubject(Subject[CloudRecipe]):
         ]
         rebind = prepare_rebind(optimizers.optimizers, optimizers.parameters, edits)
         seen = BufferEdit(self.model._buffers, "seen", self.model.seen[keep])
-        return Slicing(self, edits, rebind, [seen])
+        return Slicing(self, PreparedEdits(edits, rebind, [seen]))
 
     def scores(self, recipe: CloudRecipe, evidence: Tensor) -> tuple[str, dict[str, Tensor]]:
         return "opacity", {"cloud": evidence}

@@ -12,8 +12,8 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.eval_utils import eval_setup
 from support.tiny_run import make_config, rays, same_bits, start, tiny_model, tiny_widths, train, widths
 
+from nerfstudio_prune.data import metrics as metrics_module
 from nerfstudio_prune.data.metrics import LazyLpips, weights_file
-from nerfstudio_prune.nerf import metrics as metrics_module
 from nerfstudio_prune.nerf.rays import FixedRays, draw_rays
 
 Config = Callable[..., Any]

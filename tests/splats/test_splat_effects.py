@@ -90,7 +90,7 @@ def test_every_option_is_in_the_table_or_always_has_an_effect() -> None:
         ({"strategy": "merge", "distil.share": 0.0}, {"score", "rounds", "distil.sigma"}),
         ({"strategy": "none"}, set(OTHERS)),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, set) else str(value),
 )
 def test_options_that_are_told_to_have_no_effect_have_none(trace: Any, recipe: dict[str, Any], idle: set[str]) -> None:
     """Whoever is told so leaves them away. All of them are changed at once, and not a bit of the run may differ."""

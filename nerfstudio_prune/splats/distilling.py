@@ -116,27 +116,36 @@ class HarmonicsDistillation(Listener):
         pseudo = is_pseudo_step(age, self.recipe.share)
         if not pseudo and self.recipe.target == "mixed":
             return None
-        return Lesson(self.teacher, self.recipe, self._shifted(camera, step) if pseudo else camera)
+        shift = self._shift(step) if pseudo else torch.zeros(3)
+        return Lesson(self.teacher, self.recipe, _apart(camera, shift))
 
     def _during(self, step: int) -> bool:
         return self._begin is not None and 0 < step - self._begin <= self.recipe.steps
 
-    def _shifted(self, camera: Cameras, step: int) -> Cameras:
-        """A camera beside another one that looks the same way (LightGaussian, arXiv 2311.17245, equation 7)."""
+    def _shift(self, step: int) -> Float[Tensor, "3"]:
+        """How far the camera of a pseudo view is moved, in world units."""
         generator = torch.Generator().manual_seed(self.run.event_seed(step))
-        shift = self.recipe.sigma * self.spacing * torch.randn(3, generator=generator)
-        poses = camera.camera_to_worlds.clone()
-        poses[..., :3, 3] += shift.to(poses)
-        return Cameras(
-            poses,
-            camera.fx,
-            camera.fy,
-            camera.cx,
-            camera.cy,
-            camera.width,
-            camera.height,
-            camera_type=camera.camera_type,
-        )
+        return self.recipe.sigma * self.spacing * torch.randn(3, generator=generator)
+
+
+def _apart(camera: Cameras, shift: Float[Tensor, "3"]) -> Cameras:
+    """A camera beside another one that looks the same way (LightGaussian, arXiv 2311.17245, equation 7).
+
+    It is no training view, even where it stands at the same place: what is learned of each of those, its pose and its
+    bilateral grid, stays out of what is compared with the teacher, which has neither.
+    """
+    poses = camera.camera_to_worlds.clone()
+    poses[..., :3, 3] += shift.to(poses)
+    return Cameras(
+        poses,
+        camera.fx,
+        camera.fy,
+        camera.cx,
+        camera.cy,
+        camera.width,
+        camera.height,
+        camera_type=camera.camera_type,
+    )
 
 
 def lowers(event: PruneEvent) -> bool:

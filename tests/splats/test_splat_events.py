@@ -23,7 +23,7 @@ from support.tiny_splats import (
     train,
 )
 
-from nerfstudio_prune.core.events import ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import NoOptimizers
 from nerfstudio_prune.gaussians.selecting import floor_of
@@ -429,6 +429,29 @@ def test_only_colours_learn(once: Config) -> None:
         moved = [not torch.equal(at[step][name], at[step - 1][name]) for step in (14, 15)]
         assert moved == [name.startswith("features")] * 2, name
         assert not torch.equal(at[17][name], at[16][name]), name
+
+
+def test_what_is_learned_of_each_view_stays_out_of_the_teachers_lesson(once: Config) -> None:
+    """A student that is its teacher has nothing to learn, also where views have poses and colours of their own that the
+    teacher's picture is made without: else Gaussians would learn to undo them."""
+    options = {"target": "teacher", "loss": "l2", "share": 0.0, "steps": 3}
+    config = once(sh_degree=2, sh_step=13, **{f"distil__{name}": value for name, value in options.items()})
+    config.pipeline.model.camera_optimizer.mode = "SO3xR3"
+    config.pipeline.model.use_bilateral_grid, config.pipeline.model.grid_shape = True, (2, 2, 2)
+    trainer = start(config)
+    pipeline, model = trainer.pipeline, trainer.pipeline.model
+    with torch.no_grad():
+        model.camera_optimizer.pose_adjustment += 0.1
+        model.bil_grids.grids += 0.1
+    model.step = 13
+    pipeline.distillation.before_cut(
+        PruneEvent(12, ScheduledEvent(12, Fraction(1), {"sh_degree": 2}), "rank", "continue", {})
+    )
+    camera, _ = pipeline.datamanager.next_train(13)
+    lesson = pipeline.distillation.lesson(13, camera)
+    assert torch.equal(lesson.camera.camera_to_worlds, camera.camera_to_worlds)
+    losses = lesson.losses(model, model(lesson.camera))
+    assert {name: float(loss) for name, loss in losses.items()} == {"distillation_loss": 0.0}
 
 
 def test_both_events_overdue(tiny_config: Config, dense: Any) -> None:

@@ -264,6 +264,17 @@ class SplatPruneModel(SplatfactoModel):
             colors=colors,
         )
 
+    def in_harmonics(self, gaussians: Gaussians) -> Gaussians:
+        """The same Gaussians with the coefficients of spherical harmonics as `features_dc`, for whoever renders without
+        this model. In a model that never had any, these are logits of colours, as in the host.
+
+        Args:
+            gaussians: Those of the model, or some of them.
+        """
+        if self.config.sh_degree > 0:
+            return gaussians
+        return replace(gaussians, features_dc=RGB2SH(torch.sigmoid(gaussians.features_dc)))
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
         """Renders a camera, as the host does.
 

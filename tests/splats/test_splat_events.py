@@ -176,6 +176,31 @@ def test_dense_and_pruned_runs_see_the_same(once: Config, score: str) -> None:
     assert same_bits(found["dense"][1], found["pruned"][1])
 
 
+def test_scores_without_harmonics_see_the_colours_of_the_pictures(once: Config) -> None:
+    """A model of degree 0 stores logits of colours in place of coefficients. What a Gaussian is worth must be what the
+    model's own pictures lose, and not those of other colours."""
+    config = once(score="removal", removal_norm="l2", sh_degree=0)
+    config.pipeline.model.sh_degree = 0
+    trainer = start(config)
+    pipeline, model = trainer.pipeline, trainer.pipeline.model
+    with torch.no_grad():
+        model.gauss_params["features_dc"].mul_(3)  # far from 0, where both are alike
+        model.gauss_params["opacities"].fill_(2.0)
+    found = pipeline.evidence(pipeline.controller.run.recipe, 0).collect(model.gaussians, {"removal_l2"})
+    worth = found.sums["removal_l2"]
+    best, everyone = int(worth.argmax()), torch.arange(model.num_points)
+    lost = 0.0
+    with torch.no_grad():
+        for view in range(len(pipeline.datamanager.train_dataset)):
+            camera = pipeline.datamanager.view_data("train", view).camera
+            whole, without = (
+                model.with_gaussians(model.gaussians.select(keep)).get_outputs(camera)["rgb"].double()
+                for keep in (everyone, everyone[everyone != best])
+            )
+            lost += float((whole - without).square().sum())
+    assert float(worth[best]) == pytest.approx(lost, rel=1e-3)
+
+
 # When
 
 

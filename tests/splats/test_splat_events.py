@@ -357,6 +357,20 @@ def test_largest_loss_of_quality(once: Config, capsys: Any) -> None:
     assert floor_of(before) <= n_keep < before
 
 
+def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> None:
+    """Merging loses less than removing at random as many: with the wrong pictures far too many would stay, and the
+    number on the console would be of a scene that never is."""
+    trainer = start(once(strategy="merge", max_psnr_drop=0.05))
+    subject, run = trainer.pipeline.subject, trainer.pipeline.controller.run
+    evidence = subject.gather(run.recipe, 0)
+    change = subject.prepare(run.recipe, ScheduledEvent(10, Fraction(1), {}), evidence, run.optimizers, 0)
+    (told,) = change.report
+    change.apply()
+    left = subject.model.num_points
+    assert 20 <= left < 200
+    assert told.startswith(f"{left} of 200 Gaussians keep {evidence.psnr(subject.model.gaussians):.2f} of")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

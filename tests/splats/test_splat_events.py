@@ -218,6 +218,19 @@ def test_event_before_growth_has_settled_is_refused(once: Config) -> None:
     assert counts(train(once(start_step=SETTLED)))[0][0] == SETTLED
 
 
+def test_event_whose_step_is_left_open_waits_for_growth(once: Config) -> None:
+    """Settings under which Gaussians grow for longer are no error: nobody asked for an event at 52 %. Where growth does
+    not end within the run there is none, which is told at the start."""
+    config = once(start_step=None)
+    config.pipeline.model.stop_split_at = 6000
+    trainer = start(config)
+    assert [event.step for event in trainer.pipeline.model.prune_state.pending] == [13]
+    config = once(start_step=None)
+    config.pipeline.model.schedule_steps = None
+    with pytest.raises(ValueError, match="lies past the end of the run, whose last step is 19; pruning would never"):
+        start(config)
+
+
 def test_cut_by_hand_before_growth_has_settled_is_refused(once: Config) -> None:
     """A page offers no cut that early, and one that is asked for all the same changes nothing."""
     trainer, obstacles = start(once(start_step=15)), {}

@@ -98,7 +98,7 @@ def event_table(event: PruneEvent, subject: Subject[Any], costs_before: Mapping[
         costs_before: Name of the part -> name of the cost -> what it cost before.
     """
     title = f"Pruning at step {event.step} ({subject.rule(event)}, {event.recovery})"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=len(title))
     if not subject.words.part:
         table.add_column("")
         table.add_column("before → after", justify="right")

@@ -16,13 +16,14 @@ LEAST_PERCENT = 10
 OptionsT = TypeVar("OptionsT", bound=ScheduleOptions)
 
 
-def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> OptionsT:
+def resolve_steps(options: OptionsT, first_step: int, num_iterations: int, earliest: int = 0) -> OptionsT:
     """Fills in the steps that were left open.
 
     Args:
         options: Options, filled in.
         first_step: First training step of this run.
         num_iterations: Steps that this run takes.
+        earliest: First step at whose end an event may happen; those whose step was left open wait for it.
 
     Returns:
         A copy with `start_step`, `stop_step` and `num_events` set.
@@ -40,7 +41,7 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int) -> Op
             )
     start = options.start_step
     if start is None:
-        start = max(first_step, num_iterations * options.start_percent // 100)
+        start = max(first_step, earliest, num_iterations * options.start_percent // 100)
     events = options.num_events or (1 if options.schedule == "one-shot" else 4)
     stop = options.stop_step
     if stop is None:

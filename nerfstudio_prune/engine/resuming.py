@@ -156,7 +156,7 @@ def update_plan(
     plan = []
     initial = state.initial_sizes or subject_of(in_force).initial_parts()
     if in_force.resolve().prunes:
-        in_force = resolve_steps(in_force, first_step, num_iterations)
+        in_force = resolve_steps(in_force, first_step, num_iterations, subject_of(in_force).earliest()[0])
         values = in_force.stored()
         aim = {name: values[name] for name in kind.aims}
         plan = state.numbered(resolve_plan(in_force.resolve(), subject_of(in_force), initial), aim)

@@ -14,7 +14,7 @@ RULES: Sequence[Rule] = (
         *at_least(1, MAX_STEPS),
     ),
     (("num_downscales",), *at_least(0, 8)),
-    (("cull_alpha_thresh",), lambda value: 0 <= value < 0.5, "in [0, 0.5): opacities are reset to twice of it"),
+    (("cull_alpha_thresh",), lambda value: 0 < value < 0.5, "in (0, 0.5): opacities are reset to twice of it"),
     (
         ("cull_scale_thresh", "densify_grad_thresh", "densify_size_thresh", "cull_screen_size", "split_screen_size"),
         *at_least(0, 10**6),

@@ -186,7 +186,9 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     seed: Optional[int] = option(None, "the run's machine seed")
     """Seed of random choices, in [0, 2^63)."""
     start_step: Optional[int] = option(
-        None, "52 % of max_num_iterations, or the first step of a resumed run if that is later"
+        None,
+        "52 % of max_num_iterations, or the first step of a resumed run, or the one at which growth has settled, if "
+        "that is later",
     )
     """Training step at whose end the first event happens; not before growth has settled, see --pipeline.model."""
     stop_step: Optional[int] = option(

@@ -114,24 +114,34 @@ class HarmonicsDistillation(Listener):
         pseudo = is_pseudo_step(age, self.recipe.share)
         if not pseudo and self.recipe.target == "mixed":
             return None
-        return Lesson(self.teacher, self.recipe, self._shifted(camera, step) if pseudo else camera)
+        pose = camera.camera_to_worlds
+        return Lesson(self.teacher, self.recipe, _apart(camera, self._shifted(pose, step) if pseudo else pose))
 
     def _during(self, step: int) -> bool:
         return self._begin is not None and 0 < step - self._begin <= self.recipe.steps
 
-    def _shifted(self, camera: Cameras, step: int) -> Cameras:
-        """A pseudo view beside a camera; the same one whenever the step is taken."""
+    def _shifted(self, pose: Float[Tensor, "*batch 3 4"], step: int) -> Float[Tensor, "*batch 3 4"]:
+        """Pose of a pseudo view beside a camera; the same one whenever the step is taken."""
         generator = torch.Generator().manual_seed(self.run.event_seed(step))
-        return Cameras(
-            pseudo_pose(camera.camera_to_worlds, self.recipe.sigma * self.spacing, generator),
-            camera.fx,
-            camera.fy,
-            camera.cx,
-            camera.cy,
-            camera.width,
-            camera.height,
-            camera_type=camera.camera_type,
-        )
+        return pseudo_pose(pose, self.recipe.sigma * self.spacing, generator)
+
+
+def _apart(camera: Cameras, pose: Float[Tensor, "*batch 3 4"]) -> Cameras:
+    """A camera like another one.
+
+    It is no training view, even where it stands at the same place: what is learned of each of those, its pose and its
+    bilateral grid, stays out of what is compared with the teacher, which has neither.
+    """
+    return Cameras(
+        pose,
+        camera.fx,
+        camera.fy,
+        camera.cx,
+        camera.cy,
+        camera.width,
+        camera.height,
+        camera_type=camera.camera_type,
+    )
 
 
 def lowers(event: PruneEvent) -> bool:

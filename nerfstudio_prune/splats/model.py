@@ -11,7 +11,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizer
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.optimizers import Optimizers
-from nerfstudio.model_components.lib_bilagrid import BilateralGrid
+from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
 from nerfstudio.models.splatfacto import (
     RGB2SH,
     SplatfactoModel,
@@ -265,6 +265,17 @@ class SplatPruneModel(SplatfactoModel):
             colors=colors,
         )
 
+    def in_harmonics(self, gaussians: Gaussians) -> Gaussians:
+        """The same Gaussians with the coefficients of spherical harmonics as `features_dc`, for whoever renders without
+        this model. In a model that never had any, these are logits of colours, as in the host.
+
+        Args:
+            gaussians: Those of the model, or some of them.
+        """
+        if self.config.sh_degree > 0:
+            return gaussians
+        return replace(gaussians, features_dc=RGB2SH(torch.sigmoid(gaussians.features_dc)))
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
         """Renders a camera, as the host does.
 
@@ -320,8 +331,10 @@ class SplatPruneModel(SplatfactoModel):
         truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
         rgb = outputs["rgb"]
         pixels = self._pixels(batch, rgb)
-        chosen = (x if pixels is None else x[pixels] for x in (rgb.detach(), truth))
-        metrics: dict[str, Any] = {"psnr": self.psnr(*chosen), "gaussian_count": self.num_points}
+        seen, true = (x if pixels is None else x[pixels] for x in (rgb.detach(), truth))
+        metrics: dict[str, Any] = {"psnr": self.psnr(seen, true), "gaussian_count": self.num_points}
+        if self.config.color_corrected_metrics:
+            metrics["cc_psnr"] = self.psnr(color_correct(seen, true), true)
         self.camera_optimizer.get_metrics_dict(metrics)
         return metrics
 
@@ -332,6 +345,16 @@ class SplatPruneModel(SplatfactoModel):
         truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
         rgb = outputs["rgb"]
         pixels = self._pixels(batch, rgb)
+        metrics = self._quality(truth, rgb, pixels)
+        if self.config.color_corrected_metrics:
+            corrected = rgb.clone()
+            where = slice(None) if pixels is None else pixels
+            corrected[where] = color_correct(rgb[where], truth[where])
+            metrics.update({f"cc_{name}": value for name, value in self._quality(truth, corrected, pixels).items()})
+        return metrics, {"img": torch.cat([truth, rgb], dim=1)}
+
+    def _quality(self, truth: Tensor, rgb: Tensor, pixels: Optional[Tensor]) -> dict[str, float]:
+        """Metrics of a rendered picture over the pixels that count."""
         true, seen = (x.moveaxis(-1, 0)[None] for x in (truth, masked(rgb, truth, pixels)))
         metrics = {
             "psnr": float(self.psnr(counted(seen, pixels), counted(true, pixels))),
@@ -340,7 +363,7 @@ class SplatPruneModel(SplatfactoModel):
         lpips = self.lpips(true, seen)
         if lpips is not None:
             metrics["lpips"] = lpips
-        return metrics, {"img": torch.cat([truth, rgb], dim=1)}
+        return metrics
 
     def _pixels(self, batch: Mapping[str, Any], rgb: Tensor) -> Optional[Tensor]:
         """The pixels that count, at the size of a rendered picture; None where all do."""

@@ -158,7 +158,14 @@ class SplatPrunePipeline(ControlledPipeline):
         def contributions(gaussians: Gaussians, wants: Collection[Sum] = SUMS) -> Contributions:
             at = min(degree, gaussians.sh_degree)
             return collect(
-                gaussians, views, model.rasterizer, at, background, wants=wants, antialiased=antialiased, seed=seed
+                model.in_harmonics(gaussians),
+                views,
+                model.rasterizer,
+                at,
+                background,
+                wants=wants,
+                antialiased=antialiased,
+                seed=seed,
             )
 
         measured = FixedViews(PSNR_VIEWS, count, lambda view: self.view("train", view))

@@ -21,7 +21,7 @@ from nerfstudio_prune.gaussians.budget import (
     uncompressed_bytes,
     values_of_gaussian,
 )
-from nerfstudio_prune.gaussians.merging import merge
+from nerfstudio_prune.gaussians.merging import Merged, merge
 from nerfstudio_prune.gaussians.pixel_sizes import footprints
 from nerfstudio_prune.gaussians.pruner import check_gaussians, prepare_gaussian_pruning
 from nerfstudio_prune.gaussians.scores import Score
@@ -295,13 +295,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
-                    merged = merge(
-                        gaussians,
-                        n_keep,
-                        pixel_sizes=footprints(gaussians.means, evidence.views),
-                        antialiased=self.model.config.rasterize_mode == "antialiased",
-                        weights=evidence.of(gaussians, {"weights"}).weights,
-                    )
+                    merged = self._merged(gaussians, n_keep, evidence)
                     keep, values = merged.representatives, merged.gaussians
                 else:
                     ranking = ranking or self._ranking(recipe, gaussians, n_keep, evidence, seed)
@@ -336,8 +330,14 @@ class GaussianSubject(Subject[GaussianRecipe]):
         if name == "max_psnr_drop":
             ranking = self._ranking(recipe, gaussians, floor, evidence, seed)
             psnr = evidence.psnr
-            measure = None if psnr is None else lambda keep: psnr(gaussians.select(keep))
-            found = count_from_psnr_drop(ranking, measure, value, min(floor, count))
+
+            def measure(keep: Tensor) -> float:
+                assert psnr is not None
+                if recipe.strategy == "merge":  # takes any number, and stays with none of a ranking
+                    return psnr(self._merged(gaussians, len(keep), evidence).gaussians)
+                return psnr(gaussians.select(keep))
+
+            found = count_from_psnr_drop(ranking, None if psnr is None else measure, value, min(floor, count))
             report = [
                 f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on "
                 f"training views ({len(found.measured)} measurements)"
@@ -353,6 +353,15 @@ class GaussianSubject(Subject[GaussianRecipe]):
         if n_keep != count:
             check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report
+
+    def _merged(self, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence) -> Merged:
+        return merge(
+            gaussians,
+            n_keep,
+            pixel_sizes=footprints(gaussians.means, evidence.views),
+            antialiased=self.model.config.rasterize_mode == "antialiased",
+            weights=evidence.of(gaussians, {"weights"}).weights,
+        )
 
     def _ranking(
         self, recipe: GaussianRecipe, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence, seed: int

@@ -137,3 +137,21 @@ def test_what_leaves_is_known_before_it_does(model: SplatPruneModel) -> None:
     assert set(subject.pictures({}, {})) == set()
     assert set(subject.pictures({GAUSSIANS: torch.tensor([1.0, 2.0])}, leaving)) == set(subject.further_outputs)
     assert uncompressed_bytes(1, 3) == 236
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_colour_corrected_metrics(masked: bool) -> None:
+    """The host's option for pictures of changing exposure, as with its bilateral grids: a picture that is right but for
+    its colours is right after the correction, which only sees the pixels that count."""
+    model = tiny_model(color_corrected_metrics=True)
+    truth = torch.rand((16, 16, 3), generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    rgb, batch = truth * 0.5 + 0.1, {"image": truth}
+    if masked:
+        rgb[8:] = 0.3
+        batch["mask"] = torch.ones((16, 16, 1), dtype=torch.bool)
+        batch["mask"][8:] = False
+    outputs = {"rgb": rgb, "background": torch.zeros(3)}
+    assert model.get_metrics_dict(outputs, batch)["cc_psnr"] > 60
+    found, _ = model.eval().get_image_metrics_and_images(outputs, batch)
+    assert set(found) == {"psnr", "ssim", "cc_psnr", "cc_ssim"}
+    assert found["psnr"] < 20 and found["cc_psnr"] > 60 and found["cc_ssim"] > 0.999

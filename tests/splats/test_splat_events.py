@@ -23,7 +23,7 @@ from support.tiny_splats import (
     train,
 )
 
-from nerfstudio_prune.core.events import ScheduledEvent
+from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import NoOptimizers
 from nerfstudio_prune.gaussians.selecting import floor_of
@@ -176,6 +176,31 @@ def test_dense_and_pruned_runs_see_the_same(once: Config, score: str) -> None:
     assert same_bits(found["dense"][1], found["pruned"][1])
 
 
+def test_scores_without_harmonics_see_the_colours_of_the_pictures(once: Config) -> None:
+    """A model of degree 0 stores logits of colours in place of coefficients. What a Gaussian is worth must be what the
+    model's own pictures lose, and not those of other colours."""
+    config = once(score="removal", removal_norm="l2", sh_degree=0)
+    config.pipeline.model.sh_degree = 0
+    trainer = start(config)
+    pipeline, model = trainer.pipeline, trainer.pipeline.model
+    with torch.no_grad():
+        model.gauss_params["features_dc"].mul_(3)  # far from 0, where both are alike
+        model.gauss_params["opacities"].fill_(2.0)
+    found = pipeline.evidence(pipeline.controller.run.recipe, 0).collect(model.gaussians, {"removal_l2"})
+    worth = found.sums["removal_l2"]
+    best, everyone = int(worth.argmax()), torch.arange(model.num_points)
+    lost = 0.0
+    with torch.no_grad():
+        for view in range(len(pipeline.datamanager.train_dataset)):
+            camera = pipeline.datamanager.view_data("train", view).camera
+            whole, without = (
+                model.with_gaussians(model.gaussians.select(keep)).get_outputs(camera)["rgb"].double()
+                for keep in (everyone, everyone[everyone != best])
+            )
+            lost += float((whole - without).square().sum())
+    assert float(worth[best]) == pytest.approx(lost, rel=1e-3)
+
+
 # When
 
 
@@ -191,6 +216,19 @@ def test_event_before_growth_has_settled_is_refused(once: Config) -> None:
             f"event may happen is {SETTLED}"
         )
     assert counts(train(once(start_step=SETTLED)))[0][0] == SETTLED
+
+
+def test_event_whose_step_is_left_open_waits_for_growth(once: Config) -> None:
+    """Settings under which Gaussians grow for longer are no error: nobody asked for an event at 52 %. Where growth does
+    not end within the run there is none, which is told at the start."""
+    config = once(start_step=None)
+    config.pipeline.model.stop_split_at = 6000
+    trainer = start(config)
+    assert [event.step for event in trainer.pipeline.model.prune_state.pending] == [13]
+    config = once(start_step=None)
+    config.pipeline.model.schedule_steps = None
+    with pytest.raises(ValueError, match="lies past the end of the run, whose last step is 19; pruning would never"):
+        start(config)
 
 
 def test_cut_by_hand_before_growth_has_settled_is_refused(once: Config) -> None:
@@ -332,6 +370,20 @@ def test_largest_loss_of_quality(once: Config, capsys: Any) -> None:
     assert floor_of(before) <= n_keep < before
 
 
+def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> None:
+    """Merging loses less than removing at random as many: with the wrong pictures far too many would stay, and the
+    number on the console would be of a scene that never is."""
+    trainer = start(once(strategy="merge", max_psnr_drop=0.05))
+    subject, run = trainer.pipeline.subject, trainer.pipeline.controller.run
+    evidence = subject.gather(run.recipe, 0)
+    change = subject.prepare(run.recipe, ScheduledEvent(10, Fraction(1), {}), evidence, run.optimizers, 0)
+    (told,) = change.report
+    change.apply()
+    left = subject.model.num_points
+    assert 20 <= left < 200
+    assert told.startswith(f"{left} of 200 Gaussians keep {evidence.psnr(subject.model.gaussians):.2f} of")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -429,6 +481,29 @@ def test_only_colours_learn(once: Config) -> None:
         moved = [not torch.equal(at[step][name], at[step - 1][name]) for step in (14, 15)]
         assert moved == [name.startswith("features")] * 2, name
         assert not torch.equal(at[17][name], at[16][name]), name
+
+
+def test_what_is_learned_of_each_view_stays_out_of_the_teachers_lesson(once: Config) -> None:
+    """A student that is its teacher has nothing to learn, also where views have poses and colours of their own that the
+    teacher's picture is made without: else Gaussians would learn to undo them."""
+    options = {"target": "teacher", "loss": "l2", "share": 0.0, "steps": 3}
+    config = once(sh_degree=2, sh_step=13, **{f"distil__{name}": value for name, value in options.items()})
+    config.pipeline.model.camera_optimizer.mode = "SO3xR3"
+    config.pipeline.model.use_bilateral_grid, config.pipeline.model.grid_shape = True, (2, 2, 2)
+    trainer = start(config)
+    pipeline, model = trainer.pipeline, trainer.pipeline.model
+    with torch.no_grad():
+        model.camera_optimizer.pose_adjustment += 0.1
+        model.bil_grids.grids += 0.1
+    model.step = 13
+    pipeline.distillation.before_cut(
+        PruneEvent(12, ScheduledEvent(12, Fraction(1), {"sh_degree": 2}), "rank", "continue", {})
+    )
+    camera, _ = pipeline.datamanager.next_train(13)
+    lesson = pipeline.distillation.lesson(13, camera)
+    assert torch.equal(lesson.camera.camera_to_worlds, camera.camera_to_worlds)
+    losses = lesson.losses(model, model(lesson.camera))
+    assert {name: float(loss) for name, loss in losses.items()} == {"distillation_loss": 0.0}
 
 
 def test_both_events_overdue(tiny_config: Config, dense: Any) -> None:

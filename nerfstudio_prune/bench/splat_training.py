@@ -95,8 +95,7 @@ class SplatRecorder:
 
 
 class Cap:
-    """Never lets a training have more Gaussians than so many: growth goes on as scheduled, and each time the least
-    opaque ones above leave. What it may have it can move to where the scene needs it.
+    """Stops the growth of a training for good as soon as there are so many Gaussians; what is above leaves.
 
     Args:
         trainer: Ready to train.
@@ -106,25 +105,28 @@ class Cap:
     def __init__(self, trainer: Trainer, count: int) -> None:
         pipeline: Any = trainer.pipeline
         self.trainer, self.model, self.count = trainer, pipeline.model, count
-        self.reached: Optional[int] = None
-        """First training step at which there would have been more; None: there never were."""
+        self.stopped: Optional[int] = None
+        """Training step at which growth was stopped; None: it was not."""
         at = next(i for i, found in enumerate(trainer.callbacks) if found.func == pipeline.controller.on_step)
         trainer.callbacks.insert(at, TrainingCallback([AFTER], self._look))
 
     def _look(self, step: int) -> None:
-        if self.model.num_points <= self.count:
+        excess = self.model.num_points - self.count
+        if self.stopped is not None or excess < 0:
             return
-        self.reached = step if self.reached is None else self.reached
-        keep = self.model.opacities.detach()[:, 0].topk(self.count).indices.sort().values
-        optimizers = self.trainer.optimizers
-        prepare_gaussian_pruning(
-            self.model.gauss_params,
-            keep,
-            optimizers.optimizers,
-            optimizers.parameters,
-            self.model.strategy_state,
-        ).apply()
-        check_optimizers(optimizers.optimizers, optimizers.parameters, self.model.get_param_groups())
+        self.stopped = step
+        self.model.strategy.refine_stop_iter = 0
+        if excess:
+            keep = self.model.opacities.detach()[:, 0].topk(self.count).indices.sort().values
+            optimizers = self.trainer.optimizers
+            prepare_gaussian_pruning(
+                self.model.gauss_params,
+                keep,
+                optimizers.optimizers,
+                optimizers.parameters,
+                self.model.strategy_state,
+            ).apply()
+            check_optimizers(optimizers.optimizers, optimizers.parameters, self.model.get_param_groups())
 
 
 FIRST_OF_CAP = 0.5
@@ -182,7 +184,7 @@ def execute_splats(
     before = 0 if parent is None else len(parent.history)
     if run.recovery is not None and not [event for event in history[before:] if not event.error]:
         raise RuntimeError(f"{run.name}: no pruning event happened")
-    notes = {} if growth is None else {"cap": cap, "cap_reached_at": growth.reached}
+    notes = {} if growth is None else {"cap": cap, "growth_stopped_at": growth.stopped}
     earlier = (0.0, 0.0) if parent is None else (parent.seconds.train_total, parent.seconds.prune_total)
     return SplatRecord(
         **record_fields(run, scale, scene, options, device, identity),

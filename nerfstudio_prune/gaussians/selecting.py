@@ -87,7 +87,7 @@ def check_scores(scores: Float[Tensor, " gaussians"], name: str) -> None:
         )
     if bool((scores == scores[0]).all()):
         value = float(scores[0])
-        why = "no training view sees the scene" if value == 0 else "no training view sees the scene, or none tells more"
+        why = "no training view sees the scene" if value == 0 else "nothing tells one Gaussian from another"
         raise ValueError(f"score {name} is {value:g} for all {len(scores)} Gaussians: {why}; nothing was pruned")
 
 

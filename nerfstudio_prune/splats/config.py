@@ -87,7 +87,7 @@ class TargetOptions(Group):
     most of it."""
     sh_degree: Optional[int] = option(None, "the preset's, else as it is")
     """Degree of the spherical harmonics in the end, in [0, 3]; lowered at sh_step with the model of right before as
-    teacher. Not below that of the model: nothing is lowered."""
+    teacher. One that is not below the model's lowers nothing."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("pruning_ratio",), lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -203,7 +203,7 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     sh_step: Optional[int] = option(None, "3/8 of the way from the last event to the end of the run")
     """Training step at whose end the degree of the spherical harmonics is lowered; not before the last event."""
     distil: DistilOptions = field(default_factory=DistilOptions)
-    """How they learn then."""
+    """How the spherical harmonics learn after their degree was lowered."""
 
     rules: ClassVar[Sequence[Rule]] = ((("sh_step",), *at_least(0, MAX_STEPS)),)
 

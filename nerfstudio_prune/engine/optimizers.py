@@ -17,7 +17,7 @@ LARGEST_FACTOR = 10.0
 
 @dataclass
 class RunAdamOptimizerConfig(AdamOptimizerConfig):
-    """Adam whose learning rate is that of a run of `rate_steps`; a shorter run has a larger one."""
+    """Adam with a learning rate that is meant for a run of `rate_steps`; a shorter run has a larger one."""
 
     rate_steps: Optional[int] = None
     """Length of the run, in steps, that the rate is meant for; a shorter one takes the rate as many times as it is

@@ -84,18 +84,23 @@ def growth_of(config: SplatfactoModelConfig, factor: float, num_views: int) -> G
     )
 
 
-def length_of_run(memory: Mapping[str, Mapping[str, Any]], num_iterations: int) -> int:
+def length_of_run(memory: Mapping[str, Mapping[str, Any]], num_iterations: int, first_step: int, config: Any) -> int:
     """Training steps that settings are scaled to: those of the run in which they were first, however long a resumed one
     is itself, as with the steps of events and the curves of learning rates.
+
+    A run of the stock method that was done with growing goes on by its settings as they are: it does not grow again.
 
     Args:
         memory: Of the pruning state.
         num_iterations: Training steps of the run at hand.
+        first_step: First one of them; above 0 in a resumed run.
+        config: Options of the model.
 
     Raises:
         ValueError: If what a checkpoint says of it cannot be used.
     """
-    length = memory.get(MEMORY, {}).get(LENGTH, num_iterations)
+    grown = first_step > 0 and first_step >= config.stop_split_at and config.schedule_steps is not None
+    length = memory.get(MEMORY, {}).get(LENGTH, config.schedule_steps if grown else num_iterations)
     if type(length) is not int or not 1 <= length <= MAX_STEPS:
         raise ValueError(
             f"the checkpoint's pruning state says that growth is scaled to {shown(length)} training steps; expected a "

@@ -239,10 +239,9 @@ class SplatPrunePipeline(ControlledPipeline):
         assert trainer is not None
         cameras = self.datamanager.train_dataset.cameras
         sides = torch.minimum(cameras.height, cameras.width).flatten().tolist()
-        # A run of the stock method that is done with growing goes on by its own settings, which are not scaled.
-        grown = trainer._start_step >= self.config.model.stop_split_at and self.config.model.schedule_steps is not None
-        steps = self.config.model.schedule_steps if grown else trainer.config.max_num_iterations
-        length = length_of_run(self.model.prune_state.memory, steps or trainer.config.max_num_iterations)
+        length = length_of_run(
+            self.model.prune_state.memory, trainer.config.max_num_iterations, trainer._start_step, self.config.model
+        )
         self.model.fit_schedule(length, sides)
         growth = self.model.growth
         grows = (

@@ -146,6 +146,8 @@ def _take_run(study: SplatStudy, record: SplatRecord, path: Path) -> None:
 
 
 def _take_shot(study: SplatStudy, record: ZeroShotRecord, path: Path) -> None:
+    if any(TEST not in row.psnr for row in record.rows):
+        raise RecordError(f"{path}: a choice without the quality of test views")
     study.shots.append(record)
 
 

@@ -67,7 +67,7 @@ def _end_less(arm: str, other: Callable[[SplatStudy], Optional[SplatArm]]) -> Ca
 
 def _rounds_over_paper(study: SplatStudy) -> Stat:
     pairs = [(row_of(record, "removal", 6, 0.34), row_of(record, "significance", 1, 0.34)) for record in study.shots]
-    return Stat.of(None if a is None or b is None else a.psnr[TEST] - b.psnr[TEST] for a, b in pairs)
+    return Stat.of(a.psnr[TEST] - b.psnr[TEST] for a, b in pairs if a is not None and b is not None)
 
 
 def _step_faster(study: SplatStudy) -> Stat:

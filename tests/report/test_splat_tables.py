@@ -171,6 +171,25 @@ def test_conflicts_name_the_files(folder: Path) -> None:
         collect_splats(folder)
 
 
+def test_choices_without_test_views(folder: Path) -> None:
+    """Tables tell test views; a record that has none is named, and no key error ends the report."""
+    save_splats(folder / "again", zero_shot(5, [replace(row("removal", 6, 0.34, 29.0), psnr={"val": 29.0})]))
+    with pytest.raises(RecordError, match=r"zero-shot-s5\.json: a choice without the quality of test views"):
+        collect_splats(folder)
+
+
+def test_rounds_beside_the_paper_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    """A seed that lacks one of the two, or another program's choices, must not shift the pairs: +5 and +7, not +6 and
+    what stands next."""
+    both = [[row("removal", 6, 0.34, 20.0 + n), row("significance", 1, 0.34, 15.0)] for n in (0, 9, 2)]
+    records = [zero_shot(seed, choices if seed != 1 else choices[:1]) for seed, choices in enumerate(both)]
+    other = zero_shot(0, [row("splat-transform", 0, 0.34, 22.0)])
+    other.name = "peer-splat-transform-s0"
+    (study,) = collect_splats(save_splats(tmp_path, *records, other))
+    (line,) = [cells for cells in rows(targets_table([study])) if "over the paper" in cells[1]]
+    assert line[2].startswith("+6.00 ± 1.41") and line[4] == "2"
+
+
 def test_networks_keep_their_tables(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Measuring Gaussians must not change a byte of what is said of networks."""
     alone = tmp_path_factory.mktemp("alone")

@@ -117,7 +117,7 @@ class SplatRun(_Job):
     recovery: Optional[str] = None
     distil: Optional[str] = None
     capped: bool = False
-    """Whether there are never more Gaussians than the run that `beside` names has in the end."""
+    """Whether growth stops at the number of Gaussians of the run that `beside` names."""
     beside: Optional[str] = None
     """Run whose number of Gaussians, or time, this one gets."""
     pace: Optional[str] = None
@@ -300,7 +300,7 @@ def _other(seed: int, scale: SplatScale, strategy: str, keep: float) -> SplatRun
 
 
 def _capped(seed: int, scale: SplatScale, beside: SplatRun) -> list[SplatRun]:
-    """Never more Gaussians than the pruned run has in the end: for equal steps, and for equal time."""
+    """Growth stopped at the number of the pruned run, from the beginning: for equal steps, and for equal time."""
     steps = SplatRun(
         f"capped-{round(100 * THIRD)}",
         seed,

@@ -155,7 +155,7 @@ def execute_splats(
         folder: Folder of the benchmark.
         checkpoint: Checkpoint that it goes on from.
         parent: Record of the run that it goes on from.
-        cap: Most Gaussians that it may ever have; None: any number.
+        cap: Gaussians at which growth stops; None: nothing stops it.
         identity: `digest` and `command` for the record.
         advance: Is told which share of the steps is done, in [0, 1].
 

@@ -14,7 +14,7 @@ from nerfstudio_prune.records.schema import SCHEMA_VERSION, Clock, MachineRecord
 
 SplatRole = Literal["start", "dense", "pruned", "capped", "capped-equal-time", "scheduled", "harmonics", "peer"]
 """start: the dense run up to the cut, which others go on from; dense: the same trained on, the control; pruned: cut and
-recovered; capped: never more than a pruned run has in the end, for as many steps, or for as much time, as that;
+recovered; capped: growth stopped at the number that a pruned run has, for as many steps, or for as much time, as that;
 scheduled: cut in mid-training by a preset; harmonics: the degree of the spherical harmonics lowered; peer: cut by
 another program."""
 

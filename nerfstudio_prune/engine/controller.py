@@ -298,6 +298,8 @@ class PruneController:
 
     def _new_event(self, recipe: Recipe, scheduled: Optional[ScheduledEvent], step: int) -> PruneEvent:
         options = {**self.run.subject.recorded(recipe), "seed": self.run.seed, "score": recipe.score}
+        if recipe.recovery_lr_rewind is not None and not recipe.recovery_decay:
+            options["recovery_decay"] = self.run.last_step - step  # a resumed run may end at another step
         return PruneEvent(step, scheduled, recipe.strategy, recipe.recovery, options)
 
     def _prepare(self, recipe: Recipe, aim: ScheduledEvent, event: PruneEvent) -> Optional[Prepared]:

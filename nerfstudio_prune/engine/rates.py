@@ -26,11 +26,11 @@ class Rates(Listener):
         self._rate = self._rate_after(None)
 
     def _rate_after(self, event: Optional[PruneEvent]) -> RecoveryRate:
-        """Rates after an event; those that are rewound come down by the end of the run if nothing else is said."""
+        """Rates after an event; those that are rewound come down by the end of its run if nothing else is said."""
         recipe, run = self.run.recipe, self.run
         decay = recipe.recovery_decay
         if recipe.recovery_lr_rewind is not None and not decay and event is not None:
-            decay = run.last_step - event.step
+            decay = event.options.get("recovery_decay") or run.last_step - event.step
         return RecoveryRate(recipe.recovery_lr, decay, recipe.recovery_warm_up, recipe.recovery_lr_rewind)
 
     def before_step(self, step: int) -> None:

@@ -100,6 +100,17 @@ def test_run_of_another_length_keeps_its_shape(tiny_config: Config, whole: Any, 
     assert late.pipeline.model.strategy.refine_stop_iter == 0
 
 
+def test_rewound_rates_have_come_down_by_the_end_of_the_first_run(tiny_config: Config, whole: Any) -> None:
+    """A run that is done is gone on from at its last rates. By the end of the longer one they would be high again, as
+    after a new cut."""
+    trainer = start(resume(tiny_config("longer"), whole, STEPS - 1, 20))
+    controller, optimizers = trainer.pipeline.controller, trainer.optimizers.optimizers
+    assert controller.run.recipe.recovery_lr_rewind is not None
+    scheduled = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+    controller.before_step(STEPS)
+    assert {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()} == scheduled
+
+
 def test_growth_is_over_after_a_cut_whatever_is_given(tiny_config: Config, whole: Any) -> None:
     """Someone may raise `stop-split-at` on a pruned run; what was cut would grow again, under a plan that is done."""
     config = resume(tiny_config("again", pruning_ratio=0.8), whole, 19, 8)

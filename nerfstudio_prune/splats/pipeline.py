@@ -250,7 +250,9 @@ class SplatPrunePipeline(ControlledPipeline):
             if growth.settled > trainer._start_step
             else "growth is over"
         )
-        told = f"Rasteriser: {self.model.rasterizer.name}. Gaussians: {self.model.num_points:,}, {grows}"
+        name = self.model.rasterizer.name
+        once = " (compiled at the first step, once for an installation)" if name == "cpu" else ""
+        told = f"Rasteriser: {name}{once}. Gaussians: {self.model.num_points:,}, {grows}"
         CONSOLE.print(escape(told), soft_wrap=True)
         callbacks = super().get_training_callbacks(training_callback_attributes)
         self.model.prune_state.memory[MEMORY] = {LENGTH: length}

@@ -282,13 +282,21 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
                 f"prune.recovery must be continue or retrain for Gaussians, which are places and colours and not "
                 f"weights to draw anew, got {filled.recovery}"
             )
-        if filled.recovery_lr is not None:
+        if filled.score not in SCORES:
+            raise ValueError(f"prune.score must be one of {', '.join(sorted(SCORES))}, got {filled.score!r}")
+
+    def check_recovery(self) -> None:
+        """Checks that the options about rates suit several optimizers and do not contradict each other.
+
+        Raises:
+            ValueError: Names the options.
+        """
+        if self.recovery_lr is not None:
             raise ValueError(
                 "prune.recovery_lr is one rate, and Gaussians have one optimizer for each of their six parameters; use "
                 "prune.recovery_lr_rewind or prune.recovery_lr_factor, which multiply each one's own"
             )
-        if filled.score not in SCORES:
-            raise ValueError(f"prune.score must be one of {', '.join(sorted(SCORES))}, got {filled.score!r}")
+        super().check_recovery()
 
     def resolve(self) -> GaussianRecipe:
         """What the options come to.

@@ -173,8 +173,8 @@ def test_every_score_can_be_asked_for(name: str) -> None:
     """Rounds take scores anew as others leave, which says nothing new where no view is looked at."""
     recipe = SplatPruneConfig(score=name).resolve()
     assert recipe.score == name and recipe.score_function is not None
-    assert recipe.rounds == (6 if SCORES[name].needs == "views" else 1)
-    assert ("6 rounds" in recipe.rule) == (SCORES[name].needs == "views")
+    assert recipe.rounds == (6 if SCORES[name]().needs else 1)
+    assert ("6 rounds" in recipe.rule) == bool(SCORES[name]().needs)
 
 
 def test_texts() -> None:

@@ -27,7 +27,7 @@ from nerfstudio_prune.gaussians.pruner import check_gaussians, prepare_gaussian_
 from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
-from nerfstudio_prune.raster.interface import Contributions, View
+from nerfstudio_prune.raster.interface import Contributions, Sum, View
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.outputs import removed, significance, stand_in
@@ -50,7 +50,7 @@ class ViewEvidence:
     seen: list[tuple[Tensor, Contributions]] = field(default_factory=list)
     """What the views see of a whole scene, by its centres, once that was collected."""
 
-    def of(self, gaussians: Gaussians, wants: Collection[str]) -> Contributions:
+    def of(self, gaussians: Gaussians, wants: Collection[Sum]) -> Contributions:
         """What the views see of a whole scene; collected once, for whoever looks at it.
 
         Args:

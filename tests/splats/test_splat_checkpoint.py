@@ -49,7 +49,7 @@ def test_resizes_in_place() -> None:
     assert list(before) == list(after) and all(before[name] is after[name] for name in before)
     assert model.num_points == COUNT and model.gaussians.sh_degree == 1
     assert same_bits(copied_state(model), saved)
-    sum(parameter.square().sum() for parameter in model.gauss_params.values()).backward()
+    torch.stack([parameter.square().sum() for parameter in model.gauss_params.values()]).sum().backward()
     for optimizer in optimizers.values():
         optimizer.step()
 

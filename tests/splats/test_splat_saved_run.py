@@ -168,7 +168,7 @@ def test_config_file(trained: dict[int, Any]) -> None:
     loader gives."""
     path = trained[2].base_dir / "config.yml"
     theirs = yaml.load(path.read_text(), Loader=yaml.Loader)
-    ours = read_config_file(path)
+    ours: Any = read_config_file(path)
     assert ours == theirs and ours.pipeline.prune == trained[2].config.pipeline.prune
     assert ours.pipeline._target is SplatPrunePipeline
 

@@ -9,6 +9,7 @@ import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.optimizers import Optimizers
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from support.tiny_splats import NAMES, SCENE_BOX, VIEWS
 
@@ -53,7 +54,7 @@ class StockTraining:
             self.step += 1
             self.model.step_cb(self.optimizers, self.step)
             self.optimizers.zero_grad_all()
-            sum(parameter.square().sum() for parameter in self.model.gauss_params.values()).backward()
+            torch.stack([p.square().sum() for p in self.model.gauss_params.values()]).sum().backward()
             self.optimizers.optimizer_step_all()
             self.optimizers.scheduler_step_all(self.step)
             count = self.model.num_points
@@ -78,7 +79,7 @@ class StockTraining:
             "pipeline": {f"_model.{names.get(key, key)}": value.clone() for key, value in state.items()},
             "optimizers": {name: deepcopy(o.state_dict()) for name, o in self.optimizers.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
-            "scalers": torch.amp.GradScaler("cuda", enabled=False).state_dict(),
+            "scalers": GradScaler("cuda", enabled=False).state_dict(),
         }
 
     def save(self, folder: Path, **options: Any) -> Path:

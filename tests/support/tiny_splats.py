@@ -154,7 +154,7 @@ def pictures(model: SplatPruneModel, trainer: Any, cameras: Optional[Cameras] = 
     """Views as a model shows them in evaluation; None: the training views of a run."""
     was_training = model.training
     model.eval()
-    cameras = trainer.pipeline.datamanager.train_dataset.cameras if cameras is None else cameras
-    found = [model.get_outputs(cameras[view : view + 1])["rgb"] for view in range(len(cameras))]
+    shown: Any = trainer.pipeline.datamanager.train_dataset.cameras if cameras is None else cameras
+    found = [model.get_outputs(shown[view : view + 1])["rgb"] for view in range(len(shown))]
     model.train(was_training)
     return torch.stack(found)

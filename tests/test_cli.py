@@ -63,7 +63,7 @@ def test_options_are_named_as_their_fields(name: str, capsys: pytest.CaptureFixt
         cli.parse([name, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    positional = {"--suite", "--records"}
+    positional = {"--suite", "--records", "--what"}
     assert {flag for flag in options(cli.COMMANDS[name]) - positional if not re.search(rf"{flag}\b", text)} == set()
 
 

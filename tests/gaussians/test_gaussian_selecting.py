@@ -63,9 +63,7 @@ def test_order_is_by_score_first() -> None:
 
 def test_two_gaussians_with_equal_scores() -> None:
     """Nothing tells them apart, which is said; keeping both is no choice and fine."""
-    with pytest.raises(
-        ValueError, match="score hits is 3 for all 2 Gaussians: nothing tells one"
-    ):
+    with pytest.raises(ValueError, match="score hits is 3 for all 2 Gaussians: nothing tells one"):
         rank(drawn(2), 1, Hits(), first=seen_as(torch.tensor([3.0, 3.0])))
     assert rank_hits([3.0, 3.0], 2).keep(2).tolist() == [0, 1]
 

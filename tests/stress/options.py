@@ -180,7 +180,7 @@ def host_options(rng: random.Random, steps: int) -> str:
         (config.pipeline.model, MODEL_RULES),
         (config.pipeline.datamanager, DATA_RULES),
     ):
-        places += [(part, name) for names, _, _ in rules for name in names]
+        places += [(part, name) for names, _, _ in rules for name in names if hasattr(part, name)]
     if scheduler is not None:
         places += [(scheduler, f.name) for f in fields(scheduler) if f.name != "_target"]
     for part, name in rng.sample(places, rng.randint(1, 2)):

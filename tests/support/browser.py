@@ -228,11 +228,7 @@ def coarse(picture: bytes) -> np.ndarray:
 
 
 def steady(
-    page: PanelPage,
-    unlike: Optional[np.ndarray] = None,
-    like: Optional[np.ndarray] = None,
-    still: int = 128,
-    apart: float = 5,
+    page: PanelPage, unlike: Optional[np.ndarray] = None, like: Optional[np.ndarray] = None, still: int = 128
 ) -> np.ndarray:
     """The picture that the page got last, once it is sharp and drawn: the viewer refines what it shows in stages.
 
@@ -240,10 +236,9 @@ def steady(
 
     Args:
         page: The tab.
-        unlike: A picture that it must not be any more.
+        unlike: A picture that it must not be any more, by more than 5 of 255 in the mean.
         like: A picture that it must become, within 1.
         still: Pixels of the longer side of a sharp picture.
-        apart: What it must differ by from the former, of 255 in the mean.
     """
     last, found = np.zeros((1, 1, 3)), dict[str, Any]()
 
@@ -262,7 +257,7 @@ def steady(
             return False
         found["unlike"] = 255.0 if unlike is None else difference(unlike)
         found["like"] = 0.0 if like is None else difference(like)
-        if not (found["unlike"] > apart and found["like"] < 1):
+        if not (found["unlike"] > 5 and found["like"] < 1):
             return False
         found["drawn"] = float(np.abs(coarse(page.drawn()) - coarse(picture)).mean())
         return found["drawn"] < 8

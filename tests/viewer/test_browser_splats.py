@@ -45,8 +45,7 @@ def test_preview_removed_significance_prune_undo(page: PanelPage, tmp_path: Path
     which only trainer, viewer and page together can show."""
 
     def sharp(unlike: Any = None, like: Any = None) -> np.ndarray:
-        # What a cut does to a picture hangs on the step that the training was paused at.
-        return steady(page, unlike, like, still=128, apart=2)
+        return steady(page, unlike, like, still=128)
 
     page.wait_for(r"settled, step \d+")
     assert "Layers" not in page.text() and "training pixels/s" in page.wait_for("pixels/s")

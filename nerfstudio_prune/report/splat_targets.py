@@ -86,75 +86,47 @@ _DENSE_DB = _end("dense-start", lambda arm: arm.at("end", psnr))
 _DENSE_SECONDS = _end("dense-start", lambda arm: arm.stat(lambda run: run.seconds.train))
 _DENSE_COUNT = _end("dense-start", lambda arm: arm.at("end", lambda stage: stage.gaussians))
 
+
+def _difference(scene: str, words: str, value: Callable[[SplatStudy], Stat], least: float) -> Target:
+    return Target(scene, words, value, lambda v: v >= least, signed=True)
+
+
 TARGETS: Sequence[Target] = (
     Target(LEGO, "dense, at least 31.5 dB", _DENSE_DB, lambda v: v >= 31.5),
     Target(LEGO, "… in at most 120 s", _DENSE_SECONDS, lambda v: v <= 120, 0, "s"),
-    Target(
+    _difference(
         LEGO,
         "keep 34 %, right after: `removal` in 6 rounds over the paper's score, at least +4 dB",
         _rounds_over_paper,
-        lambda v: v >= 4,
-        signed=True,
+        4,
     ),
-    Target(
-        LEGO,
-        "… recovered: less dense of equal steps, at least -0.4 dB",
-        _less("removal-6-34", "dense"),
-        lambda v: v >= -0.4,
-        signed=True,
+    _difference(LEGO, "… recovered: less dense of equal steps, at least -0.4 dB", _less("removal-6-34", "dense"), -0.4),
+    _difference(LEGO, "… recovered: less capped of equal steps, at least 0", _less("removal-6-34", "capped-34"), 0),
+    _difference(LEGO, "… recovered: less capped of equal time, told", _less("removal-6-34", "capped-34-equal-time"), 0),
+    _difference(
+        LEGO, "keep 20 %, recovered: less dense of equal steps, at least -1.0 dB", _less("removal-6-20", "dense"), -1
     ),
-    Target(
-        LEGO,
-        "… recovered: less capped of equal steps, at least 0",
-        _less("removal-6-34", "capped-34"),
-        lambda v: v >= 0,
-        signed=True,
-    ),
-    Target(
-        LEGO,
-        "… recovered: less capped of equal time, told",
-        _less("removal-6-34", "capped-34-equal-time"),
-        lambda v: v >= 0,
-        signed=True,
-    ),
-    Target(
-        LEGO,
-        "keep 20 %, recovered: less dense of equal steps, at least -1.0 dB",
-        _less("removal-6-20", "dense"),
-        lambda v: v >= -1,
-        signed=True,
-    ),
-    Target(
+    _difference(
         LEGO,
         "moments kept less cleared, recovered, at least +0.5 dB",
         _less("removal-6-34", "removal-6-retrain-34"),
-        lambda v: v >= 0.5,
-        signed=True,
+        0.5,
     ),
-    Target(
-        LEGO,
-        "degree 3 → 2, photos: at least -0.2 dB",
-        _end("sh2-photo", lambda arm: change(arm, "end")),
-        lambda v: v >= -0.2,
-        signed=True,
+    _difference(
+        LEGO, "degree 3 → 2, photos: at least -0.2 dB", _end("sh2-photo", lambda arm: change(arm, "end")), -0.2
     ),
-    Target(
+    _difference(
         LEGO,
         "degree 3 → 2, distilled (mixed): at least -0.2 dB",
         _end("sh2-mixed", lambda arm: change(arm, "end")),
-        lambda v: v >= -0.2,
-        signed=True,
+        -0.2,
     ),
     Target(LEGO, "frame 100 x 100, at most 20 ms", _frame, lambda v: v <= 20, 1, "ms"),
     Target(FOX, "dense, at least 23.5 dB", _DENSE_DB, lambda v: v >= 23.5),
     Target(FOX, "… in at most 900 s", _DENSE_SECONDS, lambda v: v <= 900, 0, "s"),
     Target(FOX, "… at most 55,000 Gaussians", _DENSE_COUNT, lambda v: v <= 55_000, 0, ""),
-    Target(
-        FOX,
-        "keep 34 %, recovered: less dense of equal steps, at least -0.3 dB",
-        _less("removal-6-34", "dense"),
-        lambda v: v >= -0.3,
-        signed=True,
+    _difference(
+        FOX, "keep 34 %, recovered: less dense of equal steps, at least -0.3 dB", _less("removal-6-34", "dense"), -0.3
     ),
     Target(FOX, "… a training step at least 1.8 times faster", _step_faster, lambda v: v >= 1.8, 2, TIMES),
     Target(FOX, "peak memory of the dense training, at most 1,500 MB", _memory, lambda v: v <= 1500, 0, "MB"),

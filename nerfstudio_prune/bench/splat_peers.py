@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from nerfstudio_prune.bench.runs import JobSkipped
-from nerfstudio_prune.bench.setup import Scene, make_trainer
+from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields
+from nerfstudio_prune.bench.splat_setup import make_splat_trainer, record_fields
 from nerfstudio_prune.bench.splat_suite import PEER, SplatPeer, SplatScale
 from nerfstudio_prune.bench.splat_zero_shot import zero_shot_row
 from nerfstudio_prune.gaussians.budget import count_from_ratio
@@ -53,8 +53,7 @@ def measure_splat_peer(
         raise JobSkipped(f"{PEER} is not on the PATH; {INSTALL}")
     version = _run(program, "-v").split()[0].lstrip("v")
     options = {**scale.options, "pipeline.prune.strategy": "none"}
-    config = make_splat_config(job.name, job.seed, options, scene, 1, folder / "work" / "runs", checkpoint)
-    trainer = make_trainer(config)
+    trainer = make_splat_trainer(job.name, job.seed, options, scene, 1, folder, checkpoint)
     pipeline: Any = trainer.pipeline
     meter = SplatMeter(trainer, scale.views)
     whole = pipeline.model.gaussians.detach()

@@ -10,10 +10,10 @@ from typing import Any, Optional
 import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import PACKAGES, describe_machine
-from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, set_option
+from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, make_trainer, set_option
 from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatJob, SplatScale, splat_schedule_text
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splats.views import view_of
@@ -62,7 +62,7 @@ def find_splat_scene(data: Optional[Path], scale: SplatScale) -> tuple[Scene, Sp
     return replace(scene, dataparser=parser), replace(scale, **PHOTO_STEPS.get(scale.name, {}))
 
 
-def make_splat_config(
+def make_splat_trainer(
     name: str,
     seed: int,
     options: Mapping[str, Any],
@@ -70,8 +70,8 @@ def make_splat_config(
     steps: int,
     folder: Path,
     checkpoint: Optional[Path],
-) -> TrainerConfig:
-    """Configuration of the trainer.
+) -> Trainer:
+    """A trainer that is ready to train.
 
     Args:
         name: Name of the run.
@@ -79,11 +79,11 @@ def make_splat_config(
         options: Options that differ from the registered method, by dotted path.
         scene: Data.
         steps: Training steps that it takes.
-        folder: Where the host saves the run.
+        folder: Folder of the benchmark.
         checkpoint: Checkpoint that it goes on from.
     """
     config = deepcopy(all_methods[scene.method])
-    config.output_dir, config.experiment_name, config.timestamp = folder, name, "run"
+    config.output_dir, config.experiment_name, config.timestamp = folder / "work" / "runs", name, "run"
     # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
     config.vis = "tensorboard"
     config.logging.local_writer.enable = False
@@ -95,7 +95,7 @@ def make_splat_config(
     set_option(config, DATAPARSER, deepcopy(scene.dataparser))
     for path, value in options.items():
         set_option(config, path, value)
-    return config
+    return make_trainer(config)
 
 
 def record_fields(

@@ -8,9 +8,9 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import MemoryMeter
-from nerfstudio_prune.bench.setup import Scene, make_trainer
+from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields
+from nerfstudio_prune.bench.splat_setup import make_splat_trainer, record_fields
 from nerfstudio_prune.bench.splat_suite import SplatScale, SplatSpeed
 from nerfstudio_prune.bench.splat_training import AFTER, BEFORE
 from nerfstudio_prune.records.splat_schema import SplatSpeedArm, SplatSpeedRecord
@@ -71,8 +71,7 @@ class _Arm:
     def __init__(self, name: str, seed: int, scale: SplatScale, scene: Scene, folder: Path, checkpoint: Path) -> None:
         # As long as the recovery: the model is what it is at the end of one.
         steps = scale.recovery_steps
-        config = make_splat_config(name, seed, dict(scale.options), scene, steps, folder / "work" / "runs", checkpoint)
-        self.trainer: Trainer = make_trainer(config)
+        self.trainer: Trainer = make_splat_trainer(name, seed, dict(scale.options), scene, steps, folder, checkpoint)
         pipeline: Any = self.trainer.pipeline
         self.pipeline, self.model = pipeline, pipeline.model
         self.meter = SplatMeter(self.trainer, scale.views)

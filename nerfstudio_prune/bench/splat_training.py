@@ -12,9 +12,9 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import MemoryMeter
-from nerfstudio_prune.bench.setup import Scene, make_trainer
+from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields, warm_up
+from nerfstudio_prune.bench.splat_setup import make_splat_trainer, record_fields, warm_up
 from nerfstudio_prune.bench.splat_suite import SplatRun, SplatScale
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.gaussians.pruner import prepare_gaussian_pruning
@@ -168,8 +168,7 @@ def execute_splats(
     options = {**scale.options, **run.options}
     if cap is not None:
         options["pipeline.model.num_random"] = max(10, int(cap * FIRST_OF_CAP))
-    config = make_splat_config(run.name, run.seed, options, scene, steps, folder / "work" / "runs", checkpoint)
-    trainer = make_trainer(config)
+    trainer = make_splat_trainer(run.name, run.seed, options, scene, steps, folder, checkpoint)
     warm_up(trainer.pipeline)
     device: torch.device = trainer.pipeline.model.device
     memory = MemoryMeter(device)

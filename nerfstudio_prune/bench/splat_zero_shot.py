@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nerfstudio_prune.bench.setup import Scene, make_trainer
+from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_quality import SplatMeter
-from nerfstudio_prune.bench.splat_setup import make_splat_config, record_fields, warm_up
+from nerfstudio_prune.bench.splat_setup import make_splat_trainer, record_fields, warm_up
 from nerfstudio_prune.bench.splat_suite import SplatScale, ZeroShot
 from nerfstudio_prune.gaussians.budget import count_from_ratio
 from nerfstudio_prune.gaussians.merging import merge
@@ -67,8 +67,7 @@ def measure_zero_shot(
         advance: Is told which share is done, in [0, 1].
     """
     options = {**scale.options, "pipeline.prune.strategy": "none"}
-    config = make_splat_config(job.name, job.seed, options, scene, 1, folder / "work" / "runs", checkpoint)
-    trainer = make_trainer(config)
+    trainer = make_splat_trainer(job.name, job.seed, options, scene, 1, folder, checkpoint)
     pipeline: Any = trainer.pipeline
     warm_up(pipeline)
     meter = SplatMeter(trainer, scale.views)

@@ -35,11 +35,16 @@ def optimizers(bilateral_grid: float) -> dict[str, Any]:
         "camera_opt": (1e-4, 5e-7),
         "bilateral_grid": (bilateral_grid, 1e-4),
     }
+    late = ("camera_opt", "bilateral_grid")  # what takes up errors must not do so before there is a scene
     short = ("means", "features_dc", "features_rest", "scales", "quats")
     return {
         name: {
             "optimizer": RunAdamOptimizerConfig(lr=lr, eps=1e-15, rate_steps=SCHEDULE_STEPS if name in short else None),
-            "scheduler": RunDecaySchedulerConfig(lr_final=lr if last is None else last),
+            "scheduler": RunDecaySchedulerConfig(
+                lr_final=lr if last is None else last,
+                warmup_steps=1000 if name in late else 0,
+                warmup_run=SCHEDULE_STEPS if name in late else None,
+            ),
         }
         for name, (lr, last) in rates.items()
     }

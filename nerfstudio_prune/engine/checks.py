@@ -53,7 +53,7 @@ RATE_RULES: Sequence[Rule] = (
     (("eps", "weight_decay", "lr_pre_warmup", "learning_rate_alpha", "gamma"), *at_least(0, 1)),
     (("max_norm", "lr_final"), *above(0, 10**6)),
     (("warmup_steps", "warm_up_end"), *at_least(0, MAX_STEPS)),
-    (("max_steps", "rate_steps"), *at_least(1, MAX_STEPS)),
+    (("max_steps", "rate_steps", "warmup_run"), *at_least(1, MAX_STEPS)),
 )
 """Of optimizers and schedulers, whatever their class is."""
 

@@ -27,6 +27,9 @@ class RunDecaySchedulerConfig(SchedulerConfig):
     """Learning rate at the end, > 0. None: a tenth of the optimizer's; the optimizer's: the rate stays as it is."""
     warmup_steps: int = 0
     """Steps in which the rate rises first, >= 0."""
+    warmup_run: Optional[int] = None
+    """Length of the run, in steps, that warmup-steps is meant for; a shorter one warms up for the same share of it.
+    None: it is taken as it is."""
     max_steps: Optional[int] = None
     """Steps after which the final rate is reached, > warmup-steps. None: max-num-iterations."""
     ramp: Literal["linear", "cosine"] = "cosine"
@@ -45,6 +48,8 @@ class RunDecaySchedulerConfig(SchedulerConfig):
         """
         other = copy(self)
         other.run_steps, other.place = steps, place
+        if self.warmup_run is not None:
+            other.warmup_steps, other.warmup_run = round(self.warmup_steps * min(1.0, steps / self.warmup_run)), None
         return other
 
 

@@ -55,6 +55,14 @@ def test_values_that_are_given(ramp: Any) -> None:
     assert rates(*schedule(run_steps=99, **options), 12) == pytest.approx(rates(theirs, host, 12), rel=1e-12)
 
 
+def test_a_short_run_warms_up_for_the_same_share() -> None:
+    """A warm-up of 1,000 steps would outlast a run of 900, which has no schedule then; a longer run needs no more."""
+    config = RunDecaySchedulerConfig(warmup_steps=1000, warmup_run=30_000)
+    found = [config.for_run(steps).warmup_steps for steps in (900, 3000, 30_000, 60_000)]
+    assert found == [30, 100, 1000, 1000]
+    assert RunDecaySchedulerConfig(warmup_steps=1000).for_run(900).warmup_steps == 1000
+
+
 def test_constant_rate() -> None:
     """The way to a constant rate on the command line is to name the same rate for the end."""
     assert rates(*schedule(lr_final=0.1), 12) == [0.1] * 12

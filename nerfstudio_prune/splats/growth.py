@@ -50,6 +50,22 @@ class Growth:
         """First step at whose end Gaussians can be cut."""
         return self.stop + self.settle if self.stop > 0 else 0
 
+    def text(self, first_step: int) -> str:
+        """What comes of it in a run, in words.
+
+        Args:
+            first_step: First training step of the run.
+        """
+        if self.settled <= first_step:
+            return "growth is over"
+        grows = (
+            f"growing from step {self.start:,} to {self.stop:,} every {self.every:,} steps, opacities reset every "
+            f"{self.reset_every:,}"
+            if self.every < self.stop
+            else "the run is too short for growth"
+        )
+        return f"{grows}; a cut may happen from step {self.settled:,} on"
+
 
 def growth_of(config: SplatfactoModelConfig, factor: float, num_views: int) -> Growth:
     """The settings of a run.

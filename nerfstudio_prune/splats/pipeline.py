@@ -243,14 +243,7 @@ class SplatPrunePipeline(ControlledPipeline):
             self.model.prune_state.memory, trainer.config.max_num_iterations, trainer._start_step, self.config.model
         )
         self.model.fit_schedule(length, sides)
-        growth = self.model.growth
-        grows = (
-            f"growing from step {growth.start:,} to {growth.stop:,} every {growth.every:,} steps, opacities reset "
-            f"every {growth.reset_every:,}; a cut may happen from step {growth.settled:,} on"
-            if growth.settled > trainer._start_step
-            else "growth is over"
-        )
-        name = self.model.rasterizer.name
+        name, grows = self.model.rasterizer.name, self.model.growth.text(trainer._start_step)
         once = " (compiled at the first step, once for an installation)" if name == "cpu" else ""
         told = f"Rasteriser: {name}{once}. Gaussians: {self.model.num_points:,}, {grows}"
         CONSOLE.print(escape(told), soft_wrap=True)

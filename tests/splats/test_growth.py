@@ -56,3 +56,14 @@ def test_length_that_growth_is_scaled_to(memory: dict, first_step: int, length: 
     """A resumed run that is scaled to its own length would grow again. A finished run of the stock method, which says
     nothing of a length, would do so if it went on for more than twice its steps."""
     assert length_of_run(memory, 70_000, first_step, CONFIG) == length
+
+
+def test_growth_in_words() -> None:
+    """«Growing to step 30 every 100 steps» would promise Gaussians that never come."""
+    growth = growth_of(CONFIG, 1.0, 100)
+    assert growth.text(0).startswith(
+        "growing from step 500 to 15,000 every 100 steps, opacities reset every 3,000; a cut"
+    )
+    assert growth.text(0).endswith("from step 15,500 on") and growth.text(15_500) == "growth is over"
+    short = growth_of(CONFIG, 0.002, 100)
+    assert short.text(0) == "the run is too short for growth; a cut may happen from step 31 on"

@@ -92,6 +92,7 @@ nerf_prune_real = MethodSpecification(
                 coarse_sampler="piecewise",
                 collider_params={"near_plane": 0.05, "far_plane": 1000.0},
                 background_color="last_sample",
+                skip_empty_space=False,
             ),
         ),
         optimizers=optimizers(lr=5e-4),

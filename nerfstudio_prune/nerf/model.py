@@ -1,9 +1,10 @@
 """The vanilla-NeRF-derived model: fields of any size, their groups of neurons, outputs and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, Optional, TypeGuard
 
 import numpy as np
 import torch
@@ -28,12 +29,21 @@ from nerfstudio_prune.data.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
-from nerfstudio_prune.engine.options import Rule, at_least
+from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
 from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
+from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, Grids
+from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
+from nerfstudio_prune.nerf.occupancy import DensityFn, density_threshold
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")
+COARSE_PLACES = 3
+"""Places of a coarse sample's interval that are looked up."""
+COARSE_CAUTION = 0.1
+"""Factor on `alpha_thre` for the coarse field."""
+OCCUPANCY = "occupancy"
+"""Name of the grid for training in a checkpoint."""
 
 
 class UnitBallContraction(SceneContraction):
@@ -71,6 +81,19 @@ class PruneModelConfig(VanillaModelConfig):
     coarse_sampler: Literal["uniform", "piecewise"] = "uniform"
     """Samples of the coarse field: uniform from near to far, or half of them uniform up to distance 1 and the rest
     spread towards infinity."""
+    skip_empty_space: bool = True
+    """Evaluate the fields only where a grid says that there is something: in training after a warm-up, and in pictures
+    of whole views."""
+    grid_resolution: int = 128
+    """Cells of the grid along the longest side of what is not empty."""
+    alpha_thre: float = 0.01
+    """Opacity of a step from which a cell counts as occupied, in (0, 1)."""
+    render_step_size: Optional[float] = None
+    """Length of that step. None: a coarse sample's interval in training."""
+    occupancy_warm_up_steps: int = 500
+    """Training steps in which everything is evaluated."""
+    occupancy_update_interval: int = 500
+    """Training steps between two looks at the whole space, so that what was empty may come back."""
 
 
 class PruneModel(NeRFModel):
@@ -81,8 +104,8 @@ class PruneModel(NeRFModel):
     """
 
     config: PruneModelConfig
-    field_coarse: NeRFField
-    field_fine: NeRFField
+    field_coarse: PruneField
+    field_fine: PruneField
 
     def populate_modules(self) -> None:
         """Builds fields, samplers, renderers and metrics.
@@ -95,6 +118,9 @@ class PruneModel(NeRFModel):
         # Not NeRFModel's: it builds fields of fixed size, and an LPIPS network that is downloaded and saved.
         Model.populate_modules(self)
         self.prune_state = PruneState()
+        self.empty_space = EmptySpace(
+            grid_options(config), config.occupancy_warm_up_steps, config.occupancy_update_interval
+        )
         position_encoding = NeRFEncoding(
             in_dim=3, num_frequencies=10, min_freq_exp=0.0, max_freq_exp=8.0, include_input=True
         )
@@ -102,7 +128,7 @@ class PruneModel(NeRFModel):
             in_dim=3, num_frequencies=4, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True
         )
         for name in FIELDS:
-            nerf_field = NeRFField(
+            nerf_field = PruneField(
                 position_encoding=position_encoding,
                 direction_encoding=direction_encoding,
                 base_mlp_num_layers=config.base_mlp_num_layers,
@@ -113,6 +139,8 @@ class PruneModel(NeRFModel):
                 spatial_distortion=UnitBallContraction() if config.use_scene_contraction else None,
             )
             setattr(self, name, nerf_field)
+        # An interval of the coarse samples is longer than a cell.
+        self.field_coarse.places_per_interval = COARSE_PLACES
 
         sampler = UniformSampler if config.coarse_sampler == "uniform" else UniformLinDispPiecewiseSampler
         self.sampler_uniform = sampler(num_samples=config.num_coarse_samples)
@@ -135,6 +163,7 @@ class PruneModel(NeRFModel):
         """
         other = copy(self)
         other._modules = {**self._modules, **fields}
+        other.empty_space = self.empty_space.apart()
         other.training = False
         for nerf_field in fields.values():
             nerf_field.eval()
@@ -196,14 +225,67 @@ class PruneModel(NeRFModel):
         fine = {name: outputs[f"{name}_fine"] for name in ("rgb", "depth", "accumulation")}
         return {**fine, **outputs}
 
+    def look(self, seed: int) -> None:
+        """Looks anew where the scene is empty, for the training steps to come.
+
+        Args:
+            seed: Seed of the places that are looked at.
+        """
+        self.empty_space.look(self._densities(), seed)
+
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """Renders a whole view; empty space is skipped.
+
+        Args:
+            camera_ray_bundle: Rays of the view, of shape [height, width].
+        """
+        grids = self.empty_space.training
+        if not grids and self.config.skip_empty_space:
+            grids = self.empty_space.for_evaluation(self._densities(), self._weights())
+        with self._skipping(grids):
+            return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
+
     def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """Renders rays; in evaluation in chunks of at most `eval_num_rays_per_chunk`, which bounds the memory."""
+        """Renders rays; in evaluation in chunks of at most `eval_num_rays_per_chunk`, which bounds the memory.
+
+        Empty space is skipped in training. In evaluation everything is evaluated: what an event is judged by must not
+        depend on a grid that may be older than the cut.
+        """
+        if self.training:
+            with self._skipping(self.empty_space.training):
+                return super().forward(ray_bundle)  # type: ignore[return-value]
         chunk = self.config.eval_num_rays_per_chunk
-        if self.training or len(ray_bundle) <= chunk:
+        if len(ray_bundle) <= chunk:
             return super().forward(ray_bundle)  # type: ignore[return-value]
         flat = ray_bundle.flatten()
         parts: list[Any] = [Model.forward(self, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
         return {name: torch.cat([part[name] for part in parts]).view(*ray_bundle.shape, -1) for name in parts[0]}
+
+    @contextmanager
+    def _skipping(self, grids: Grids) -> Iterator[None]:
+        """Both fields are evaluated only where grids say that there is something, while the body runs."""
+        fields = self._skipping_fields()
+        for name, nerf_field in fields.items():
+            nerf_field.occupancy = grids.get(name)
+        try:
+            yield
+        finally:
+            for nerf_field in fields.values():
+                nerf_field.occupancy = None
+
+    def _skipping_fields(self) -> dict[str, PruneField]:
+        """Fields that can leave empty space out, by the name of their attribute."""
+        fields = self.fields()
+        return {name: fields[name] for name in self.empty_space.options if isinstance(fields.get(name), PruneField)}
+
+    def _densities(self) -> dict[str, DensityFn]:
+        return {name: nerf_field.density_at for name, nerf_field in self._skipping_fields().items()}
+
+    def _weights(self) -> tuple[float, ...]:
+        """Tells states of the fields' weights apart, whoever changed them and how."""
+        tensors = [p.double() for nerf_field in self.fields().values() for p in nerf_field.parameters()]
+        return tuple(float(torch.stack([f(p) for p in tensors]).sum()) for f in (torch.sum, torch.linalg.vector_norm))
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "*batch 4"]:
         """Colour without the background, and the accumulation as alpha."""
@@ -264,11 +346,13 @@ class PruneModel(NeRFModel):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Pruning state for the checkpoint: plain numbers, strings and tensors."""
-        return self.prune_state.to_dict()
+        state, occupancy = self.prune_state.to_dict(), self.empty_space.to_dict()
+        return {**state, OCCUPANCY: occupancy} if occupancy else state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up the pruning state of a checkpoint."""
-        self.prune_state = PruneState.from_dict(state)
+        self.empty_space.take_up(state.get(OCCUPANCY, {}), self.device)
+        self.prune_state = PruneState.from_dict({name: value for name, value in state.items() if name != OCCUPANCY})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads a checkpoint of any widths, of this method or of the stock `vanilla-nerf`.
@@ -300,6 +384,38 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear)
 
 
+def grid_options(config: PruneModelConfig) -> dict[str, GridOptions]:
+    """How finely each field is looked at.
+
+    What little density the coarse field has says where to sample, and moves the samples: its threshold is lower. Its
+    samples are far apart, and larger cells do.
+
+    Args:
+        config: Options of the model.
+    """
+    step = render_step_size(config)
+    return {
+        "field_coarse": GridOptions(
+            max(1, config.grid_resolution // 2), density_threshold(COARSE_CAUTION * config.alpha_thre, step)
+        ),
+        "field_fine": GridOptions(config.grid_resolution, density_threshold(config.alpha_thre, step)),
+    }
+
+
+def render_step_size(config: PruneModelConfig) -> float:
+    """Length of the step that `alpha_thre` is meant for.
+
+    Args:
+        config: Options of the model.
+    """
+    if config.render_step_size is not None:
+        return config.render_step_size
+    planes = config.collider_params or {"near_plane": 0.0, "far_plane": 1.0}
+    # In the contracted space all rays pass through the unit ball.
+    length = 2.0 if config.use_scene_contraction else planes["far_plane"] - planes["near_plane"]
+    return length / config.num_coarse_samples
+
+
 MAX_WEIGHTS = 10**8
 """Weights of the trunk of one field, 400 MB and as much again for each moment."""
 RULES: Sequence[Rule] = (
@@ -307,6 +423,11 @@ RULES: Sequence[Rule] = (
     (("base_mlp_layer_width", "head_mlp_layer_width"), *at_least(1, 4096)),
     (("num_coarse_samples", "num_importance_samples"), *at_least(1, 4096)),
     (("eval_num_rays_per_chunk",), *at_least(1, 2**20)),
+    (("grid_resolution",), *at_least(1, 1024)),
+    (("alpha_thre",), lambda value: 0 < value < 1, "in (0, 1)"),
+    (("render_step_size",), *above(0, 10**6)),
+    (("occupancy_warm_up_steps",), *at_least(0, MAX_STEPS)),
+    (("occupancy_update_interval",), *at_least(1, MAX_STEPS)),
     (
         ("collider_params",),
         lambda value: 0 <= value.get("near_plane", -1) < value.get("far_plane", -1) <= 10**6,
@@ -321,6 +442,7 @@ RULES: Sequence[Rule] = (
     (
         (
             "skip_connections",
+            "skip_empty_space",
             "coarse_sampler",
             "background_color",
             "use_scene_contraction",

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, cast
 
+import torch
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
@@ -19,6 +22,7 @@ from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.checkpoint import checked_state
 from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.empty_space import OccupancySchedule, reached_box
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
 from nerfstudio_prune.nerf.recipes import Calibration, FieldRecipe
@@ -70,6 +74,7 @@ class PrunePipeline(ControlledPipeline):
     ) -> None:
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         tell_missing_times(self.model, self.datamanager.train_dataset)
+        self.model.empty_space.box = space_of(self.model.config, self.datamanager.train_dataset)
         self.distillation: Optional[DistillationSchedule] = None
         """When there is a teacher; None where nothing is trained."""
         self.panel_mount = PanelMount(self)
@@ -118,7 +123,8 @@ class PrunePipeline(ControlledPipeline):
         """
         check_rays(cast(PruneConfig, run.options), self.datamanager.train_dataset, self.datamanager.eval_dataset)
         self.distillation = DistillationSchedule(cast(FieldRecipe, run.recipe).teacher, run, self.model)
-        return [self.distillation, ShrinkageSchedule(run)]
+        looks = [OccupancySchedule(self.model, run)] if self.model.config.skip_empty_space else []
+        return [self.distillation, ShrinkageSchedule(run), *looks]
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step, with the losses of a teacher and of other listeners.
@@ -139,6 +145,21 @@ class PrunePipeline(ControlledPipeline):
         self.controller.observe(step, metrics["psnr"])
         losses.update(self.controller.losses(step))
         return outputs, losses, metrics
+
+
+def space_of(config: PruneModelConfig, dataset: Any) -> Optional[Float[Tensor, "2 3"]]:
+    """The space that training rays reach, as the field sees it; None where it moves with time.
+
+    Args:
+        config: Options of the model.
+        dataset: Training views.
+    """
+    if config.enable_temporal_distortion or not dataset:
+        return None
+    if config.use_scene_contraction:
+        return torch.tensor([[-1.0] * 3, [1.0] * 3])
+    assert config.collider_params is not None
+    return reached_box(dataset.cameras, config.collider_params["far_plane"])
 
 
 def tell_missing_times(model: PruneModel, dataset: Any) -> None:

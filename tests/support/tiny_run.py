@@ -29,6 +29,7 @@ TINY_SIZE: dict[str, Any] = {
     "skip_connections": (2,),
     "num_coarse_samples": 8,
     "num_importance_samples": 8,
+    "grid_resolution": 16,
 }
 TRUNK, HEAD = range(5), range(2)
 SCENE_BOX = SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))

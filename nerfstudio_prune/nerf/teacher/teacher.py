@@ -4,11 +4,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.losses import interlevel_loss
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class Teacher:
 
     def __init__(self, config: TeacherRecipe, model: PruneModel, seed: int) -> None:
         self.config = config
-        self.fields: dict[str, NeRFField] = {
+        self.fields: dict[str, Any] = {
             name: deepcopy(own).requires_grad_(False).eval() for name, own in model.fields().items()
         }
         self.pool = HardRays(config.hard_pool)
@@ -58,6 +58,9 @@ class Teacher:
             batch: Their photo colours, under `image`.
             age: Training steps since the event before this one.
         """
+        for name, own in self.fields.items():
+            # What the student leaves out is empty for both.
+            own.occupancy = model.empty_space.training.get(name)
         with observed_passes(model) as passes:
             outputs = model(rays)
         metrics = model.get_metrics_dict(outputs, batch)

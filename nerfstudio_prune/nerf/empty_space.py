@@ -1,0 +1,182 @@
+"""When a model looks where its scene is empty, and what it knows of that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Optional
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.engine.listeners import Listener
+from nerfstudio_prune.engine.run import PruneRun
+from nerfstudio_prune.nerf.occupancy import DensityFn, OccupancyGrid, build_grid
+
+EVALUATION_SEED = 0
+"""Seed of the places that grids for evaluation look at: the same weights give the same picture."""
+
+RAYS_A_SIDE = 9
+"""Rays along a side of each view that the extent of the space follows from."""
+MARGIN = 0.01
+"""Share of the length of rays by which that space is larger."""
+
+Grids = Mapping[str, OccupancyGrid]
+"""Name of a field -> where it has something to show."""
+Densities = Mapping[str, DensityFn]
+"""Name of a field -> its density."""
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """How finely a field is looked at."""
+
+    resolution: int
+    """Cells along the longest side of what is occupied, >= 1."""
+    threshold: float
+    """Density from which a cell counts as occupied, per unit of length, > 0."""
+
+
+class EmptySpace:
+    """Where a model need not evaluate its fields: grids for training, and others for evaluation.
+
+    Those for training are part of the training's state; those for evaluation follow from the weights alone.
+
+    Args:
+        options: Name of a field -> how finely it is looked at.
+        warm_up_steps: Training steps without a grid, >= 0.
+        update_interval: Training steps between two looks, >= 1.
+    """
+
+    def __init__(self, options: Mapping[str, GridOptions], warm_up_steps: int, update_interval: int) -> None:
+        self.options = options
+        self.warm_up_steps = warm_up_steps
+        self.update_interval = update_interval
+        self.box: Optional[Float[Tensor, "2 3"]] = None
+        """Lower and upper corner of the space that rays reach; None: unknown, and nothing is skipped."""
+        self.training: Grids = {}
+        """What holds in training; empty: everything is evaluated."""
+        self._evaluation: tuple[object, Grids] = (None, {})
+
+    def apart(self) -> "EmptySpace":
+        """The same space for another model, which has not looked yet."""
+        other = EmptySpace(self.options, self.warm_up_steps, self.update_interval)
+        other.box = self.box
+        return other
+
+    def due(self, step: int) -> bool:
+        """Whether the model looks anew before a training step.
+
+        Args:
+            step: Training step.
+        """
+        age = step - self.warm_up_steps
+        return age >= 0 and (not self.training or age % self.update_interval == 0)
+
+    def look(self, densities: Densities, seed: int) -> None:
+        """Takes the grids for training anew.
+
+        Args:
+            densities: The densities as they are.
+            seed: Seed of the places that are looked at.
+        """
+        self.training = self._build(densities, seed)
+
+    def for_evaluation(self, densities: Densities, state: object) -> Grids:
+        """The grids for evaluation, made once for each state of the weights; none where the space is unknown.
+
+        Args:
+            densities: The densities as they are.
+            state: Tells states of the weights apart.
+        """
+        if self._evaluation[0] != state:
+            self._evaluation = (state, self._build(densities, EVALUATION_SEED))
+        return self._evaluation[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The grids for training as plain values and tensors; empty where there are none."""
+        return {name: grid.to_dict() for name, grid in self.training.items()}
+
+    def take_up(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Takes up the grids for training of a checkpoint.
+
+        Args:
+            state: What `to_dict` gave.
+            device: Where the model lives.
+
+        Raises:
+            ValueError: If it gives no grids of these fields.
+        """
+        fits = isinstance(state, Mapping) and all(
+            name in self.options and isinstance(state[name], Mapping) for name in state
+        )
+        if not fits:
+            raise ValueError(f"occupancy must have grids of {' and '.join(self.options)}, got {shown(state)}")
+        self.training = {name: OccupancyGrid.from_dict(grid, device) for name, grid in state.items()}
+
+    def _build(self, densities: Densities, seed: int) -> Grids:
+        """Grids of all fields; none if a field has nothing to show yet, for it could never come to show anything."""
+        if self.box is None:
+            return {}
+        generator = torch.Generator().manual_seed(seed)
+        grids = {}
+        with torch.no_grad():
+            for name, density_fn in densities.items():
+                options = self.options[name]
+                grids[name] = build_grid(density_fn, self.box, options.threshold, options.resolution, generator)
+        return grids if all(bool(grid.cells.any()) for grid in grids.values()) else {}
+
+
+def reached_box(cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
+    """Lower and upper corner of the space that the rays of cameras pass through, up to a distance.
+
+    Args:
+        cameras: The cameras.
+        far: The distance, > 0.
+    """
+    places = [cameras.camera_to_worlds[:, :, 3]]
+    shares = torch.linspace(0, 1, RAYS_A_SIDE).tolist()
+    for x, y in product(shares, shares):
+        pixels = torch.cat([y * cameras.height, x * cameras.width], dim=-1)
+        rays = cameras.generate_rays(torch.arange(len(cameras))[:, None], pixels)
+        places.append(rays.origins + far * rays.directions)
+    every = torch.cat(places)
+    # The ends of a view's rays lie on a sphere, which bulges between those that are looked at.
+    return torch.stack([every.amin(dim=0) - MARGIN * far, every.amax(dim=0) + MARGIN * far])
+
+
+class OccupancySchedule(Listener):
+    """When a model looks anew in a training: from the warm-up on in regular intervals, and whenever it was changed.
+
+    Args:
+        model: The model.
+        run: The run.
+    """
+
+    def __init__(self, model: Any, run: PruneRun) -> None:
+        self.model = model
+        self.run = run
+
+    def before_step(self, step: int) -> None:
+        """Looks where a look is due."""
+        if self.model.empty_space.due(step):
+            self._look(step)
+
+    def after_cut(self, event: PruneEvent) -> None:
+        """Looks at the network that is left, once there is a grid."""
+        self._look_again()
+
+    def after_undo(self, event: PruneEvent) -> None:
+        """Looks at the network that is back."""
+        self._look_again()
+
+    def _look_again(self) -> None:
+        # At the step that has ended: a checkpoint of it holds the grid for the next one.
+        if self.model.empty_space.training:
+            self._look(self.run.step)
+
+    def _look(self, step: int) -> None:
+        self.model.look(self.run.event_seed(step))

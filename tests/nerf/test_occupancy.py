@@ -1,0 +1,171 @@
+"""The grid of empty space: what it calls occupied, against plain loops and solids whose extent is known."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nerfstudio_prune.nerf.occupancy import MAX_CELLS, OccupancyGrid, build_grid, density_threshold
+
+BOX = torch.tensor([[-4.0, -3.0, -2.0], [4.0, 3.0, 2.0]])
+
+
+def some_grid(seed: int = 0) -> OccupancyGrid:
+    generator = torch.Generator().manual_seed(seed)
+    aabb = torch.tensor([[-1.0, -0.5, 0.25], [1.0, 1.0, 2.0]])
+    return OccupancyGrid(aabb, torch.rand(5, 3, 7, generator=generator) < 0.5)
+
+
+def ball(positions: Tensor, radius: float = 0.5) -> Tensor:
+    """A solid ball around (1, -0.5, 0.25): dense inside, nothing outside."""
+    return 100.0 * ((positions - torch.tensor([1.0, -0.5, 0.25])).norm(dim=-1) < radius)
+
+
+def built(density_fn: Any, resolution: int = 128, seed: int = 0) -> OccupancyGrid:
+    return build_grid(density_fn, BOX, 1.0, resolution, torch.Generator().manual_seed(seed))
+
+
+def test_looks_agree_with_a_loop_over_single_places() -> None:
+    """An index that is off by one, or two axes in the wrong order, would carve holes into scenes. Places lie inside,
+    outside and far outside of the box, in front of the ray's origin and behind it."""
+    grid = some_grid()
+    generator = torch.Generator().manual_seed(1)
+    origins, directions = (2 * torch.rand(40, 3, generator=generator) - 1 for _ in range(2))
+    distances = 4 * torch.rand(40, 30, generator=generator) - 2
+    distances[0, :3] = torch.tensor([1e9, -1e9, 1e30])
+    found = grid.occupied(origins, directions, distances)
+    low, high = grid.aabb.tolist()
+    sides = [(b - a) / k for a, b, k in zip(low, high, grid.cells.shape, strict=True)]
+    inside = 0
+    for r in range(40):
+        for n in range(30):
+            place = (origins[r].double() + directions[r].double() * distances[r, n].double()).tolist()
+            index = [math.floor((x - a) / side) for x, a, side in zip(place, low, sides, strict=True)]
+            within = all(0 <= i < k for i, k in zip(index, grid.cells.shape, strict=True))
+            inside += within
+            assert bool(found[r, n]) == (within and bool(grid.cells[tuple(index)]))
+    assert inside > 50
+
+
+def test_places_that_are_no_numbers_are_empty() -> None:
+    """An index made of them would read outside of the tensor."""
+    grid = OccupancyGrid(torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.ones(2, 2, 2, dtype=torch.bool))
+    distances = torch.tensor([[math.nan, math.inf, -math.inf, 0.0]])
+    assert grid.occupied(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 1.0]]), distances).tolist() == [
+        [False] * 3 + [True]
+    ]
+
+
+def test_positions_are_looked_up_like_places_on_rays() -> None:
+    """Contracted space has no straight rays, and is looked up by position."""
+    grid = some_grid()
+    positions = 3 * torch.rand(500, 3, generator=torch.Generator().manual_seed(2)) - 1.5
+    apart = grid.occupied(torch.zeros(500, 3), positions, torch.ones(500, 1))[:, 0]
+    assert torch.equal(grid.contains(positions), apart) and 20 < int(apart.sum()) < 480
+
+
+def test_what_is_dense_is_occupied_and_what_is_far_from_it_is_empty() -> None:
+    """The first is what pictures rest on: not one of the places in the ball may be skipped. The second is the gain: the
+    box around the ball is tight, and cells further from it than two diagonals are empty."""
+    grid = built(ball)
+    generator = torch.Generator().manual_seed(3)
+    positions = BOX[0] + torch.rand(200_000, 3, generator=generator) * (BOX[1] - BOX[0])
+    inside, occupied = ball(positions) > 1, grid.contains(positions)
+    assert int(inside.sum()) > 200 and bool(occupied[inside].all())
+    sides = (grid.aabb[1] - grid.aabb[0]) / torch.tensor(grid.cells.shape)
+    near = ball(positions, 0.5 + 2 * float(sides.norm())) > 1
+    assert not bool(occupied[~near].any())
+    assert float((grid.aabb[1] - grid.aabb[0]).max()) < 1.2
+    assert abs(max(grid.cells.shape) - 128) < 32
+
+
+def test_a_thin_rod_is_found_as_a_whole() -> None:
+    """Ropes and rods are much thinner than the cells of the first round: only neighbours, and places drawn in each of
+    them, make sure that none of it is lost."""
+
+    def rod(positions: Tensor) -> Tensor:
+        return 100.0 * ((positions[:, :2].norm(dim=1) < 0.04) & (positions[:, 2].abs() < 1.5))
+
+    along = torch.linspace(-1.4, 1.4, 1000)
+    places = torch.stack([torch.zeros(1000), torch.zeros(1000), along], dim=1)
+    shares = [float(built(rod, seed=seed).contains(places).float().mean()) for seed in range(5)]
+    assert min(shares) > 0.97
+
+
+def test_the_same_seed_gives_the_same_grid() -> None:
+    """A resumed run looks where the uninterrupted one would have, and an evaluation gives one number; the random state
+    that batches are drawn from stays."""
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first, second, other = built(ball, seed=1), built(ball, seed=1), built(ball, seed=2)
+    assert torch.equal(first.aabb, second.aabb) and torch.equal(first.cells, second.cells)
+    assert first.cells.shape != other.cells.shape or not torch.equal(first.cells, other.cells)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_density_that_is_no_number_counts_as_occupied() -> None:
+    """A broken network must show as broken, not as an empty scene."""
+    assert built(lambda positions: torch.full((len(positions),), math.nan)).occupancy == 1.0
+
+
+def test_nothing_anywhere_gives_an_empty_grid() -> None:
+    """It is a grid like any other, and holds nothing."""
+    grid = built(lambda positions: torch.zeros(len(positions)))
+    assert not bool(grid.cells.any()) and not bool(grid.contains(torch.zeros(1, 3)).any())
+
+
+def test_the_number_of_cells_is_bounded() -> None:
+    """A resolution of 4,096 would take 64 GB."""
+    asked: list[int] = []
+
+    def fog(positions: Tensor) -> Tensor:
+        asked.append(len(positions))
+        return torch.zeros(len(positions))
+
+    assert built(fog, resolution=4096).cells.numel() == 1
+    cells = torch.zeros(64, 64, 64, dtype=torch.bool)
+    corners = cells.clone()
+    corners[0, 0, 0] = corners[-1, -1, -1] = True
+
+    def far_apart(positions: Tensor) -> Tensor:
+        return 100.0 * ((positions.abs() - BOX[1]).abs() < 0.1).all(dim=1)
+
+    grid = built(far_apart, resolution=4096)
+    assert 64**3 < grid.cells.numel() <= MAX_CELLS
+    assert max(asked) <= 2**13
+
+
+@pytest.mark.parametrize("step", [0.01, 0.0625, 3.0])
+def test_the_threshold_is_on_the_opacity_of_a_step(step: float) -> None:
+    """Scenes of other units have other densities; a step of the threshold is opaque to the given degree in all."""
+    assert 1 - math.exp(-density_threshold(0.01, step) * step) == pytest.approx(0.01)
+
+
+def test_a_grid_survives_its_own_description() -> None:
+    """It stands in checkpoints as bits; a mask that comes back turned or shifted would hide parts of the scene."""
+    grid = some_grid()
+    state = grid.to_dict()
+    again = OccupancyGrid.from_dict(state)
+    assert torch.equal(again.aabb, grid.aabb) and torch.equal(again.cells, grid.cells)
+    assert state["cells"].dtype == torch.uint8 and len(state["cells"]) == math.ceil(5 * 3 * 7 / 8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"aabb": None},
+        {"aabb": torch.zeros(2, 3)},
+        {"shape": [5, 3]},
+        {"shape": [5, 3, -7]},
+        {"shape": [10**9, 10**9, 10**9]},
+        {"cells": torch.zeros(3, dtype=torch.uint8)},
+        {"cells": torch.zeros(14)},
+    ],
+)
+def test_a_broken_description_is_refused(wrong: Mapping[str, Any]) -> None:
+    """Checkpoints come from disks and strangers; the error names what is wrong, and nothing large is made."""
+    with pytest.raises(ValueError, match="occupancy must have corners, a shape and its cells"):
+        OccupancyGrid.from_dict({**some_grid().to_dict(), **wrong})

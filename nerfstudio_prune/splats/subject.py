@@ -348,10 +348,9 @@ class GaussianSubject(Subject[GaussianRecipe]):
         else:
             final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
         n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
-        if n_keep >= count and name != "target_gaussians":
+        if n_keep >= count:
             return count, None, report  # what is asked for is there already
-        if n_keep != count:
-            check_target(n_keep, count, f"prune.{name} {value:g}", floor)
+        check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report
 
     def _merged(self, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence) -> Merged:

@@ -29,6 +29,8 @@ from nerfstudio_prune.core.subject import NoOptimizers
 from nerfstudio_prune.gaussians.selecting import floor_of
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.subject import ViewEvidence
+from nerfstudio_prune.viewer.preview import cut_draft, take_draft
+from nerfstudio_prune.viewer.texts import preview_text
 
 Config = Callable[..., Any]
 LAST = STEPS - 1
@@ -344,7 +346,10 @@ def test_several_events(once: Config, schedule: str, shares: tuple[int, ...]) ->
         ({"target_mb": 0.03}, lambda first: 127),  # 236 bytes each
         ({"target_mb": 0.03, "sh_degree": 0}, lambda first: 30_000 // 56),
         ({"target_mb": 100.0}, None),
+        ({"target_gaussians": 100_000}, None),
+        ({"target_gaussians": 100_000, "schedule": "iterative", "num_events": 3, "stop_step": 14}, None),
         ({"pruning_ratio": 0.0}, None),
+        ({"max_psnr_drop": 1e-9, "strategy": "random"}, None),
         ({"strategy": "none"}, None),
     ],
 )
@@ -385,12 +390,38 @@ def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> No
 
 
 @pytest.mark.parametrize(
+    "target",
+    [{"target_gaussians": 10_000}, {"target_mb": 50.0}, {"pruning_ratio": 0.1}],
+)
+def test_target_that_is_reached_by_hand(once: Config, target: dict[str, Any]) -> None:
+    """In the panel a target that is reached already is refused with that reason, and the preview says so, whatever kind
+    it is of; nothing is changed, and the run goes on to its planned events."""
+    trainer = start(once(pruning_ratio=0.5, start_step=12))
+    controller, subject, told = trainer.pipeline.controller, trainer.pipeline.subject, []
+    half = replace(controller.run.options, pruning_ratio=0.5, sh_step=None)
+    mine = replace(half, **{"pruning_ratio": None, **target})
+
+    def ask(step: int) -> None:
+        if step != 10:
+            return
+        controller.prune_by_hand(half, step)
+        count = subject.model.num_points
+        with pytest.raises(ValueError, match="nothing is left to remove for this target: it is reached already"):
+            controller.prune_by_hand(mine, step)
+        preview = cut_draft(take_draft(mine.resolve(), subject, step, 0))
+        told.append(preview_text(preview, None))
+        assert subject.model.num_points == count
+
+    after = trainer.callbacks[-1].where_to_run
+    trainer.callbacks.append(type(trainer.callbacks[0])(after, ask))
+    trainer.train()
+    assert told == ["At step 10 nothing is left to remove for this target"]
+    assert [step for step, *_ in counts(trainer)] == [10]  # the planned half is there already
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"target_gaussians": 100_000},
-            r"prune.target_gaussians 100000: 100,000 Gaussians cannot stay of a scene",
-        ),
         ({"target_gaussians": 20}, r"prune.target_gaussians 20: at least \d+ of \d+ Gaussians must stay, got 20"),
         ({"pruning_ratio": 0.95}, r"prune.pruning_ratio 0.95: at least \d+ of \d+ Gaussians must stay, got \d+"),
         ({"target_mb": 0.001}, r"prune.target_mb 0.001: at least \d+ of \d+ Gaussians must stay, got 4"),

@@ -263,9 +263,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
             "pruning_ratio": f"to {1 - value * event.progress:.0%} of the Gaussians",
             "target_gaussians": f"to {value:,} Gaussians",
             "target_mb": f"to {value:g} MB in fp32",
-            "max_psnr_drop": f"as far as the training views lose {value:g} dB",
+            "max_psnr_drop": f"as far as the training views lose {value * event.progress:.3g} dB in all",
         }[name]
-        return whole if event.share == 1 or name == "pruning_ratio" else f"{event.progress:.0%} of the way {whole}"
+        counted = event.share == 1 or name in ("pruning_ratio", "max_psnr_drop")
+        return whole if counted else f"{event.progress:.0%} of the way {whole}"
 
     def recorded(self, recipe: GaussianRecipe) -> Mapping[str, Any]:
         """The options, with the score's as they are on the model's rasteriser."""
@@ -337,21 +338,30 @@ class GaussianSubject(Subject[GaussianRecipe]):
                     return psnr(self._merged(gaussians, len(keep), evidence).gaussians)
                 return psnr(gaussians.select(keep))
 
-            found = count_from_psnr_drop(ranking, None if psnr is None else measure, value, min(floor, count))
+            allowed = value * float(event.share - self._share_before(event))
+            found = count_from_psnr_drop(ranking, None if psnr is None else measure, allowed, min(floor, count))
             report = [
                 f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on "
-                f"training views ({len(found.measured)} measurements)"
+                f"training views ({len(found.measured)} measurements, {allowed:.3g} dB allowed)"
             ]
-            final, first = found.count, count
-        elif name == "target_mb":
-            final = count_from_megabytes(value, self._last_degree(recipe))
+            n_keep = found.count
         else:
-            final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
-        n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
+            if name == "target_mb":
+                final = count_from_megabytes(value, self._last_degree(recipe))
+            else:
+                final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
+            n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
         if n_keep >= count:
             return count, None, report  # what is asked for is there already
         check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report
+
+    def _share_before(self, event: ScheduledEvent) -> Fraction:
+        """Share of the whole cut that earlier events of the plan have done; those that were skipped, failed or undone
+        have done nothing, and a cut by hand stands beside the plan."""
+        done = {old.scheduled.index for old in self.state.succeeded if old.scheduled is not None}
+        shares = [e.share for e in self.state.plan if e.index in done and e.index < event.index]
+        return max(shares, default=Fraction(0))
 
     def _merged(self, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence) -> Merged:
         return merge(

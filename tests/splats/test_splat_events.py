@@ -26,6 +26,7 @@ from support.tiny_splats import (
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import NoOptimizers
+from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.gaussians.selecting import floor_of
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.subject import ViewEvidence
@@ -373,6 +374,40 @@ def test_largest_loss_of_quality(once: Config, capsys: Any) -> None:
     assert "dB on training views" in text and "as far as the training views lose 0.05 dB" in text
     before = trainer.pipeline.model.prune_state.history[0].before.parts["gaussians"]
     assert floor_of(before) <= n_keep < before
+
+
+@pytest.mark.parametrize("schedule", ["iterative", "cubic"])
+def test_largest_loss_is_that_of_all_events_together(once: Config, schedule: str) -> None:
+    """The promise is about the run, not about each of its cuts: with three of them three times as much would go. Each
+    loses no more than its share, so that the loss of a cubic schedule comes early; one that is undone has lost
+    nothing, and leaves its allowance to the next."""
+    options = {"num_events": 3, "schedule": schedule, "stop_step": 14, "sh_step": 18}
+    trainer = watched(once(max_psnr_drop=0.3, strategy="random", **options))
+    run, quality, lost = trainer.pipeline.controller.run, [], {}
+
+    def psnr() -> float:
+        return trainer.pipeline.subject.gather(run.recipe, 0).psnr(run.subject.model.gaussians)
+
+    class Watch(Listener):
+        def before_cut(self, event: PruneEvent) -> None:
+            quality.append(psnr())
+
+        def after_cut(self, event: PruneEvent) -> None:
+            lost[event.step] = quality[-1] - psnr()
+
+    trainer.pipeline.controller.listeners.append(Watch())
+    shares = [event.share for event in run.state.pending]
+    told = [run.subject.aim(run.recipe, event) for event in run.state.pending]
+    assert told[-1] == "as far as the training views lose 0.3 dB in all" != told[0]
+    at_steps(trainer, {10: trainer.pipeline.controller.undo})
+    trainer.train()
+    first, second, third = lost.values()
+    assert list(lost) == [10, 12, 14]
+    parts = [0.3 * float(share) for share in (shares[0], shares[1], shares[2] - shares[1])]
+    for loss, allowed in zip((first, second, third), parts, strict=True):
+        assert 0 < loss <= allowed + 1e-6
+    assert second > 0.3 * float(shares[1] - shares[0])  # with what the first one did not use in the end
+    assert second + third <= 0.3
 
 
 def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> None:

@@ -230,6 +230,14 @@ class Subject(ABC, Generic[RecipeT]):
         sizes = {name: size_at(initial[name], target, event.share, round_to) for name, target in targets.items()}
         return replace(event, targets=sizes)
 
+    def at_once(self, options: Any) -> Any:
+        """Options in force as a cut by hand begins with them: without what only later events of the plan do.
+
+        Args:
+            options: Options in force.
+        """
+        return options
+
     def further_events(self, recipe: RecipeT) -> list[ScheduledEvent]:
         """Events of a plan besides those of its schedule."""
         return []

@@ -234,6 +234,9 @@ class PruneController:
         targets = run.subject.targets(recipe)
         pending = state.pending
         changed = [run.subject.scaled(event, targets, state.initial_sizes, recipe.round_to) for event in pending]
+        left_out = targets.keys() - {name for event in changed for name in event.targets}
+        if changed and left_out:
+            raise ValueError(f"no planned event changes {', '.join(sorted(left_out))}; it can be cut by hand")
         given = options.completed_given(state.options) if state.given is None else state.given
         given = {name: value for name, value in {**given, **form.named(options)}.items() if value is not None}
         state.options, state.given = options.stored(), given

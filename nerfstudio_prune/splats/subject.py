@@ -28,6 +28,7 @@ from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.interface import Contributions, Sum, View
+from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.outputs import removed, significance, stand_in
@@ -145,10 +146,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
             if step < growth.stop:
                 return "growing"
             return "settling" if step < growth.settled else "settled"
-        lowered = [event for event in done if event.after.parts[SH_DEGREE] < event.before.parts[SH_DEGREE]]
-        if lowered:
-            learns = lowered[-1].options.get("distil", {}).get("steps") or 0
-            return "distilling" if step < lowered[-1].step + learns else "distilled"
+        last = next((event for event in reversed(done) if lowered(event)), None)
+        if last is not None:
+            learns = last.options.get("distil", {}).get("steps") or 0
+            return "distilling" if step < last.step + learns else "distilled"
         cuts = [event for event in self.state.pending if SH_DEGREE not in event.targets]
         return "pruning" if cuts else "recovery"
 
@@ -227,20 +228,26 @@ class GaussianSubject(Subject[GaussianRecipe]):
         )
 
     def targets(self, recipe: GaussianRecipe) -> dict[str, int]:
-        """None: how many there are is known at the event.
+        """The degree, where that is to be lowered; how many Gaussians there are is known at the event.
 
         Raises:
             ValueError: If the target does not fit what is known already.
         """
+        last = self._last_degree(recipe)
         if recipe.aim is not None and recipe.aim[0] == "target_mb":
-            count_from_megabytes(recipe.aim[1], self._last_degree(recipe))
-        return {}
+            count_from_megabytes(recipe.aim[1], last)
+        return {SH_DEGREE: last} if last < self.model.gaussians.sh_degree else {}
 
     def scaled(
         self, event: ScheduledEvent, targets: Mapping[str, int], initial: Mapping[str, int], round_to: int
     ) -> ScheduledEvent:
-        """An event as it is: one that lowers the degree keeps its target."""
-        return event
+        """An event as it is, or to another degree, if it lowers that."""
+        lowers = SH_DEGREE in event.targets and SH_DEGREE in targets
+        return replace(event, targets={SH_DEGREE: targets[SH_DEGREE]}) if lowers else event
+
+    def at_once(self, options: SplatPruneConfig) -> SplatPruneConfig:
+        """The degree is lowered by an event of its own, and a cut by hand leaves it unless it is told otherwise."""
+        return replace(options, sh_degree=self.model.gaussians.sh_degree)
 
     def further_events(self, recipe: GaussianRecipe) -> list[ScheduledEvent]:
         """The event that lowers the degree of the spherical harmonics, if it is above what is asked for."""
@@ -290,9 +297,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
         Raises:
             ValueError: If the cut is impossible.
         """
-        gaussians, degree = self.model.gaussians.detach(), event.targets.get(SH_DEGREE)
+        gaussians = self.model.gaussians.detach()
+        degree = min(gaussians.sh_degree, event.targets.get(SH_DEGREE, gaussians.sh_degree))
         keep, values, report = None, None, []
-        if degree is None or not self._cut_before(event):
+        if self._cuts(event):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
@@ -314,10 +322,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
         )
         return GaussianChange(self, prepared, report=report, keep=keep)
 
-    def _cut_before(self, event: ScheduledEvent) -> bool:
-        """Whether all that the schedule cuts is cut already when the degree is lowered; a late run may do both."""
-        planned = [e for e in self.state.pending if e.index < event.index and SH_DEGREE not in e.targets]
-        return not planned
+    def _cuts(self, event: ScheduledEvent) -> bool:
+        """Whether Gaussians leave at an event: not at one that is planned for the degree, unless it is late and a cut
+        before it has not happened."""
+        planned = self.state.pending
+        if event not in planned or SH_DEGREE not in event.targets:
+            return True
+        return any(e.index < event.index and SH_DEGREE not in e.targets for e in planned)
 
     def _n_keep(
         self, recipe: GaussianRecipe, event: ScheduledEvent, gaussians: Gaussians, evidence: ViewEvidence, seed: int
@@ -418,6 +429,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
         model.prune_state = replace(self.state)
         model.strategy_state = dict(self.model.strategy_state)
         return GaussianSubject(model, self.gather_views)
+
+
+def lowered(event: PruneEvent) -> bool:
+    """Whether an event that happened lowered the degree of the spherical harmonics."""
+    return event.after.parts[SH_DEGREE] < event.before.parts[SH_DEGREE]
 
 
 def sizes_of(count: int, degree: int) -> Sizes:

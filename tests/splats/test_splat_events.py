@@ -1,6 +1,7 @@
 """Events of Gaussians in a run: how many leave, what is cut with them, when, and what a person is told."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,7 @@ from nerfstudio_prune.gaussians.selecting import floor_of
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.subject import ViewEvidence
 from nerfstudio_prune.viewer.preview import cut_draft, take_draft
+from nerfstudio_prune.viewer.session import Session
 from nerfstudio_prune.viewer.texts import preview_text
 
 Config = Callable[..., Any]
@@ -691,6 +693,69 @@ def test_undo_of_a_lowered_degree(once: Config) -> None:
     trainer.train()
     check_whole(trainer)
     assert [step for step, *_ in counts(trainer)] == [10]
+
+
+def test_degree_by_hand(once: Config) -> None:
+    """Chosen in the panel, the degree is lowered with the cut, as the preview shows it, and the model of before
+    teaches; an undo brings the coefficients back with their moments. A cut without that choice leaves the degree,
+    though the plan will lower it, and the plan that comes to a degree that is there already skips its event."""
+    trainer = watched(once(sh_degree=2, sh_step=15, start_step=12, distil__steps=2))
+    pipeline, model, steering = trainer.pipeline, trainer.pipeline.model, trainer.pipeline.steering
+    found, session = look_at(trainer, 10), Session(pipeline, nullcontext(), lambda: "training", lambda: 10)
+    form = pipeline.controller.run.subject.form
+    values = {field.name: field.value for field in form.fields(pipeline.controller.run.options)}
+    values = {**values, "pruning_ratio": 0.25, "strategy": "random"}
+    shown, teacher = [], []
+
+    def cut(step: int, **own: Any) -> str:
+        shown.append(session.preview({**values, **own}).after.parts)
+        steering.request("prune", {**values, **own})
+        steering.on_step(step)
+        assert not steering.message.error and shown[-1] == pipeline.subject.sizes().parts
+        check_whole(trainer)
+        return steering.message.text
+
+    def by_hand(step: int) -> None:
+        first = model.num_points
+        for degree in ("as it is", "1"):
+            cut(step, sh_degree=degree)
+            teacher.append(None if pipeline.distillation.teacher is None else pipeline.distillation.teacher.num_points)
+            pipeline.controller.undo(step)
+            assert pipeline.distillation.teacher is None
+            assert same_bits(copies(model.gauss_params), found["parameters"])
+            assert same_bits(moments(trainer), found["moments"])
+        kept = round(0.75 * first)
+        assert shown == [{"gaussians": kept, "sh_degree": 3}, {"gaussians": kept, "sh_degree": 1}]
+        assert teacher == [None, first]
+        assert "degree 3 → 1" in cut(step, sh_degree="1", pruning_ratio=0.0) and model.num_points == first
+        for degree in ("1", "2"):
+            with pytest.raises(ValueError, match="sh_degree must be 'as it is' or below the present 1"):
+                form.options({**values, "sh_degree": degree}, pipeline.controller.run.options)
+
+    at_steps(trainer, {10: by_hand})
+    trainer.train()
+    assert [(step, degree) for step, _, degree in counts(trainer)] == [(10, 1), (12, 1)]
+
+
+def test_another_degree_for_the_plan(once: Config) -> None:
+    """«Use cut for the plan» moves the event that lowers the degree, and refuses where none is planned: a message that
+    promises it would be untrue to the end of the run."""
+    trainer, told = start(once(sh_degree=2, sh_step=14, start_step=12)), []
+    controller = trainer.pipeline.controller
+    form = controller.run.subject.form
+    values = {field.name: field.value for field in form.fields(controller.run.options)}
+
+    def change(step: int) -> None:
+        told.append(controller.retarget(form.options({**values, "sh_degree": "0"}, controller.run.options)))
+
+    at_steps(trainer, {9: change})
+    trainer.train()
+    assert told[0].endswith("sh_degree 0") and [degree for *_, degree in counts(trainer)] == [3, 0]
+    bare = start(once("bare", start_step=12))
+    run = bare.pipeline.controller.run
+    options = run.subject.form.options({**values, "sh_degree": "0"}, run.options)
+    with pytest.raises(ValueError, match="no planned event changes sh_degree; it can be cut by hand"):
+        bare.pipeline.controller.retarget(options)
 
 
 def test_another_target_keeps_the_degree(once: Config, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class Change(Protocol):
 class Words:
     """What a person reads of a subject where it is not about neurons."""
 
+    whole: str = "network"
+    """What all parts together are called."""
     part: str = "layer"
     """What a part is called; empty: the parts are few enough for the summary to tell all of them."""
     member: str = "neuron"

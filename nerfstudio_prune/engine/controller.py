@@ -261,7 +261,8 @@ class PruneController:
             ValueError: If there is nothing to go back to. Nothing is changed then.
         """
         if self.snapshot is None:
-            raise ValueError("no network is kept: no event happened in this process since the last undo")
+            whole = self.run.subject.words.whole
+            raise ValueError(f"no {whole} is kept: no event happened in this process since the last undo")
         run, state = self.run, self.run.state
         since = state.history[len(self.snapshot.history) :]
         (undone,) = [event for event in since if not event.error]
@@ -291,7 +292,8 @@ class PruneController:
             if run.recipe.on_error == "stop":
                 raise
             state.history = [*state.history, replace(event, error=failure_text(error))]
-            tell_failure(f"Pruning at step {step} failed, training goes on with the network as it was", error)
+            whole = run.subject.words.whole
+            tell_failure(f"Pruning at step {step} failed, training goes on with the {whole} as it was", error)
             return
         if prepared is None:
             state.plan = [event for event in state.plan if event.index != due.index]

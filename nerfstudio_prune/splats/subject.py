@@ -94,6 +94,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
     total = "all Gaussians"
     restarts_schedules = False
     words = Words(
+        whole="model",
         part="",
         member="Gaussian",
         batch="pixels",

@@ -70,6 +70,8 @@ class Change(Protocol):
 class Words:
     """What a person reads of a subject where it is not about neurons."""
 
+    whole: str = "network"
+    """What all parts together are called."""
     part: str = "layer"
     """What a part is called; empty: the parts are few enough for the summary to tell all of them."""
     member: str = "neuron"
@@ -229,6 +231,14 @@ class Subject(ABC, Generic[RecipeT]):
         """
         sizes = {name: size_at(initial[name], target, event.share, round_to) for name, target in targets.items()}
         return replace(event, targets=sizes)
+
+    def at_once(self, options: Any) -> Any:
+        """Options in force as a cut by hand begins with them: without what only later events of the plan do.
+
+        Args:
+            options: Options in force.
+        """
+        return options
 
     def further_events(self, recipe: RecipeT) -> list[ScheduledEvent]:
         """Events of a plan besides those of its schedule."""

@@ -118,7 +118,7 @@ class CheckedViews(DataManager):
             if len(self.eval_dataset) == 0:
                 self._give_up_evaluation(part)
         if parts:
-            CONSOLE.print(escape(f"{', '.join(parts)}. Training, calibration and every metric count no others."))
+            CONSOLE.print(escape(f"{', '.join(parts)}. Training, scores and metrics count no others."))
 
     @property
     def _data(self) -> Path:

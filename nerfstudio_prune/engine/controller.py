@@ -234,6 +234,9 @@ class PruneController:
         targets = run.subject.targets(recipe)
         pending = state.pending
         changed = [run.subject.scaled(event, targets, state.initial_sizes, recipe.round_to) for event in pending]
+        left_out = targets.keys() - {name for event in changed for name in event.targets}
+        if changed and left_out:
+            raise ValueError(f"no planned event changes {', '.join(sorted(left_out))}; it can be cut by hand")
         given = options.completed_given(state.options) if state.given is None else state.given
         given = {name: value for name, value in {**given, **form.named(options)}.items() if value is not None}
         state.options, state.given = options.stored(), given
@@ -258,7 +261,8 @@ class PruneController:
             ValueError: If there is nothing to go back to. Nothing is changed then.
         """
         if self.snapshot is None:
-            raise ValueError("no network is kept: no event happened in this process since the last undo")
+            whole = self.run.subject.words.whole
+            raise ValueError(f"no {whole} is kept: no event happened in this process since the last undo")
         run, state = self.run, self.run.state
         since = state.history[len(self.snapshot.history) :]
         (undone,) = [event for event in since if not event.error]
@@ -288,7 +292,8 @@ class PruneController:
             if run.recipe.on_error == "stop":
                 raise
             state.history = [*state.history, replace(event, error=failure_text(error))]
-            tell_failure(f"Pruning at step {step} failed, training goes on with the network as it was", error)
+            whole = run.subject.words.whole
+            tell_failure(f"Pruning at step {step} failed, training goes on with the {whole} as it was", error)
             return
         if prepared is None:
             state.plan = [event for event in state.plan if event.index != due.index]

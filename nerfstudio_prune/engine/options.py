@@ -334,7 +334,7 @@ class RunOptions(Group):
     """Options of the run at hand, which a stored plan says nothing about."""
 
     on_error: Literal["stop", "continue"] = "stop"
-    """When an event fails (the network is then as before): stop the training, or go on without that event."""
+    """When an event fails (all is then as before): stop the training, or go on without that event."""
     panel: PanelMode = "auto"
     """What a page of the viewer may do: show the run, steer it (prune, undo, plan, pause), or auto: steer where the
     viewer listens on this machine only (127.0.0.1), else show."""

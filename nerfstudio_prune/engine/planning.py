@@ -83,6 +83,6 @@ def resolve_plan(recipe: Recipe, subject: Subject[Any], initial: Mapping[str, in
     steps = event_steps(recipe.start_step, recipe.stop_step, recipe.num_events)
     progress = event_progress(recipe.schedule, recipe.num_events)
     targets = subject.targets(recipe)
-    events = [ScheduledEvent(step, share, targets) for step, share in zip(steps, progress, strict=True)]
+    events = [ScheduledEvent(step, share) for step, share in zip(steps, progress, strict=True)]
     scheduled = [subject.scaled(event, targets, initial, recipe.round_to) for event in events]
     return sorted([*scheduled, *subject.further_events(recipe)], key=lambda event: event.step)

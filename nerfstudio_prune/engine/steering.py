@@ -10,6 +10,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.display import failure_text, metric_text, tell_failure
 
@@ -93,21 +94,23 @@ class Steering:
             text = f"the pruning of step {event.step} is undone, {cost:,} {subject.counted} again"
             return text if controller.run.state.pending else f"{text}; no event is planned any more"
         assert cut is not None
-        options = subject.form.options(cut, controller.run.options)
+        in_force = controller.run.options
         if request == "prune":
-            return pruned_text(controller.prune_by_hand(options, step), subject.counted)
-        return controller.retarget(options)
+            options = subject.form.options(cut, subject.at_once(in_force))
+            return pruned_text(controller.prune_by_hand(options, step), subject)
+        return controller.retarget(subject.form.options(cut, in_force))
 
 
-def pruned_text(event: PruneEvent, counted: str) -> str:
+def pruned_text(event: PruneEvent, subject: Subject[Any]) -> str:
     """What an event did, in one line.
 
     Args:
         event: What happened.
-        counted: What its first cost counts.
+        subject: What it happened to.
     """
     name, before = next(iter(event.before.costs.items()))
-    text = f"{before:,} → {event.after.costs[name]:,} {counted}"
+    after = event.after.costs[name]
+    text = f"{before:,} → {after:,} {subject.counted}" if before != after else subject.gain(event)
     if event.metrics_before or event.metrics_after:
         text += f", PSNR {metric_text(event, 'psnr')}"
     return f"{text}, {event.seconds:.1f} s"

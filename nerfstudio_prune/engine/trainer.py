@@ -40,7 +40,7 @@ from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
-BROKEN_OFF = "it came in the midst of a change of the network, which is not saved as it is"
+BROKEN_OFF = "it came in the midst of a change of the model, which is not saved as it is"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 

@@ -190,7 +190,7 @@ def rank(
 
 
 def check_target(n_keep: int, count: int, option: str, floor: Optional[int] = None) -> None:
-    """Checks how many shall stay, before anything is computed.
+    """Checks that enough shall stay, before anything is computed.
 
     Args:
         n_keep: How many shall stay.
@@ -199,11 +199,9 @@ def check_target(n_keep: int, count: int, option: str, floor: Optional[int] = No
         floor: Fewest that may stay. None: `floor_of(count)`.
 
     Raises:
-        ValueError: If there are not that many, or it is below the floor.
+        ValueError: If it is below the floor.
     """
     floor = floor_of(count) if floor is None else floor
-    if n_keep > count:
-        raise ValueError(f"{option}: {n_keep:,} Gaussians cannot stay of a scene that has {count:,}")
     if n_keep < floor:
         raise ValueError(f"{option}: at least {floor:,} of {count:,} Gaussians must stay, got {n_keep:,}")
 

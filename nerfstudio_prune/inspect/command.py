@@ -1,4 +1,4 @@
-"""`ns-prune inspect`: what the network of a run is, and what pruning did to it and has yet to do. Loads no data set."""
+"""`ns-prune inspect`: what the model of a run is, and what pruning did to it and has yet to do. Loads no data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Optional
 
 @dataclass
 class Inspect:
-    """Show the network of a run: widths, costs, sparsity, scores, and the history and plan of its pruning."""
+    """Show the model of a run, and the history and plan of its pruning: widths, costs, sparsity and scores of a
+    network; number, degree, MB, opacities and sizes of Gaussians."""
 
     load_config: Path
     """The run's config.yml, as for ns-eval."""
     step: Optional[int] = None
     """Step of the checkpoint. None: the newest one."""
-    score: tuple[str, ...] = ("w_out",)
-    """Scores of the neurons to show: w_in, w_out, w_in_w_out, sensitivity."""
+    score: Optional[tuple[str, ...]] = None
+    """Scores of the neurons to show: w_in, w_out, w_in_w_out, sensitivity. None: w_out."""
     output: Optional[Path] = None
     """File for the same as JSON."""
 

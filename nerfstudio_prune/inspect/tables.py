@@ -1,13 +1,14 @@
-"""How `ns-prune inspect` shows what it found: tables of at most 100 columns."""
+"""How `ns-prune inspect` shows what it found of a network: tables of at most 100 columns."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from nerfstudio_prune.core.events import PruneEvent
+from nerfstudio_prune.inspect.event_tables import change_text, empty_table, history, pending
 from nerfstudio_prune.inspect.inspection import THRESHOLDS, Inspection, LayerWeights
 from nerfstudio_prune.nerf.subject import NeuronSubject
 
@@ -25,8 +26,12 @@ def all_tables(found: Inspection) -> Iterator[Any]:
         yield score_table(found, name)
     if found.scores:
         yield Text("top half: what the better half of a layer's neurons holds of the sum; 50.0%: all are equal")
-    yield from _history(found)
-    yield from _pending(found)
+    places = _places(found)
+    changes = [[] if e.error else sizes_lines(e, found.units[e.strategy], places) for e in found.history]
+    yield from history(found.history, [event.strategy for event in found.history], changes)
+    now = {name: cost.now.width or 0 for name, cost in found.costs.items()}
+    to_come = zip(found.pending, found.aims, strict=True)
+    yield from pending(found.pending, [_lines(now, event.targets, places) or [aim] for event, aim in to_come])
 
 
 def overview(found: Inspection) -> Table:
@@ -38,11 +43,13 @@ def overview(found: Inspection) -> Table:
     plan = f"strategy {found.strategy}" if found.strategy else "no plan of pruning"
     table.add_row("run", escape(f"{found.method}, {plan}, phase {found.phase}"))
     table.add_row("checkpoint", escape(f"{found.checkpoint} (step {found.step:,})"))
-    table.add_row("parameters", _change(initial.parameters, now.parameters, ratio=True))
+    table.add_row("parameters", change_text(initial.parameters, now.parameters, ratio=True))
     if found.masked:
         living = now.parameters - found.masked
-        table.add_row("  that live", _change(initial.parameters, living, ratio=True) + "; masks save no memory or time")
-    table.add_row("MACs per ray", _change(initial.macs_per_ray, now.macs_per_ray, ratio=True))
+        table.add_row(
+            "  that live", change_text(initial.parameters, living, ratio=True) + "; masks save no memory or time"
+        )
+    table.add_row("MACs per ray", change_text(initial.macs_per_ray, now.macs_per_ray, ratio=True))
     table.add_row("fields", f"{found.fields_mb:.2f} MB in fp32")
     table.add_row("on disk", f"{found.checkpoint_mb:.2f} MB, with the optimizer's moments")
     return table
@@ -50,11 +57,11 @@ def overview(found: Inspection) -> Table:
 
 def cost_table(found: Inspection) -> Table:
     """Width, parameters and operations of every layer."""
-    table = _table("Layers", ["layer"], "width", "parameters", "MACs per ray")
+    table = empty_table("Layers", ["layer"], "width", "parameters", "MACs per ray")
     for network in dict.fromkeys(cost.network for cost in found.costs.values()):
         layers = _of_network(found, found.costs, network)
         sums = [
-            _change(
+            change_text(
                 sum(getattr(cost.initial, name) for cost in layers.values()),
                 sum(getattr(cost.now, name) for cost in layers.values()),
             )
@@ -64,9 +71,9 @@ def cost_table(found: Inspection) -> Table:
         for name, cost in layers.items():
             table.add_row(
                 f"  {name}",
-                _change(cost.initial.width, cost.now.width),
-                _change(cost.initial.parameters, cost.now.parameters),
-                _change(cost.initial.macs_per_ray, cost.now.macs_per_ray),
+                change_text(cost.initial.width, cost.now.width),
+                change_text(cost.initial.parameters, cost.now.parameters),
+                change_text(cost.initial.macs_per_ray, cost.now.macs_per_ray),
             )
         table.add_section()
     return table
@@ -76,7 +83,7 @@ def sparsity_table(found: Inspection) -> Table:
     """Shares of small weights of every layer."""
     columns = ["weights", *(f"< {threshold:g}" for threshold in THRESHOLDS), "= 0"]
     columns += ["live", "dead rows", "dead cols"] if found.masked else ["dead rows", "dead cols"]
-    table = _table("Sparsity: share of |weight|, without biases", ["layer"], *columns)
+    table = empty_table("Sparsity: share of |weight|, without biases", ["layer"], *columns)
 
     def cells(part: LayerWeights) -> list[str]:
         shares = [_share(part.below[f"{threshold:g}"], part.weights) for threshold in THRESHOLDS]
@@ -94,7 +101,7 @@ def sparsity_table(found: Inspection) -> Table:
 
 def score_table(found: Inspection, score: str) -> Table:
     """Spread of a score in every layer of neurons."""
-    table = _table(f"Score {score} of the neurons", ["layer"], "neurons", "min", "median", "max", "top half")
+    table = empty_table(f"Score {score} of the neurons", ["layer"], "neurons", "min", "median", "max", "top half")
     for field in found.field_weights:
         table.add_row(field, style="bold")
         for name, part in _of_network(found, found.scores[score], field).items():
@@ -104,39 +111,6 @@ def score_table(found: Inspection, score: str) -> Table:
             table.add_row(f"  {name}", f"{width:,}", *numbers, share)
         table.add_section()
     return table
-
-
-def _history(found: Inspection) -> Iterator[Any]:
-    if not found.history:
-        yield Text("Pruning history: nothing was pruned yet")
-        return
-    table = _table("Pruning history", ["step", "rule", "sizes"], "PSNR dB", "seconds")
-    places = _places(found)
-    for event in found.history:
-        score = event.options.get("score")
-        rule = [event.strategy + (f" by {score}" if score else ""), event.recovery]
-        table.add_row(
-            f"{event.step:,}",
-            escape("\n".join(rule)),
-            "failed" if event.error else "\n".join(sizes_lines(event, found.units[event.strategy], places)),
-            _psnr(event),
-            f"{event.seconds:.2f}",
-        )
-        table.add_section()
-    yield table
-    for event in found.history:
-        if event.error:
-            yield Text(f"step {event.step:,} failed, the network stayed as it was: {event.error}", style="red")
-
-
-def _pending(found: Inspection) -> Iterator[Text]:
-    if not found.pending:
-        yield Text("Events to come: none")
-    for event, aim in zip(found.pending, found.aims, strict=True):
-        now = {name: found.costs[name].now.width or 0 for name in event.targets}
-        lines = _lines(now, event.targets, _places(found)) or [aim]
-        text = " " + ", ".join(lines) if len(lines) <= 2 else "".join(f"\n  {line}" for line in lines)
-        yield Text(f"Event to come at step {event.step:,}:{text}")
 
 
 def _places(found: Inspection) -> dict[str, tuple[str, str]]:
@@ -186,36 +160,11 @@ def _range(widths: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def _psnr(event: PruneEvent) -> str:
-    before, after = event.metrics_before.get("psnr"), event.metrics_after.get("psnr")
-    return "—" if before is None or after is None else f"{before:.2f} → {after:.2f}"
-
-
 def _of_network(found: Inspection, values: Mapping[str, Any], network: str) -> dict[str, Any]:
     """Entries of the layers of a network, by their names in it."""
     return {
         name.removeprefix(f"{network}."): part for name, part in values.items() if found.costs[name].network == network
     }
-
-
-def _table(title: str, texts: list[str], *numbers: str) -> Table:
-    """A table without rows; no cell is wrapped, since a number in two parts is misread."""
-    table = Table(title=f"\n{title}", title_justify="left")
-    for column in texts:
-        table.add_column(column, no_wrap=True)
-    for column in numbers:
-        header = column.replace(" ", "\n") if column.startswith("dead") else column
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _change(before: Optional[int], after: Optional[int], ratio: bool = False) -> str:
-    if before is None or after is None:
-        return ""
-    if before == after:
-        return f"{after:,}"
-    text = f"{before:,} → {after:,}"
-    return f"{text} ({before / max(1, after):.2f}x fewer)" if ratio else text
 
 
 def _share(part: int, whole: int) -> str:

@@ -1,9 +1,6 @@
-"""A run that was saved: its configuration, its checkpoints and the network in one of them. Loads no data set.
+"""The network of a run that was saved, see `engine/saved_run.py`."""
 
-Errors name the run's file by the host's own option for it, `--load-config`, as every command that opens a run has it.
-"""
-
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,81 +9,46 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
-from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, network_entries, newest_checkpoint
-from nerfstudio_prune.engine.config_file import ConfigFileError, read_config_file
+from nerfstudio_prune.engine.checkpoints import Checkpoint, network_entries
+from nerfstudio_prune.engine.saved_run import SavedRun, SavedRunError, find_checkpoint
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
 
-class SavedRunError(ValueError):
-    """A run that cannot be opened. The message names the file and what was expected."""
-
-
-@dataclass(frozen=True)
-class SavedRun:
-    """A run at one of its checkpoints."""
-
-    config: TrainerConfig
-    """As it was when the run began."""
-    config_file: Path
-    """The run's config.yml."""
-    checkpoint: Path
-    """File that the network was loaded from."""
-    step: int
-    """Step at whose end it was saved."""
-    model: PruneModel
-    """The network with its pruning state, on the CPU."""
-
-
-def open_run(config_file: Path, step: Optional[int] = None) -> SavedRun:
-    """Opens a run of `nerf-prune` or of the stock `vanilla-nerf`.
+def load_run(config: TrainerConfig, config_file: Path, step: Optional[int] = None) -> SavedRun[PruneModel]:
+    """Loads the network of a run of `nerf-prune` or of the stock `vanilla-nerf`.
 
     Args:
-        config_file: The run's config.yml.
+        config: The run's configuration.
+        config_file: Its file.
         step: Step of the checkpoint; None for the newest one.
 
     Raises:
-        SavedRunError: If config or checkpoint are missing, damaged, or of another kind of network.
+        SavedRunError: If the run is of another method, its checkpoint is missing or damaged, or does not fit.
     """
-    config = read_config(config_file)
-    options = model_options(config, config_file)
+    options = model_options(config)
+    if options is None:
+        raise SavedRunError(
+            f"--load-config {config_file}: expected a run of nerf-prune or vanilla-nerf, got method "
+            f"{config.method_name}"
+        )
     checkpoint = find_checkpoint(config, config_file, step)
     model = build_model(options, config_file, len(checkpoint.content["pipeline"]))
     load_network(model, checkpoint)
     return SavedRun(config, config_file, checkpoint.path, checkpoint.step, model)
 
 
-def read_config(path: Path) -> TrainerConfig:
-    """Reads a run's configuration.
-
-    Raises:
-        SavedRunError: If it is not there, or is no configuration of a Nerfstudio run.
-    """
-    try:
-        return read_config_file(path)
-    except (OSError, ConfigFileError) as error:
-        raise SavedRunError(f"--load-config {path}: expected the config.yml of a run: {error}") from error
-
-
-def model_options(config: TrainerConfig, path: Path) -> PruneModelConfig:
-    """Options of the model of a run.
+def model_options(config: TrainerConfig) -> Optional[PruneModelConfig]:
+    """Options of the network of a run; None if the run is of another method.
 
     Args:
         config: The run's configuration.
-        path: Its file.
-
-    Raises:
-        SavedRunError: If the run is of another method.
     """
     options: Any = getattr(config.pipeline, "model", None)
     if isinstance(options, VanillaModelConfig) and options._target is NeRFModel:
-        options = PruneModelConfig(
+        return PruneModelConfig(
             **{f.name: getattr(options, f.name) for f in fields(VanillaModelConfig) if f.name != "_target"}
         )
-    if not isinstance(options, PruneModelConfig) or options._target is not PruneModel:
-        raise SavedRunError(
-            f"--load-config {path}: expected a run of nerf-prune or vanilla-nerf, got method {config.method_name}"
-        )
-    return options
+    return options if isinstance(options, PruneModelConfig) and options._target is PruneModel else None
 
 
 def build_model(options: PruneModelConfig, path: Path, num_entries: int) -> PruneModel:
@@ -111,27 +73,6 @@ def build_model(options: PruneModelConfig, path: Path, num_entries: int) -> Prun
         )
     except Exception as error:  # the host's parts check little of what they are given
         raise SavedRunError(f"--load-config {path}: its model cannot be built: {error!r}") from error
-
-
-def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = None) -> Checkpoint:
-    """The checkpoint of a step, or the newest whole one.
-
-    `load_dir` and `load_step` of the configuration are where the run came from, not where it went.
-
-    Args:
-        config: The run's configuration.
-        path: Its file; a run that was moved as a whole has its checkpoints beside it.
-        step: Step of the checkpoint; None for the newest one.
-
-    Raises:
-        SavedRunError: If there is none that is whole.
-    """
-    try:
-        beside = path.parent / config.relative_model_dir
-        folder = beside if beside.is_dir() else config.get_checkpoint_dir()
-        return newest_checkpoint(folder) if step is None else checkpoint_of_step(folder, step)
-    except (OSError, ValueError, AssertionError) as error:
-        raise SavedRunError(f"--load-config {path}: {str(error) or 'says not where the run was saved'}") from error
 
 
 def load_network(model: PruneModel, checkpoint: Checkpoint) -> None:

@@ -62,11 +62,7 @@ def checked_state(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, 
             of one set of Gaussians, or the pruning state does not fit.
     """
     own = {key: value for key, value in model.state_dict().items() if key != EXTRA_STATE}
-    state = {
-        f"{PREFIX}{key}" if key in NAMES else key: value
-        for key, value in state_dict.items()
-        if not str(key).startswith(IGNORED_PREFIX)
-    }
+    state = _by_present_names(state_dict)
     extra = state.pop(EXTRA_STATE, None)
     missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
     if missing or unknown:
@@ -81,10 +77,48 @@ def checked_state(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, 
         if not key.startswith(PREFIX) and state[key].shape != value.shape:
             raise ValueError(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
     check_storage(state, "the checkpoint's model")
-    prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
-    _check_prune_state(prune_state, count, degree)
+    prune_state = _pruning(extra, count, degree)
     _check_colors(prune_state.initial_sizes.get("sh_degree", degree), model)
     return {**state, EXTRA_STATE: prune_state.to_dict()}
+
+
+def looked_at(state_dict: Mapping[str, Any]) -> tuple[Gaussians, PruneState]:
+    """Gaussians and pruning state of a checkpoint, for a person to look at: values need not be finite, and what else
+    the model consists of is passed over.
+
+    Args:
+        state_dict: See `checked_state`.
+
+    Raises:
+        ValueError: If a parameter is missing or no plain tensor, the six are not of one set of Gaussians, or the
+            pruning state does not fit.
+    """
+    state = _by_present_names(state_dict)
+    missing = [f"{PREFIX}{name}" for name in NAMES if f"{PREFIX}{name}" not in state]
+    if missing:
+        raise ValueError(f"the checkpoint is not one of Gaussians: {different_keys(missing, [])}")
+    tensors = {name: state[f"{PREFIX}{name}"] for name in NAMES}
+    for name, value in tensors.items():
+        check_tensor(value, f"{PREFIX}{name}", finite=False)
+    count, degree = check_shapes(tensors, PREFIX)
+    check_storage(tensors, "the checkpoint's Gaussians")
+    gaussians = Gaussians.of({name: value.float() for name, value in tensors.items()})
+    return gaussians, _pruning(state.get(EXTRA_STATE), count, degree)
+
+
+def _by_present_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{PREFIX}{key}" if key in NAMES else key: value
+        for key, value in state_dict.items()
+        if not str(key).startswith(IGNORED_PREFIX)
+    }
+
+
+def _pruning(extra: Any, count: int, degree: int) -> PruneState:
+    """The pruning state beside Gaussians; an empty one where there is none."""
+    state = PruneState.from_dict(extra) if extra is not None else PruneState()
+    _check_prune_state(state, count, degree)
+    return state
 
 
 def check_shapes(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> tuple[int, int]:

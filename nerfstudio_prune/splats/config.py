@@ -83,8 +83,8 @@ class TargetOptions(Group):
     """Size that the Gaussians take in float32, uncompressed, at their last degree, in units of 10^6 bytes, instead of a
     ratio; a packed file is several times smaller."""
     max_psnr_drop: Optional[float] = None
-    """Largest loss of PSNR right after the cut, on training views, in dB, instead of a ratio; recovery makes up for
-    most of it."""
+    """Largest loss of PSNR by cutting, on training views, in dB, instead of a ratio. It is that of all events together:
+    each may lose its share, measured right before and after it. Recovery makes up for most of it."""
     sh_degree: Optional[int] = option(None, "the preset's, else as it is")
     """Degree of the spherical harmonics in the end, in [0, 3]; lowered at sh_step with the model of right before as
     teacher. One that is not below the model's lowers nothing."""
@@ -173,7 +173,11 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     stop_percent = 60
     effects: ClassVar[Sequence[Effect]] = (
         (("sh_step", "distil"), lambda o: o.sh_degree is not None, "sh_degree"),
-        (("round_to",), lambda o: o.target_gaussians is None or o.several, "a ratio, or several events"),
+        (
+            ("round_to",),
+            lambda o: o.max_psnr_drop is None and (o.target_gaussians is None or o.several),
+            "a ratio, or several events on the way to a number",
+        ),
     )
 
     preset: Optional[PresetName] = option("best")

@@ -15,7 +15,7 @@ from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.gaussians.distillation import distillation_loss, is_pseudo_step, pseudo_pose
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.recipes import DistilRecipe
-from nerfstudio_prune.splats.subject import SH_DEGREE
+from nerfstudio_prune.splats.subject import SH_DEGREE, lowered
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class HarmonicsDistillation(Listener):
     def __init__(self, recipe: DistilRecipe, run: PruneRun, model: SplatPruneModel, spacing: float) -> None:
         self.recipe, self.run, self.model, self.spacing = recipe, run, model, spacing
         self.teacher: Optional[SplatPruneModel] = None
-        self._begin: Optional[int] = next((e.step for e in reversed(run.state.succeeded) if lowers(e)), None)
+        self._begin: Optional[int] = next((e.step for e in reversed(run.state.succeeded) if lowered(e)), None)
         """Step at whose end the degree was lowered."""
 
     def started(self) -> None:
@@ -71,19 +71,20 @@ class HarmonicsDistillation(Listener):
 
     def before_cut(self, event: PruneEvent) -> None:
         """Takes the model for a teacher if its degree is about to be lowered."""
-        if not lowers(event) or not self.recipe.steps:
+        present, degree = self.model.gaussians.sh_degree, degree_after(event)
+        if degree is None or degree >= present or not self.recipe.steps:
             return
         self._begin = event.step
         if self.recipe.target != "photo":
             self.teacher = self.model.with_gaussians(self.model.gaussians.detach().clone())
             CONSOLE.print(
-                f"Teacher: the spherical harmonics of degree {self.teacher.gaussians.sh_degree} for "
+                f"Teacher: the spherical harmonics of degree {present} for "
                 f"{self.recipe.steps} steps, {self.recipe.share:.0%} of them on pseudo views"
             )
 
     def after_undo(self, event: PruneEvent) -> None:
         """Lets the teacher go if the degree is what it was."""
-        if lowers(event):
+        if lowered(event):
             self._begin = self.teacher = None
             self.model.learns_geometry = True
 
@@ -144,6 +145,11 @@ def _apart(camera: Cameras, pose: Float[Tensor, "*batch 3 4"]) -> Cameras:
     )
 
 
-def lowers(event: PruneEvent) -> bool:
-    """Whether an event lowers, or is to lower, the degree of the spherical harmonics."""
-    return event.scheduled is not None and SH_DEGREE in event.scheduled.targets
+def degree_after(event: PruneEvent) -> Optional[int]:
+    """Degree that an event is to lower the spherical harmonics to: one of the plan to its target, a cut by hand to that
+    of its options. None: it leaves them.
+
+    Args:
+        event: What is about to happen.
+    """
+    return event.options.get("sh_degree") if event.scheduled is None else event.scheduled.targets.get(SH_DEGREE)

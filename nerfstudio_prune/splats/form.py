@@ -12,10 +12,12 @@ from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.presets import PRESETS, TARGETS
 
 StrategyChoice = Literal["rank", "merge", "random"]
+AS_IT_IS = "as it is"
+"""Choice of a degree that leaves it to the options that are given beside the form."""
 
 
 class GaussianForm:
-    """Strategy, score, rounds and how many Gaussians leave.
+    """Strategy, score, rounds, how many Gaussians leave, and the degree of the spherical harmonics.
 
     Args:
         model: The model.
@@ -28,10 +30,12 @@ class GaussianForm:
 
     def exhausted(self, recipe: Any) -> str:
         """Why nothing is left to cut; empty if something is."""
-        count = self.model.num_points
+        count, degree = self.model.num_points, self.model.gaussians.sh_degree
         done = self.model.prune_state.succeeded
         floor = floor_of(done[0].before.parts["gaussians"] if done else count)
-        return f"nothing to prune: {count:,} Gaussians are left, and {floor:,} must stay" if count <= floor else ""
+        if count > floor or degree > 0:
+            return ""
+        return f"nothing to prune: {count:,} Gaussians are left, and {floor:,} must stay"
 
     def fields(self, options: SplatPruneConfig) -> Sequence[FormField]:
         """The fields, with the cut that comes nearest to the options.
@@ -65,6 +69,13 @@ class GaussianForm:
                 step=1.0,
             ),
             FormField("pruning_ratio", ratio, "Share of the first Gaussians to remove, below 1.", slider=True),
+            FormField(
+                "sh_degree",
+                AS_IT_IS,
+                "Degree that the spherical harmonics are lowered to with the cut. As it is: a cut by hand leaves it, "
+                "and the plan keeps its own.",
+                (AS_IT_IS, *map(str, reversed(range(self.model.config.sh_degree)))),
+            ),
         )
 
     def unused(self, values: Mapping[str, Any]) -> Set[str]:
@@ -81,7 +92,7 @@ class GaussianForm:
         Raises:
             ValueError: If a value is none of the choices, or they contradict each other.
         """
-        check_values(values, self.fields(base), optional={"score", "rounds"})
+        check_values(values, self.fields(base), optional={"score", "rounds", "sh_degree"})
         own: dict[str, Any] = {
             **dict.fromkeys(TARGETS, None),
             "pruning_ratio": float(values["pruning_ratio"]),
@@ -91,11 +102,20 @@ class GaussianForm:
             own["score"] = values["score"]
         if values.get("rounds") is not None:
             own["rounds"] = round(values["rounds"])
+        if values.get("sh_degree") not in (None, AS_IT_IS):
+            own["sh_degree"] = self._lower(int(values["sh_degree"]))
         options = replace(base, **own)
         options.validate()
         return options
 
+    def _lower(self, degree: int) -> int:
+        """A degree, if it is below the present one."""
+        present = self.model.gaussians.sh_degree
+        if degree >= present:
+            raise ValueError(f"sh_degree must be {AS_IT_IS!r} or below the present {present}, got {degree}")
+        return degree
+
     def named(self, options: SplatPruneConfig) -> Mapping[str, Any]:
         """The options that the fields name, and those that these take the place of as None."""
         values = options.stored()
-        return {name: values[name] for name in ("strategy", "score", "rounds", *TARGETS)}
+        return {name: values[name] for name in ("strategy", "score", "rounds", "sh_degree", *TARGETS)}

@@ -326,6 +326,19 @@ class SplatPruneModel(SplatfactoModel):
             "background": background if self.training else background.expand(height, width, 3),
         }
 
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "height width 4"]:
+        """Colour without the background, and the accumulation as alpha.
+
+        Not the host's: it asks for the renderer of a radiance field, which Gaussians have not.
+
+        Args:
+            outputs: Outputs of the model.
+            output_name: Which of them is the picture.
+        """
+        alpha = outputs["accumulation"]
+        rgb = (outputs[output_name] - outputs["background"] * (1 - alpha)) / alpha.clamp_min(1e-10)
+        return torch.cat([rgb.clamp(0, 1), alpha], dim=-1)
+
     def get_metrics_dict(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """PSNR of a training view over the pixels that count, in dB, and how many Gaussians there are."""
         truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])

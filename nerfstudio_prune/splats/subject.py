@@ -28,6 +28,7 @@ from nerfstudio_prune.gaussians.scores import Score
 from nerfstudio_prune.gaussians.selecting import Collect, Ranking, check_target, floor_of, random_ranking, rank
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.raster.interface import Contributions, Sum, View
+from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.form import GaussianForm
 from nerfstudio_prune.splats.model import SplatPruneModel
 from nerfstudio_prune.splats.outputs import removed, significance, stand_in
@@ -93,6 +94,7 @@ class GaussianSubject(Subject[GaussianRecipe]):
     total = "all Gaussians"
     restarts_schedules = False
     words = Words(
+        whole="model",
         part="",
         member="Gaussian",
         batch="pixels",
@@ -145,10 +147,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
             if step < growth.stop:
                 return "growing"
             return "settling" if step < growth.settled else "settled"
-        lowered = [event for event in done if event.after.parts[SH_DEGREE] < event.before.parts[SH_DEGREE]]
-        if lowered:
-            learns = lowered[-1].options.get("distil", {}).get("steps") or 0
-            return "distilling" if step < lowered[-1].step + learns else "distilled"
+        last = next((event for event in reversed(done) if lowered(event)), None)
+        if last is not None:
+            learns = last.options.get("distil", {}).get("steps") or 0
+            return "distilling" if step < last.step + learns else "distilled"
         cuts = [event for event in self.state.pending if SH_DEGREE not in event.targets]
         return "pruning" if cuts else "recovery"
 
@@ -227,20 +229,26 @@ class GaussianSubject(Subject[GaussianRecipe]):
         )
 
     def targets(self, recipe: GaussianRecipe) -> dict[str, int]:
-        """None: how many there are is known at the event.
+        """The degree, where that is to be lowered; how many Gaussians there are is known at the event.
 
         Raises:
             ValueError: If the target does not fit what is known already.
         """
+        last = self._last_degree(recipe)
         if recipe.aim is not None and recipe.aim[0] == "target_mb":
-            count_from_megabytes(recipe.aim[1], self._last_degree(recipe))
-        return {}
+            count_from_megabytes(recipe.aim[1], last)
+        return {SH_DEGREE: last} if last < self.model.gaussians.sh_degree else {}
 
     def scaled(
         self, event: ScheduledEvent, targets: Mapping[str, int], initial: Mapping[str, int], round_to: int
     ) -> ScheduledEvent:
-        """An event as it is: one that lowers the degree keeps its target."""
-        return event
+        """An event as it is, or to another degree, if it lowers that."""
+        lowers = SH_DEGREE in event.targets and SH_DEGREE in targets
+        return replace(event, targets={SH_DEGREE: targets[SH_DEGREE]}) if lowers else event
+
+    def at_once(self, options: SplatPruneConfig) -> SplatPruneConfig:
+        """The degree is lowered by an event of its own, and a cut by hand leaves it unless it is told otherwise."""
+        return replace(options, sh_degree=self.model.gaussians.sh_degree)
 
     def further_events(self, recipe: GaussianRecipe) -> list[ScheduledEvent]:
         """The event that lowers the degree of the spherical harmonics, if it is above what is asked for."""
@@ -263,9 +271,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
             "pruning_ratio": f"to {1 - value * event.progress:.0%} of the Gaussians",
             "target_gaussians": f"to {value:,} Gaussians",
             "target_mb": f"to {value:g} MB in fp32",
-            "max_psnr_drop": f"as far as the training views lose {value:g} dB",
+            "max_psnr_drop": f"as far as the training views lose {value * event.progress:.3g} dB in all",
         }[name]
-        return whole if event.share == 1 or name == "pruning_ratio" else f"{event.progress:.0%} of the way {whole}"
+        counted = event.share == 1 or name in ("pruning_ratio", "max_psnr_drop")
+        return whole if counted else f"{event.progress:.0%} of the way {whole}"
 
     def recorded(self, recipe: GaussianRecipe) -> Mapping[str, Any]:
         """The options, with the score's as they are on the model's rasteriser."""
@@ -289,9 +298,10 @@ class GaussianSubject(Subject[GaussianRecipe]):
         Raises:
             ValueError: If the cut is impossible.
         """
-        gaussians, degree = self.model.gaussians.detach(), event.targets.get(SH_DEGREE)
+        gaussians = self.model.gaussians.detach()
+        degree = min(gaussians.sh_degree, event.targets.get(SH_DEGREE, gaussians.sh_degree))
         keep, values, report = None, None, []
-        if degree is None or not self._cut_before(event):
+        if self._cuts(event):
             n_keep, ranking, report = self._n_keep(recipe, event, gaussians, evidence, seed)
             if n_keep < len(gaussians):
                 if recipe.strategy == "merge":
@@ -313,10 +323,13 @@ class GaussianSubject(Subject[GaussianRecipe]):
         )
         return GaussianChange(self, prepared, report=report, keep=keep)
 
-    def _cut_before(self, event: ScheduledEvent) -> bool:
-        """Whether all that the schedule cuts is cut already when the degree is lowered; a late run may do both."""
-        planned = [e for e in self.state.pending if e.index < event.index and SH_DEGREE not in e.targets]
-        return not planned
+    def _cuts(self, event: ScheduledEvent) -> bool:
+        """Whether Gaussians leave at an event: not at one that is planned for the degree, unless it is late and a cut
+        before it has not happened."""
+        planned = self.state.pending
+        if event not in planned or SH_DEGREE not in event.targets:
+            return True
+        return any(e.index < event.index and SH_DEGREE not in e.targets for e in planned)
 
     def _n_keep(
         self, recipe: GaussianRecipe, event: ScheduledEvent, gaussians: Gaussians, evidence: ViewEvidence, seed: int
@@ -337,22 +350,30 @@ class GaussianSubject(Subject[GaussianRecipe]):
                     return psnr(self._merged(gaussians, len(keep), evidence).gaussians)
                 return psnr(gaussians.select(keep))
 
-            found = count_from_psnr_drop(ranking, None if psnr is None else measure, value, min(floor, count))
+            allowed = value * float(event.share - self._share_before(event))
+            found = count_from_psnr_drop(ranking, None if psnr is None else measure, allowed, min(floor, count))
             report = [
                 f"{found.count:,} of {count:,} Gaussians keep {found.psnr:.2f} of {found.dense_psnr:.2f} dB on "
-                f"training views ({len(found.measured)} measurements)"
+                f"training views ({len(found.measured)} measurements, {allowed:.3g} dB allowed)"
             ]
-            final, first = found.count, count
-        elif name == "target_mb":
-            final = count_from_megabytes(value, self._last_degree(recipe))
+            n_keep = found.count
         else:
-            final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
-        n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
-        if n_keep >= count and name != "target_gaussians":
+            if name == "target_mb":
+                final = count_from_megabytes(value, self._last_degree(recipe))
+            else:
+                final = count_from_ratio(first, value) if name == "pruning_ratio" else int(value)
+            n_keep = size_at(first, final, event.share, recipe.round_to) if final <= first else final
+        if n_keep >= count:
             return count, None, report  # what is asked for is there already
-        if n_keep != count:
-            check_target(n_keep, count, f"prune.{name} {value:g}", floor)
+        check_target(n_keep, count, f"prune.{name} {value:g}", floor)
         return n_keep, ranking, report
+
+    def _share_before(self, event: ScheduledEvent) -> Fraction:
+        """Share of the whole cut that earlier events of the plan have done; those that were skipped, failed or undone
+        have done nothing, and a cut by hand stands beside the plan."""
+        done = {old.scheduled.index for old in self.state.succeeded if old.scheduled is not None}
+        shares = [e.share for e in self.state.plan if e.index in done and e.index < event.index]
+        return max(shares, default=Fraction(0))
 
     def _merged(self, gaussians: Gaussians, n_keep: int, evidence: ViewEvidence) -> Merged:
         return merge(
@@ -409,6 +430,11 @@ class GaussianSubject(Subject[GaussianRecipe]):
         model.prune_state = replace(self.state)
         model.strategy_state = dict(self.model.strategy_state)
         return GaussianSubject(model, self.gather_views)
+
+
+def lowered(event: PruneEvent) -> bool:
+    """Whether an event that happened lowered the degree of the spherical harmonics."""
+    return event.after.parts[SH_DEGREE] < event.before.parts[SH_DEGREE]
 
 
 def sizes_of(count: int, degree: int) -> Sizes:

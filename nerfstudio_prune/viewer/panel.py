@@ -191,7 +191,7 @@ class PrunePanel:
                 with gui.add_folder(f"{words.part.capitalize()}s", expand_by_default=False):
                     self.layers = gui.add_markdown("")
             with gui.add_folder("Cut"):
-                self._build_cut(fields)
+                self._build_cut(fields, words.whole)
             with gui.add_folder("Schedule", expand_by_default=False):
                 self.pause = self._add(
                     FormField(
@@ -201,8 +201,8 @@ class PrunePanel:
                 self.retarget = gui.add_button(
                     "Use cut for the plan",
                     color="gray",
-                    hint="The prunings that are planned still use the choices from above; a factor on the rate "
-                    "holds from now on. A resumed run keeps that unless it is given such options again.",
+                    hint="The prunings that are planned still use the choices from above. A resumed run keeps that "
+                    "unless it is given such options again.",
                 )
                 self.reasons = gui.add_markdown("")
             self.plots = gui.add_folder("Plots", expand_by_default=False)
@@ -217,7 +217,7 @@ class PrunePanel:
                 )
                 self.plot = self._add(FormField("plot", SCORES, hint, self._names))
                 self.layer = self._add_layers(status)
-                self.draw = gui.add_button("Draw", hint="Draws the plot for the network as it is now.")
+                self.draw = gui.add_button("Draw", hint=f"Draws the plot for the {words.whole} as it is now.")
         for element in self.elements.values():
             element.on_update(self._callback(self._on_cut, "cut"))
         self.preview.on_update(self._callback(self._on_preview, "preview"))
@@ -277,7 +277,7 @@ class PrunePanel:
         pressed = [(button, partial(check_press, name)) for name, button in buttons.items()]
         return [*((element, field.check) for field, element in self._fields), *pressed]
 
-    def _build_cut(self, fields: Sequence[FormField]) -> None:
+    def _build_cut(self, fields: Sequence[FormField], whole: str) -> None:
         gui = self.gui
         self.elements: Mapping[str, Any] = {field.name: self._add(field) for field in fields}
         """Name of a field of the form -> its element."""
@@ -286,7 +286,7 @@ class PrunePanel:
                 "preview",
                 False,
                 "Render the scene as it would look right after this cut. The training goes on uncut; output rgb_before "
-                "then shows the network without the cut.",
+                f"then shows the {whole} without the cut.",
             )
         )
         self.forecast = gui.add_markdown("")
@@ -296,9 +296,9 @@ class PrunePanel:
         self.undo = gui.add_button(
             "Undo",
             color="gray",
-            hint="Back to weights, moments and history from before the last pruning of this process; step and schedule "
-            "go on, lr_factor ends. Compare first: outputs rgb_before (grey if nothing is kept) and difference, split "
-            "screen.",
+            hint=f"Back to {whole}, moments and history from before the last pruning of this process; step and "
+            "schedule go on, and what it did to learning rates ends. Compare first: outputs rgb_before (grey if "
+            "nothing is kept) and difference, split screen.",
         )
         self.requests = gui.add_markdown("")
         self.score: Any = None

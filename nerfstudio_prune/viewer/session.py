@@ -284,7 +284,7 @@ class Session:
         with self.lock:
             controller, step = self.pipeline.controller, self.step
             seed = event_seed(self.pipeline.seed, step) if controller is None else controller.run.event_seed(step)
-            options = self.form.options(cut, self.options)
+            options = self.form.options(cut, self.pipeline.subject.at_once(self.options))
             return take_draft(options.resolve(), self.pipeline.subject_of(options), step, seed)
 
     @property

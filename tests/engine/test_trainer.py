@@ -660,7 +660,7 @@ def test_half_a_step_is_not_saved(tiny_config: Config, capsys: pytest.CaptureFix
     with pytest.raises(MemoryError, match="no room"):
         trainer.train()
     assert steps_of(trainer) == [3]
-    assert "MemoryError: it came in the midst of a change of the network, which is not saved" in capsys.readouterr().out
+    assert "MemoryError: it came in the midst of a change of the model, which is not saved" in capsys.readouterr().out
 
 
 def test_error_is_told_although_saving_fails_too(

@@ -18,13 +18,13 @@ from torch import nn
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState, ScheduledEvent, Sizes
 from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.inspect import showing
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.inspect.inspection import Inspection, inspect_model, layer_weights, summarize
 from nerfstudio_prune.inspect.showing import inspect_run
 from nerfstudio_prune.inspect.tables import all_tables, sizes_lines
 from nerfstudio_prune.nerf.model import FIELDS
-from nerfstudio_prune.nerf.saved_run import SavedRun
 from nerfstudio_prune.neurons.edges import apply_masks
 from nerfstudio_prune.neurons.groups import linears
 
@@ -336,7 +336,7 @@ def test_history_names_what_failed(tmp_path: Path) -> None:
     """With `on_error continue` a run may end dense although a cut was planned; the reason is in the checkpoint, and may
     hold brackets, which the console would take for markup."""
     text = " ".join(printed(inspected(long_history(), tmp_path)).split())
-    assert "failed" in text and "step 110,000 failed, the network stayed as it was: [not finite] reason" in text
+    assert "failed" in text and "step 110,000 failed, the model stayed as it was: [not finite] reason" in text
 
 
 def test_sizes_of_an_event() -> None:
@@ -378,11 +378,11 @@ def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_errors_of_the_options(runs: Path, tmp_path: Path) -> None:
-    """A mistyped score has to name the right ones, before anything is loaded; an output that cannot be written is named
-    after the tables were shown."""
+    """A mistyped score has to name the right ones, before a checkpoint is looked for; an output that cannot be
+    written is named after the tables were shown."""
     with pytest.raises(ValueError, match=r"^--score must be one of sensitivity, w_in, w_in_w_out, w_out, got 'l1'"):
-        inspect_run(tmp_path / "missing.yml", scores=("l1",))
+        inspect_run(runs / "dense" / "config.yml", 77, scores=("l1",))
     with pytest.raises(ValueError, match=r"--score taylor: needs .* one of sensitivity, w_in, w_in_w_out, w_out"):
-        inspect_run(tmp_path / "missing.yml", scores=("w_in", "taylor"))
+        inspect_run(runs / "dense" / "config.yml", 77, scores=("w_in", "taylor"))
     with pytest.raises(ValueError, match=r"--output .*: cannot be written"):
         Inspect(runs / "dense" / "config.yml", output=tmp_path).main()

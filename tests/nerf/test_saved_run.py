@@ -12,7 +12,8 @@ from support.saved_run import save_run
 from support.tiny_run import make_config, shrink, tiny_model, tiny_widths
 
 from nerfstudio_prune.core.events import PruneState
-from nerfstudio_prune.nerf.saved_run import SavedRunError, open_run
+from nerfstudio_prune.engine.saved_run import SavedRun, SavedRunError, read_config
+from nerfstudio_prune.nerf.saved_run import load_run
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,11 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the data set is loaded")
 
     monkeypatch.setattr(VanillaDataManager, "__init__", refuse)
+
+
+def open_run(path: Path, step: int | None = None) -> SavedRun[Any]:
+    """Opens a run by the path of its file."""
+    return load_run(read_config(path), path, step)
 
 
 def test_network_of_a_pruned_run(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_error_in_the_midst_of_the_growth(
         trainer.train()
     monkeypatch.undo()
     text = " ".join(capsys.readouterr().out.split())
-    assert "MemoryError: it came in the midst of a change of the network, which is not saved as it is" in text
+    assert "MemoryError: it came in the midst of a change of the model, which is not saved as it is" in text
     assert list(saved_checkpoints(trainer.checkpoint_dir)) == [4]
     config = tiny_config("again", **OPTIONS)
     config.load_dir, config.max_num_iterations = trainer.checkpoint_dir, STEPS - 5

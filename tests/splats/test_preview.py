@@ -1,6 +1,7 @@
 """The panel on a real training of Gaussians with the host's own viewer: previews, outputs, undo. No browser."""
 
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,11 +14,13 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel
+from support.fakes import FakeGui
 from support.live import with_panel
 from support.nonsense import nonsense
 from support.panel_splats import make_splat_config, splat_cut
 from support.tiny_run import copied_state, same_bits, start
 
+from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT
 
 Config = Callable[..., Any]
@@ -128,6 +131,49 @@ def test_preview_is_what_pruning_then_gives_and_undo_takes_back(tiny: Config) ->
         after_step(trainer, 8, act)
         trainer.train()
         assert done == list(CUTS)
+
+
+OF_NEURONS = re.compile(r"network|neuron|layer|weights|lr_factor|\brays?\b|MACs", re.IGNORECASE)
+
+
+def test_words_are_those_of_gaussians(tiny: Config, capsys: Any) -> None:
+    """A person who prunes Gaussians looks in vain for the network, the layer or the rays that a hint speaks of: in what
+    hangs on the elements, in what came of requests, and on the console, also where something fails."""
+    with with_panel(tiny(start_step=7, on_error="continue")) as (trainer, panel):
+        panel.stop()
+        texts: list[str] = []
+
+        def ask(name: Any, cut: Any = None) -> None:
+            trainer.pipeline.steering.request(name, cut)
+            trainer.pipeline.steering.on_step(6)
+            texts.append(trainer.pipeline.steering.message.text)
+            panel.tick()
+            texts.extend(panel._texts.values())
+
+        def act() -> None:
+            panel.tick()
+            for name in ("scores", "opacities", "Gaussians", "PSNR"):
+                panel.plot.value = name
+                unlocked(trainer, panel._draw)
+                texts.append(panel._plot.figure.to_json())
+            ask("undo")
+            ask("prune", splat_cut())
+            ask("prune", {**splat_cut(), "pruning_ratio": 0.1})
+            ask("undo")
+            ask("retarget", {**splat_cut(), "pruning_ratio": 0.95})
+
+        after_step(trainer, 6, act)
+        trainer.train()
+        assert [bool(event.error) for event in trainer.pipeline.model.prune_state.history] == [True, False]
+    gui = FakeGui()  # which keeps what it is given; the host's sends it to pages
+    PrunePanel(gui, panel.session, panel.scene, lambda: None)
+    texts += [element.label for element in gui.elements]
+    hints = [element.options["hint"] for element in gui.elements if "hint" in element.options]
+    assert len(hints) > 10 and all(hints)
+    told = capsys.readouterr().out.replace("Train Rays / Sec", "")  # the host's column
+    assert "training goes on with the model as it was" in " ".join(told.split())
+    texts += [*hints, *told.splitlines()]
+    assert [text for text in texts if OF_NEURONS.search(text)] == []
 
 
 def test_training_that_is_looked_at_is_the_training_that_is_not(tiny: Config) -> None:

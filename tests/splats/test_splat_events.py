@@ -1,6 +1,7 @@
 """Events of Gaussians in a run: how many leave, what is cut with them, when, and what a person is told."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,9 +27,13 @@ from support.tiny_splats import (
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent
 from nerfstudio_prune.core.schedule import size_at
 from nerfstudio_prune.core.subject import NoOptimizers
+from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.gaussians.selecting import floor_of
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.subject import ViewEvidence
+from nerfstudio_prune.viewer.preview import cut_draft, take_draft
+from nerfstudio_prune.viewer.session import Session
+from nerfstudio_prune.viewer.texts import preview_text
 
 Config = Callable[..., Any]
 LAST = STEPS - 1
@@ -344,7 +349,10 @@ def test_several_events(once: Config, schedule: str, shares: tuple[int, ...]) ->
         ({"target_mb": 0.03}, lambda first: 127),  # 236 bytes each
         ({"target_mb": 0.03, "sh_degree": 0}, lambda first: 30_000 // 56),
         ({"target_mb": 100.0}, None),
+        ({"target_gaussians": 100_000}, None),
+        ({"target_gaussians": 100_000, "schedule": "iterative", "num_events": 3, "stop_step": 14}, None),
         ({"pruning_ratio": 0.0}, None),
+        ({"max_psnr_drop": 1e-9, "strategy": "random"}, None),
         ({"strategy": "none"}, None),
     ],
 )
@@ -370,6 +378,40 @@ def test_largest_loss_of_quality(once: Config, capsys: Any) -> None:
     assert floor_of(before) <= n_keep < before
 
 
+@pytest.mark.parametrize("schedule", ["iterative", "cubic"])
+def test_largest_loss_is_that_of_all_events_together(once: Config, schedule: str) -> None:
+    """The promise is about the run, not about each of its cuts: with three of them three times as much would go. Each
+    loses no more than its share, so that the loss of a cubic schedule comes early; one that is undone has lost
+    nothing, and leaves its allowance to the next."""
+    options = {"num_events": 3, "schedule": schedule, "stop_step": 14, "sh_step": 18}
+    trainer = watched(once(max_psnr_drop=0.3, strategy="random", **options))
+    run, quality, lost = trainer.pipeline.controller.run, [], {}
+
+    def psnr() -> float:
+        return trainer.pipeline.subject.gather(run.recipe, 0).psnr(run.subject.model.gaussians)
+
+    class Watch(Listener):
+        def before_cut(self, event: PruneEvent) -> None:
+            quality.append(psnr())
+
+        def after_cut(self, event: PruneEvent) -> None:
+            lost[event.step] = quality[-1] - psnr()
+
+    trainer.pipeline.controller.listeners.append(Watch())
+    shares = [event.share for event in run.state.pending]
+    told = [run.subject.aim(run.recipe, event) for event in run.state.pending]
+    assert told[-1] == "as far as the training views lose 0.3 dB in all" != told[0]
+    at_steps(trainer, {10: trainer.pipeline.controller.undo})
+    trainer.train()
+    first, second, third = lost.values()
+    assert list(lost) == [10, 12, 14]
+    parts = [0.3 * float(share) for share in (shares[0], shares[1], shares[2] - shares[1])]
+    for loss, allowed in zip((first, second, third), parts, strict=True):
+        assert 0 < loss <= allowed + 1e-6
+    assert second > 0.3 * float(shares[1] - shares[0])  # with what the first one did not use in the end
+    assert second + third <= 0.3
+
+
 def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> None:
     """Merging loses less than removing at random as many: with the wrong pictures far too many would stay, and the
     number on the console would be of a scene that never is."""
@@ -385,12 +427,38 @@ def test_largest_loss_of_merging_is_that_of_merged_gaussians(once: Config) -> No
 
 
 @pytest.mark.parametrize(
+    "target",
+    [{"target_gaussians": 10_000}, {"target_mb": 50.0}, {"pruning_ratio": 0.1}],
+)
+def test_target_that_is_reached_by_hand(once: Config, target: dict[str, Any]) -> None:
+    """In the panel a target that is reached already is refused with that reason, and the preview says so, whatever kind
+    it is of; nothing is changed, and the run goes on to its planned events."""
+    trainer = start(once(pruning_ratio=0.5, start_step=12))
+    controller, subject, told = trainer.pipeline.controller, trainer.pipeline.subject, []
+    half = replace(controller.run.options, pruning_ratio=0.5, sh_step=None)
+    mine = replace(half, **{"pruning_ratio": None, **target})
+
+    def ask(step: int) -> None:
+        if step != 10:
+            return
+        controller.prune_by_hand(half, step)
+        count = subject.model.num_points
+        with pytest.raises(ValueError, match="nothing is left to remove for this target: it is reached already"):
+            controller.prune_by_hand(mine, step)
+        preview = cut_draft(take_draft(mine.resolve(), subject, step, 0))
+        told.append(preview_text(preview, None))
+        assert subject.model.num_points == count
+
+    after = trainer.callbacks[-1].where_to_run
+    trainer.callbacks.append(type(trainer.callbacks[0])(after, ask))
+    trainer.train()
+    assert told == ["At step 10 nothing is left to remove for this target"]
+    assert [step for step, *_ in counts(trainer)] == [10]  # the planned half is there already
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"target_gaussians": 100_000},
-            r"prune.target_gaussians 100000: 100,000 Gaussians cannot stay of a scene",
-        ),
         ({"target_gaussians": 20}, r"prune.target_gaussians 20: at least \d+ of \d+ Gaussians must stay, got 20"),
         ({"pruning_ratio": 0.95}, r"prune.pruning_ratio 0.95: at least \d+ of \d+ Gaussians must stay, got \d+"),
         ({"target_mb": 0.001}, r"prune.target_mb 0.001: at least \d+ of \d+ Gaussians must stay, got 4"),
@@ -625,6 +693,69 @@ def test_undo_of_a_lowered_degree(once: Config) -> None:
     trainer.train()
     check_whole(trainer)
     assert [step for step, *_ in counts(trainer)] == [10]
+
+
+def test_degree_by_hand(once: Config) -> None:
+    """Chosen in the panel, the degree is lowered with the cut, as the preview shows it, and the model of before
+    teaches; an undo brings the coefficients back with their moments. A cut without that choice leaves the degree,
+    though the plan will lower it, and the plan that comes to a degree that is there already skips its event."""
+    trainer = watched(once(sh_degree=2, sh_step=15, start_step=12, distil__steps=2))
+    pipeline, model, steering = trainer.pipeline, trainer.pipeline.model, trainer.pipeline.steering
+    found, session = look_at(trainer, 10), Session(pipeline, nullcontext(), lambda: "training", lambda: 10)
+    form = pipeline.controller.run.subject.form
+    values = {field.name: field.value for field in form.fields(pipeline.controller.run.options)}
+    values = {**values, "pruning_ratio": 0.25, "strategy": "random"}
+    shown, teacher = [], []
+
+    def cut(step: int, **own: Any) -> str:
+        shown.append(session.preview({**values, **own}).after.parts)
+        steering.request("prune", {**values, **own})
+        steering.on_step(step)
+        assert not steering.message.error and shown[-1] == pipeline.subject.sizes().parts
+        check_whole(trainer)
+        return steering.message.text
+
+    def by_hand(step: int) -> None:
+        first = model.num_points
+        for degree in ("as it is", "1"):
+            cut(step, sh_degree=degree)
+            teacher.append(None if pipeline.distillation.teacher is None else pipeline.distillation.teacher.num_points)
+            pipeline.controller.undo(step)
+            assert pipeline.distillation.teacher is None
+            assert same_bits(copies(model.gauss_params), found["parameters"])
+            assert same_bits(moments(trainer), found["moments"])
+        kept = round(0.75 * first)
+        assert shown == [{"gaussians": kept, "sh_degree": 3}, {"gaussians": kept, "sh_degree": 1}]
+        assert teacher == [None, first]
+        assert "degree 3 → 1" in cut(step, sh_degree="1", pruning_ratio=0.0) and model.num_points == first
+        for degree in ("1", "2"):
+            with pytest.raises(ValueError, match="sh_degree must be 'as it is' or below the present 1"):
+                form.options({**values, "sh_degree": degree}, pipeline.controller.run.options)
+
+    at_steps(trainer, {10: by_hand})
+    trainer.train()
+    assert [(step, degree) for step, _, degree in counts(trainer)] == [(10, 1), (12, 1)]
+
+
+def test_another_degree_for_the_plan(once: Config) -> None:
+    """«Use cut for the plan» moves the event that lowers the degree, and refuses where none is planned: a message that
+    promises it would be untrue to the end of the run."""
+    trainer, told = start(once(sh_degree=2, sh_step=14, start_step=12)), []
+    controller = trainer.pipeline.controller
+    form = controller.run.subject.form
+    values = {field.name: field.value for field in form.fields(controller.run.options)}
+
+    def change(step: int) -> None:
+        told.append(controller.retarget(form.options({**values, "sh_degree": "0"}, controller.run.options)))
+
+    at_steps(trainer, {9: change})
+    trainer.train()
+    assert told[0].endswith("sh_degree 0") and [degree for *_, degree in counts(trainer)] == [3, 0]
+    bare = start(once("bare", start_step=12))
+    run = bare.pipeline.controller.run
+    options = run.subject.form.options({**values, "sh_degree": "0"}, run.options)
+    with pytest.raises(ValueError, match="no planned event changes sh_degree; it can be cut by hand"):
+        bare.pipeline.controller.retarget(options)
 
 
 def test_another_target_keeps_the_degree(once: Config, tmp_path: Path) -> None:

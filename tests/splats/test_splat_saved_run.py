@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,7 +106,7 @@ def test_ns_export(
 def test_ns_render(trained: dict[int, Any], degree: int, tmp_path: Path) -> None:
     """`ns-render` asks for pictures of a data set, and of camera paths, at other sizes."""
     config = trained[degree].base_dir / "config.yml"
-    names = ["rgb", "depth", "accumulation"]
+    names = ["rgb", "rgba", "depth", "accumulation"]
     DatasetRender(load_config=config, output_path=tmp_path, rendered_output_names=names, image_format="png").main()
     assert {path.parent.name: 1 for path in tmp_path.rglob("*.png")} == dict.fromkeys(names, 1)
     _, pipeline, _, _ = eval_setup(config, test_mode="inference")
@@ -133,6 +134,24 @@ def test_rendered_depth_and_crop(trained: dict[int, Any]) -> None:
         assert outputs["rgb"].shape == (16, 16, 3) and outputs["depth"].shape == (16, 16, 1)
         assert bool((outputs["accumulation"] == 0).all()) == empty
     model.crop_box = None
+
+
+def test_rgba_picture_put_on_the_background_is_the_picture(trained: dict[int, Any]) -> None:
+    """Other programs compose a transparent render by the rule of straight alpha; what lies behind in the viewer or the
+    data must not be in it, and a crop box without Gaussians gives nothing at all."""
+    run = trained[2]
+    model, camera = run.pipeline.model.eval(), run.pipeline.datamanager.train_dataset.cameras[:1]
+    gaussians = model.gaussians
+    model = model.with_gaussians(replace(gaussians, opacities=torch.full_like(gaussians.opacities, -1.0)))
+    outputs = model.get_outputs_for_camera(camera)
+    rgba = model.get_rgba_image(outputs)
+    colour, alpha = rgba.split([3, 1], dim=-1)
+    assert torch.equal(alpha, outputs["accumulation"]) and bool(((alpha > 0.2) & (alpha < 0.8)).any())
+    behind = model.behind.expand_as(colour)
+    assert float(behind.min()) > 0.1  # on black nothing would have to be taken away
+    torch.testing.assert_close(colour * alpha + behind * (1 - alpha), outputs["rgb"], rtol=0, atol=1e-5)
+    nowhere = OrientedBox.from_params((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1e-6, 1e-6, 1e-6))
+    assert not bool(model.get_rgba_image(model.get_outputs_for_camera(camera, obb_box=nowhere)).any())
 
 
 def test_nothing_but_the_model_is_in_a_checkpoint(trained: dict[int, Any]) -> None:

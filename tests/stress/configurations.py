@@ -19,8 +19,9 @@ from support.fuzz import RAW, TAKEN, main
 from support.saved_run import save_run
 from support.tiny_run import make_config, tiny_model
 
+from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.inspect.inspection import inspect_model
-from nerfstudio_prune.nerf.saved_run import open_run
+from nerfstudio_prune.nerf.saved_run import load_run
 
 OLD_RUNS = Path(__file__).parents[1] / "nerf" / "old_runs"
 CANARY = "canary"
@@ -143,7 +144,7 @@ def trial(rng: random.Random) -> str:
         (folder / "nerfstudio_models" / "step-000000009.ckpt").write_bytes(checkpoint)
         (folder / "config.yml").write_bytes(mutated(text, rng))
         try:
-            inspect_model(open_run(folder / "config.yml"), ("w_out",))
+            inspect_model(load_run(read_config(folder / "config.yml"), folder / "config.yml"), ("w_out",))
             return TAKEN
         finally:
             canary = Path(CANARY)

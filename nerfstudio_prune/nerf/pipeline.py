@@ -6,12 +6,12 @@ from typing import Any, Literal, Optional, cast
 
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
-from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.checkpoints import network_entries
+from nerfstudio_prune.engine.compute import ComputePipelineConfig
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.engine.run import PruneRun
@@ -30,7 +30,7 @@ from nerfstudio_prune.viewer.panel_mount import PanelMount
 
 
 @dataclass
-class PrunePipelineConfig(VanillaPipelineConfig):
+class PrunePipelineConfig(ComputePipelineConfig):
     """Stock pipeline with pruning."""
 
     _target: type = field(default_factory=lambda: PrunePipeline)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
-from typing import Optional
+from typing import ClassVar, Optional
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -111,6 +111,9 @@ class Threads(Listener):
         clock: Seconds; those that a person waits.
     """
 
+    running: ClassVar[Optional["Threads"]] = None
+    """Those of the training that this process is in; None: it is in none."""
+
     def __init__(
         self, given: Optional[int], device: torch.device, clock: Callable[[], float] = time.perf_counter
     ) -> None:
@@ -130,10 +133,11 @@ class Threads(Listener):
         if self.number is not None:
             torch.set_num_threads(self.number)
         self._measure()
+        Threads.running = self
         try:
             yield
         finally:
-            self._trial = self._left = None
+            Threads.running = self._trial = self._left = None
             torch.set_num_threads(former)
 
     @contextmanager
@@ -150,10 +154,15 @@ class Threads(Listener):
             yield
             seconds = self._clock() - start
         finally:
-            torch.set_num_threads(self.number or self._everything)
+            torch.set_num_threads(self.between)
         trial.note(seconds)
         if trial.done:
             self._decide(trial)
+
+    @property
+    def between(self) -> int:
+        """Threads of what is computed between two steps."""
+        return self.number or self._everything
 
     def hold(self) -> None:
         """Stays with the present number from now on."""
@@ -189,3 +198,9 @@ class Threads(Listener):
                 "--pipeline.compute.num-threads gives the number"
             )
             CONSOLE.print(escape(told), soft_wrap=True)
+
+
+def follow_training() -> None:
+    """Gives the calling thread the number of the training, if there is one: torch keeps a number for each thread."""
+    if Threads.running is not None:
+        torch.set_num_threads(Threads.running.between)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any, Optional
 
 import pytest
@@ -11,7 +12,7 @@ from support.tiny_run import after_each_step, same_bits, start
 
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.checkpoints import checkpoint_state
-from nerfstudio_prune.engine.threads import FEWEST, GAIN, INTERVAL, MOST, SHARE, WARM_UP, Threads
+from nerfstudio_prune.engine.threads import FEWEST, GAIN, INTERVAL, MOST, SHARE, WARM_UP, Threads, follow_training
 from nerfstudio_prune.raster.threads import in_threads
 
 Config = Callable[..., Any]
@@ -220,6 +221,29 @@ def test_outside_of_a_training_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -
     """Benchmarks call the steps by hand, at the number of threads that they set themselves."""
     machine = Machine(monkeypatch, one=1.0, two=20.0).steps(20)
     assert machine.taken == [2] * 20
+
+
+def test_other_threads_follow() -> None:
+    """The viewer renders and previews cuts in threads of its own, and each keeps the number that it found at first. A
+    preview adds as the event would, in the same order; a picture does not wait for a second thread that steps avoid."""
+    found: list[int] = []
+
+    def viewer(first: int) -> None:
+        torch.set_num_threads(first)
+        follow_training()
+        found.append(torch.get_num_threads())
+
+    def asked(first: int) -> None:
+        thread = Thread(target=viewer, args=(first,))
+        thread.start()
+        thread.join()
+
+    with Threads(2, CPU).in_force():
+        asked(1)
+    with Threads(1, CPU).in_force():
+        asked(2)
+    asked(3)
+    assert found == [2, 1, 3]
 
 
 def test_step_that_fails_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

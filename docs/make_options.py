@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse_from_object
 
+from nerfstudio_prune.engine.compute import ComputeConfig
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
@@ -25,6 +26,8 @@ SECTIONS: dict[str, type] = {
     "--pipeline.model.": PruneModelConfig,
     "splat-prune --pipeline.prune.": SplatPruneConfig,
     "splat-prune --pipeline.model.": SplatPruneModelConfig,
+    "--pipeline.compute.": ComputeConfig,
+    "splat-prune --pipeline.compute.": ComputeConfig,
     "demo-data --": DemoDataParserConfig,
 }
 """What stands before the names of options on the command line -> the dataclass that has them."""

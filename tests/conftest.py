@@ -1,10 +1,15 @@
-"""What every run of the tests says at its end: which tests it left out, why, and how to run them."""
+"""What holds for every run of the tests, and what it says at its end: which tests it left out, why, how to run them."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+# Before torch is imported, and for the processes that tests start: trainings that are compared bit for bit must not
+# choose their number of threads by a clock, and several threads may add in another order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 COMMANDS = {
     "gpu": "pytest -m gpu, on a machine with CUDA",

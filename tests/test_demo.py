@@ -11,6 +11,7 @@ import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
+from support.counted_threads import CountedThreads
 
 from nerfstudio_prune.demo import demonstration
 from nerfstudio_prune.demo.command import Demo
@@ -19,6 +20,7 @@ from nerfstudio_prune.demo.pictures import details, framed, side_by_side
 from nerfstudio_prune.demo.shows import SHOWS, missing
 from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
 from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.engine.threads import Threads
 from nerfstudio_prune.scenes.demo_dataparser import default_cache_folder
 
 
@@ -35,6 +37,10 @@ class Made:
     text: str
     """What it printed, with single spaces."""
     folder: Path
+    numbers: dict[str, int]
+    """Moment -> threads that it was measured with, where torch would take two and one was asked for."""
+    held: list[int]
+    """Moments before each time that the number was fixed."""
 
 
 @pytest.fixture(scope="module", params=["splats", "neurons"])
@@ -53,11 +59,24 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ran: list[Demonstration] = []
         run = Demonstration.run
         patch.setattr(Demonstration, "run", lambda demo: (ran.append(demo), run(demo)))
+        counted = CountedThreads(patch, 2)
+        patch.setattr(method.pipeline.compute, "num_threads", 1)
+        numbers: dict[str, int] = {}
+        inner = Demonstration.__call__
+
+        def measured(demo: Demonstration, model: Any) -> dict[str, float]:
+            numbers[SHOWS[what].moments[len(demo.moments)]] = counted.number
+            return inner(demo, model)
+
+        patch.setattr(Demonstration, "__call__", measured)
+        held: list[int] = []
+        patch.setattr(Threads, "hold", lambda threads: held.append(len(ran[0].moments)))
         with demonstration.CONSOLE.capture() as capture:
             Demo(what, output_dir=folder / "runs", max_num_iterations=12, image_size=16, num_test_views=2).main()
-    yield Made(what, ran[0], " ".join(capture.get().split()), folder)
+    yield Made(what, ran[0], " ".join(capture.get().split()), folder, numbers, held)
     reset_host()
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 def test_moments_that_shrink(made: Made) -> None:
@@ -75,6 +94,15 @@ def test_moments_that_shrink(made: Made) -> None:
         assert moment.image.shape == (16, 16, 3) and moment.image.dtype == np.uint8
         assert 3 < moment.psnr < 60 and -1 <= moment.ssim <= 1 and moment.frame_ms > 0
     assert not np.array_equal(dense.image, end.image)
+
+
+def test_moments_are_measured_at_one_number_of_threads(made: Made) -> None:
+    """The cut network is compared with the dense one: were one of them rendered by more threads, the cut would be
+    credited with what the threads did. The number stays as it is from the moment on that the end is compared with."""
+    show = SHOWS[made.what]
+    since = show.moments[show.moments.index(show.dense) :]
+    assert len(since) >= 3 and [made.numbers[moment] for moment in since] == [1] * len(since)
+    assert made.held == [show.moments.index(show.dense)]
 
 
 def test_files(made: Made) -> None:

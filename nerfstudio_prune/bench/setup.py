@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Optional, Protocol, get_type_hints
 
+import torch
 import tyro
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -20,6 +21,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.data.datamanager import CheckedDataManager
+from nerfstudio_prune.engine.compute import ComputeConfig
 from nerfstudio_prune.engine.host import reset_host, seed_host
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig, scene_folder
 
@@ -33,6 +35,8 @@ RESERVED = (
     "experiment_name",
     "timestamp",
     "vis",
+    "pipeline.compute.num_threads",
+    "pipeline.compute.matmul_precision",
     "pipeline.prune.preset",
     "pipeline.prune.strategy",
     "pipeline.prune.score",
@@ -293,7 +297,11 @@ def check_data(scene: Scene, scale: Scale) -> None:
 
 
 def make_trainer(config: TrainerConfig) -> Trainer:
-    """A trainer that is ready to train, with seeded generators; its evaluation views are the test views."""
+    """A trainer that is ready to train, with seeded generators; its evaluation views are the test views.
+
+    Threads and precision of products are those of the command: chosen by each run, they would differ between arms.
+    """
+    set_option(config, "pipeline.compute", ComputeConfig(torch.get_num_threads(), "highest"))
     reset_host()
     seed_host(config.machine.seed)
     trainer: Trainer = config.setup(local_rank=0, world_size=1)

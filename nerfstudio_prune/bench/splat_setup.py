@@ -29,6 +29,8 @@ RESERVED = (
     "experiment_name",
     "timestamp",
     "vis",
+    "pipeline.compute.num_threads",
+    "pipeline.compute.matmul_precision",
     "pipeline.model.num_random",
     "pipeline.prune.preset",
     "pipeline.prune.strategy",

@@ -12,7 +12,8 @@ from typing import Any, Optional
 
 import numpy as np
 from nerfstudio.configs.method_configs import all_methods
-from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
@@ -24,6 +25,7 @@ from nerfstudio_prune.demo.shows import SHOWS
 from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpoint
 from nerfstudio_prune.engine.host import forked, seed_host
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
+from nerfstudio_prune.engine.trainer import PruneTrainer
 from nerfstudio_prune.records.files import write_file
 
 
@@ -91,7 +93,7 @@ class Demonstration:
         config = self.config()
         config.save_config()
         seed_host(config.machine.seed)
-        trainer: Trainer = config.setup(local_rank=0, world_size=1)
+        trainer: PruneTrainer = config.setup(local_rank=0, world_size=1)
         trainer.setup(test_mode="test")
         pipeline: Any = trainer.pipeline
         assert isinstance(pipeline, ControlledPipeline) and pipeline.controller is not None
@@ -99,8 +101,10 @@ class Demonstration:
         self._trainer = trainer
         if self.show.from_start:
             self(pipeline.model)
+        # In the training, where the threads and the precision of products are those of the steps.
+        at_end = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], lambda step: self(pipeline.model))
+        trainer.callbacks.append(at_end)
         trainer.train()
-        self(pipeline.model)
 
         base_dir = config.get_base_dir()
         picture = base_dir / "side_by_side.png"
@@ -122,6 +126,8 @@ class Demonstration:
         trainer, show = self._trainer, self.show
         pipeline: Any = trainer.pipeline
         label = show.moments[len(self.moments)]
+        if label == show.dense:
+            trainer.threads.hold()  # the cut one is compared at the same number
         with forked(model.device):
             metrics = pipeline.get_average_eval_image_metrics()
             camera = pipeline.datamanager.eval_dataset.cameras[self.options.view : self.options.view + 1]

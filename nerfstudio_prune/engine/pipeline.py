@@ -8,13 +8,17 @@ from typing import Any, Literal, Optional
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from nerfstudio_prune.core.subject import Measure, Subject
 from nerfstudio_prune.engine.checks import check_training
+from nerfstudio_prune.engine.compute import check_compute
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import PruneOptions
+from nerfstudio_prune.engine.products import set_precision
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.engine.steering import Steering
@@ -25,7 +29,8 @@ class ControlledPipeline(VanillaPipeline):
     """Trains a model and lets a controller prune it. What is pruned, and by what it is measured, a method says.
 
     Args:
-        config: Configuration of data, model and pruning, with its options as `prune`.
+        config: Configuration of data, model and pruning, with its options as `prune`, and a
+            `ComputeConfig` as `compute`.
         device: Where model and data live.
         test_mode: 'val' and 'test' evaluate on those views; 'inference' loads no evaluation images.
         world_size: Number of processes; only 1 is supported.
@@ -61,7 +66,10 @@ class ControlledPipeline(VanillaPipeline):
             torch.set_flush_denormal(True)
         load_whole_checkpoints_of(ControlledPipeline)
         print_in_any_encoding()
-        self.check_config(config, trains=test_mode == "val")
+        trains = test_mode == "val"
+        check_compute(config.compute, trains)
+        self.check_config(config, trains)
+        self._told_precision = set_precision(config.compute.matmul_precision, torch.device(device))
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
@@ -169,6 +177,8 @@ class ControlledPipeline(VanillaPipeline):
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
         check_training(trainer.config)
+        if self._told_precision:
+            CONSOLE.print(escape(self._told_precision), soft_wrap=True)
         self.model.lpips.may_download = False
         run = take_up(
             self.model.prune_state,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+import torch
 import yaml
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -33,12 +34,14 @@ from nerfstudio_prune.engine.checkpoints import (
     read_checkpoint,
 )
 from nerfstudio_prune.engine.checks import check_training
+from nerfstudio_prune.engine.compute import ComputeConfig
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import check_device, check_viewer, guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
 from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
+from nerfstudio_prune.engine.threads import Threads
 
 BROKEN_OFF = "it came in the midst of a change of the model, which is not saved as it is"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -102,6 +105,10 @@ class PruneTrainer(Trainer):
         self._whole: Optional[int] = None
         """Step whose end the state is; None while a step changes it."""
         self._ending = False
+        self._precision_before = torch.get_float32_matmul_precision()
+        compute = getattr(config.pipeline, "compute", ComputeConfig())
+        self.threads = Threads(compute.num_threads, torch.device(self.device))
+        """How many of them a step takes."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Sets everything up, as Nerfstudio does.
@@ -135,6 +142,9 @@ class PruneTrainer(Trainer):
         self.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_step))
         for optimizer in self.optimizers.optimizers.values():
             optimizer.register_step_pre_hook(self._begin_change)
+        controller = getattr(self.pipeline, "controller", None)
+        if controller is not None:
+            controller.listeners.append(self.threads)
 
     def setup_optimizers(self) -> RunOptimizers:
         """Optimizers whose schedulers know how long the run is."""
@@ -152,10 +162,13 @@ class PruneTrainer(Trainer):
         self._saver.state_changes()
         with self._interrupts.listening():
             try:
-                super().train()
+                with self.threads.in_force():
+                    super().train()
             except (Exception, SystemExit) as error:
                 self._save_on_leaving(error)
                 raise
+            finally:
+                torch.set_float32_matmul_precision(self._precision_before)
         if self._saver.failure:
             raise CheckpointError(f"The end of the run is not saved: {self._saver.failure}")
 
@@ -165,7 +178,8 @@ class PruneTrainer(Trainer):
         Args:
             step: Training step.
         """
-        result = super().train_iteration(step)
+        with self.threads.step():
+            result = super().train_iteration(step)
         self._whole = step
         return result
 

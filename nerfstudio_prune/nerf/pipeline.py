@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
-from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.checkpoints import network_entries
+from nerfstudio_prune.engine.compute import ComputePipelineConfig
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.engine.run import PruneRun
@@ -34,7 +34,7 @@ from nerfstudio_prune.viewer.panel_mount import PanelMount
 
 
 @dataclass
-class PrunePipelineConfig(VanillaPipelineConfig):
+class PrunePipelineConfig(ComputePipelineConfig):
     """Stock pipeline with pruning."""
 
     _target: type = field(default_factory=lambda: PrunePipeline)

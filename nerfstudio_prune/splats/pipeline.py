@@ -8,13 +8,13 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
-from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager, Split
 from nerfstudio_prune.engine.checkpoints import network_entries
+from nerfstudio_prune.engine.compute import ComputePipelineConfig
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.engine.run import PruneRun
@@ -45,7 +45,7 @@ PSNR_VIEWS = 25
 
 
 @dataclass
-class SplatPrunePipelineConfig(VanillaPipelineConfig):
+class SplatPrunePipelineConfig(ComputePipelineConfig):
     """Stock pipeline with pruning of Gaussians."""
 
     _target: type = field(default_factory=lambda: SplatPrunePipeline)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nerfstudio_prune.core.events import ScheduledEvent, Sizes
 from nerfstudio_prune.core.subject import NoOptimizers, Picture, Subject
 from nerfstudio_prune.engine.options import Recipe
+from nerfstudio_prune.engine.threads import follow_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,9 @@ def take_draft(recipe: Recipe, subject: Subject[Any], step: int, seed: int) -> D
     """
     start = time.perf_counter()
     if subject.device.type == "cpu":
-        # The flag belongs to the thread, and this is not the trainer's.
+        # Both belong to the thread, and this is not the trainer's.
         torch.set_flush_denormal(True)
+        follow_training()
     copy = subject.detached()
     return Draft(recipe, copy, subject.gather(recipe, seed), step, seed, time.perf_counter() - start)
 

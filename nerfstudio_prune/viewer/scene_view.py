@@ -11,6 +11,7 @@ from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
 from nerfstudio_prune.core.subject import FurtherOutput, Picture
+from nerfstudio_prune.engine.threads import follow_training
 
 NOTHING_KEPT = 0.5
 """Grey that `rgb_before` shows where no network from before is known, and other colours where nothing is."""
@@ -146,8 +147,9 @@ class SceneView:
             [0, 1].
         """
         if self.model.device.type == "cpu":
-            # The flag belongs to the thread, and this is one of the viewer's.
+            # Both belong to the thread, and this is one of the viewer's.
             torch.set_flush_denormal(True)
+            follow_training()
         preview, shown, background = self.preview, self.shown(), self.background
 
         def rendered(model: Any) -> dict[str, Tensor]:

@@ -3,9 +3,11 @@
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -17,11 +19,13 @@ from nerfstudio_prune.bench.setup import (
     find_scene,
     get_option,
     make_config,
+    make_trainer,
     parse_options,
     run_options,
     set_option,
 )
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, pruned
+from nerfstudio_prune.engine.compute import ComputeConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 WIDTH = "pipeline.model.base_mlp_layer_width"
@@ -86,6 +90,8 @@ def test_options_are_of_the_kind_that_they_replace(path: str, text: str, value: 
         ("machine.seed", "7", ("machine.seed", "set by the suite")),
         ("max-num-iterations", "7", ("max_num_iterations", "set by the suite")),
         ("pipeline.prune.strategy", "coreset", ("pipeline.prune.strategy", "set by the suite")),
+        ("pipeline.compute.num-threads", "1", ("pipeline.compute.num_threads", "set by the suite")),
+        ("pipeline.compute.matmul-precision", "medium", ("pipeline.compute.matmul_precision", "set by the suite")),
     ],
 )
 def test_wrong_options_are_named(path: str, text: str, parts: tuple[str, ...]) -> None:
@@ -106,6 +112,20 @@ def test_setting_an_option_changes_only_that() -> None:
     assert config.optimizers["fields"]["scheduler"] is None
     with pytest.raises(ValueError, match=r"optimizers\.fields\.optimizer\.rate: there is no 'rate'"):
         set_option(config, "optimizers.fields.optimizer.rate", 1.0)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_arms_compute_alike(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run would choose its threads and its products by a clock of its own: of two arms the one could be faster for
+    that alone. All of them have the number that the command was started with."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number)
+    made: list[Any] = []
+    config: Any = SimpleNamespace(
+        pipeline=SimpleNamespace(compute=ComputeConfig()), machine=SimpleNamespace(seed=0), setup=lambda **_: trainer
+    )
+    trainer = SimpleNamespace(setup=lambda test_mode: made.append(config.pipeline.compute))
+    assert make_trainer(config) is trainer
+    assert made == [ComputeConfig(number, "highest")]
 
 
 @pytest.mark.parametrize("method", ["nerf-prune", "nerf-prune-real"])

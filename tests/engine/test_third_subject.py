@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import pytest
 import torch
+from support.counted_threads import CountedThreads
 from support.host_fixtures import clean_host  # noqa: F401
 from support.point_cloud import CloudConfig, CloudForm, CloudSubject, PointCloud, adams
 
@@ -20,6 +21,8 @@ from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import option
 from nerfstudio_prune.engine.resuming import take_up, update_plan
 from nerfstudio_prune.engine.steering import Steering
+from nerfstudio_prune.engine.threads import Threads
+from nerfstudio_prune.viewer.preview import take_draft
 from nerfstudio_prune.viewer.session import Session
 from nerfstudio_prune.viewer.texts import state_text
 
@@ -245,6 +248,16 @@ def test_state_for_the_panel() -> None:
     assert preview.after.parts == {"cloud": 16} and len(training.cloud.seen) == 32
     assert preview.score_name == "opacity" and len(preview.scores["cloud"]) == 32
     assert isinstance(training.controller.curve, TrainingCurve)
+
+
+def test_preview_takes_the_threads_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made in a thread of the panel, and has to be bit for bit what the event would give: several threads may add
+    in another order."""
+    counted, training = CountedThreads(monkeypatch, 2), Training(start_step=9).passed(2)
+    with Threads(1, torch.device("cpu")).in_force():
+        counted.number = 2  # as the panel's thread found it
+        take_draft(training.controller.run.recipe, training.subject, step=2, seed=0)
+        assert counted.number == 1
 
 
 def test_a_checkpoint_holds_plain_values_only() -> None:

@@ -53,6 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     reset_host()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,7 @@ def test_classes_of_a_configuration_are_at_home(tiny_config: Config) -> None:
     config = tiny_config(coarse=FieldTargetConfig(width=4), teacher=TeacherConfig(steps=2))
     found = set(re.findall(r"nerfstudio_prune\.([\w.]+)\.(\w+)", yaml.dump(config)))
     assert found == {
+        ("engine.compute", "ComputeConfig"),
         ("engine.schedulers", "RunDecayScheduler"),
         ("engine.schedulers", "RunDecaySchedulerConfig"),
         ("engine.trainer", "PruneTrainer"),

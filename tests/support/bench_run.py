@@ -34,6 +34,7 @@ def small_host(cache: Path) -> Iterator[None]:
     reset_host()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 def bench(suite: Any, output: Path, **options: Any) -> None:

@@ -53,10 +53,11 @@ def downloads(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def clean_host() -> Iterator[None]:
-    """Leaves neither the host's writers nor the processor's denormal flag behind for other tests."""
+    """Leaves neither the host's writers nor what a pipeline sets for the whole process behind for other tests."""
     yield
     reset_host()
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

@@ -28,4 +28,5 @@ def tiny_config(tmp_path: Path, scene_cache: Path) -> Iterator[Callable[..., Any
     yield partial(make_config, tmp_path, scene_cache)
     reset_host()
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(threads)

@@ -23,6 +23,7 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from support.browser import free_port
+from support.counted_threads import CountedThreads
 from support.live import caught_panel, with_panel
 from support.raw_client import RawClient
 from support.tiny_run import copied_state, form_values, same_bits, start, tiny_widths, widths
@@ -32,6 +33,7 @@ from websockets.exceptions import InvalidStatus
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.run import event_seed
 from nerfstudio_prune.engine.steering import RequestName
+from nerfstudio_prune.engine.threads import Threads
 from nerfstudio_prune.nerf.subject import subject_of
 from nerfstudio_prune.viewer import mounting
 from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, SceneView
@@ -259,6 +261,15 @@ def test_nothing_kept_is_grey() -> None:
     person has chosen, and a tab that still holds the old names dies."""
     outputs = SceneView(Counted(1.0), Screen("rgb_before"), lambda: None).get_outputs_for_camera(camera())  # type: ignore[arg-type]
     assert bool((outputs["rgb_before"] == NOTHING_KEPT).all()) and not bool(outputs["difference"].any())
+
+
+def test_viewer_renders_with_the_threads_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering holds the training up: beside another program two threads would take twenty times as long for it."""
+    counted = CountedThreads(monkeypatch, 2)
+    with Threads(1, torch.device("cpu")).in_force():
+        counted.number = 2  # as the viewer's thread found it
+        SceneView(Counted(1.0), Screen("rgb"), lambda: None).get_outputs_for_camera(camera())  # type: ignore[arg-type]
+        assert counted.number == 1
 
 
 def test_compare_shows_the_network_from_before(tiny_config: Config) -> None:

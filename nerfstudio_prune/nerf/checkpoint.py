@@ -9,9 +9,12 @@ from torch import nn
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.nerf.config import PruneConfig
+from nerfstudio_prune.nerf.occupancy import grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
 
 EXTRA_STATE = "_extra_state"
+OCCUPANCY = "occupancy"
+"""Name of the grids for training in it."""
 IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
@@ -89,7 +92,8 @@ def checked_state(
     check_storage(state, "the checkpoint's network")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
     _check_prune_state(prune_state, groups, shapes)
-    return {**state, EXTRA_STATE: prune_state.to_dict()}
+    grids = {} if extra is None else extra.get(OCCUPANCY, {})
+    return {**state, EXTRA_STATE: {**prune_state.to_dict(), OCCUPANCY: grids_to_dict(grids_from_dict(grids))}}
 
 
 def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -11,10 +11,9 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from nerfstudio_prune.core.events import PruneEvent
-from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
-from nerfstudio_prune.nerf.occupancy import DensityFn, OccupancyGrid, build_grid
+from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, build_grid
 
 EVALUATION_SEED = 0
 """Seed of the places that grids for evaluation look at: the same weights give the same picture."""
@@ -24,8 +23,6 @@ RAYS_A_SIDE = 9
 MARGIN = 0.01
 """Share of the length of rays by which that space is larger."""
 
-Grids = Mapping[str, OccupancyGrid]
-"""Name of a field -> where it has something to show."""
 Densities = Mapping[str, DensityFn]
 """Name of a field -> its density."""
 
@@ -95,27 +92,6 @@ class EmptySpace:
         if self._evaluation[0] != state:
             self._evaluation = (state, self._build(densities, EVALUATION_SEED))
         return self._evaluation[1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The grids for training as plain values and tensors; empty where there are none."""
-        return {name: grid.to_dict() for name, grid in self.training.items()}
-
-    def take_up(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Takes up the grids for training of a checkpoint.
-
-        Args:
-            state: What `to_dict` gave.
-            device: Where the model lives.
-
-        Raises:
-            ValueError: If it gives no grids of these fields.
-        """
-        fits = isinstance(state, Mapping) and all(
-            name in self.options and isinstance(state[name], Mapping) for name in state
-        )
-        if not fits:
-            raise ValueError(f"occupancy must have grids of {' and '.join(self.options)}, got {shown(state)}")
-        self.training = {name: OccupancyGrid.from_dict(grid, device) for name, grid in state.items()}
 
     def _build(self, densities: Densities, seed: int) -> Grids:
         """Grids of all fields; none if a field has nothing to show yet, for it could never come to show anything."""

@@ -30,11 +30,11 @@ from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
-from nerfstudio_prune.nerf.checkpoint import fit_to_checkpoint
-from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, Grids
+from nerfstudio_prune.nerf.checkpoint import OCCUPANCY, fit_to_checkpoint
+from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions
 from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
-from nerfstudio_prune.nerf.occupancy import DensityFn, density_threshold
+from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, density_threshold, grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 
 FIELDS = ("field_coarse", "field_fine")
@@ -42,8 +42,6 @@ COARSE_PLACES = 3
 """Places of a coarse sample's interval that are looked up."""
 COARSE_CAUTION = 0.1
 """Factor on `alpha_thre` for the coarse field."""
-OCCUPANCY = "occupancy"
-"""Name of the grid for training in a checkpoint."""
 
 
 class UnitBallContraction(SceneContraction):
@@ -345,13 +343,17 @@ class PruneModel(NeRFModel):
         return metrics, {name: torch.cat(row, dim=1) for name, row in pictures.items()}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Pruning state for the checkpoint: plain numbers, strings and tensors."""
-        state, occupancy = self.prune_state.to_dict(), self.empty_space.to_dict()
-        return {**state, OCCUPANCY: occupancy} if occupancy else state
+        """Pruning state and grids for the checkpoint: plain numbers, strings and tensors."""
+        state, grids = self.prune_state.to_dict(), grids_to_dict(self.empty_space.training)
+        return {**state, OCCUPANCY: grids} if grids else state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up the pruning state of a checkpoint."""
-        self.empty_space.take_up(state.get(OCCUPANCY, {}), self.device)
+        """Takes up the pruning state and the grids of a checkpoint.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        self.empty_space.training = grids_from_dict(state.get(OCCUPANCY, {}), self.device)
         self.prune_state = PruneState.from_dict({name: value for name, value in state.items() if name != OCCUPANCY})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

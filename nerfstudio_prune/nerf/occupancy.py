@@ -130,6 +130,34 @@ class OccupancyGrid:
         return self.occupied(positions, torch.zeros_like(positions), positions.new_zeros(len(positions), 1))[:, 0]
 
 
+Grids = Mapping[str, OccupancyGrid]
+"""Name of a field -> where it has something to show."""
+
+
+def grids_to_dict(grids: Grids) -> dict[str, Any]:
+    """Grids as plain values and tensors.
+
+    Args:
+        grids: The grids.
+    """
+    return {name: grid.to_dict() for name, grid in grids.items()}
+
+
+def grids_from_dict(state: Any, device: torch.device | str = "cpu") -> dict[str, OccupancyGrid]:
+    """The grids that `grids_to_dict` described.
+
+    Args:
+        state: What it gave.
+        device: Where the grids are to live.
+
+    Raises:
+        ValueError: If it describes no grids.
+    """
+    if not isinstance(state, dict) or not all(isinstance(grid, dict) for grid in state.values()):
+        raise ValueError(f"occupancy must have a grid for each field, got {shown(state)}")
+    return {str(name): OccupancyGrid.from_dict(grid, device) for name, grid in state.items()}
+
+
 def build_grid(
     density_fn: DensityFn,
     box: Float[Tensor, "2 3"],

@@ -8,7 +8,17 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RaySamples
-from support.tiny_run import after_each_step, checkpoint, rays, resume, same_bits, start, tiny_model, train
+from support.tiny_run import (
+    after_each_step,
+    checkpoint,
+    copied_state,
+    rays,
+    resume,
+    same_bits,
+    start,
+    tiny_model,
+    train,
+)
 from torch import Tensor
 
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, reached_box
@@ -149,7 +159,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_config: Config) -> None:
         saved = checkpoint(whole, save_at)["pipeline"]["_model._extra_state"]
         assert set(saved["occupancy"]) == {"field_coarse", "field_fine"}
         again = skipping(tiny_config(f"resumed-{save_at}", preset=None))
-        trainer = train(resume(again, whole, save_at, 10 - save_at - 1), same_noise=True)
+        trainer = start(resume(again, whole, save_at, 10 - save_at - 1), same_noise=True)
+        loaded = trainer.pipeline.model.empty_space.training
+        assert same_bits({name: grid.to_dict() for name, grid in loaded.items()}, saved["occupancy"])
+        trainer.train()
         a, b = (checkpoint(t, 9) for t in (whole, trainer))
         for part in ("pipeline", "optimizers"):
             assert same_bits(_without_times(a[part]), _without_times(b[part]))
@@ -246,12 +259,18 @@ def _make_ball(own: PruneField) -> None:
     own._embedding = embedding  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("wrong", [{"field_fine": {}}, {"other": {}}, 5])
+@pytest.mark.parametrize("wrong", [{"field_fine": {}}, {"field_fine": 3}, 5])
 def test_a_broken_grid_in_a_checkpoint_is_refused(wrong: Any) -> None:
-    """What a file says is checked before it is taken up."""
+    """What a file says is checked before anything of it is taken up."""
     model: PruneModel = tiny_model()
+    before = copied_state(model)
+    state: Any = {
+        name: value + 1 if isinstance(value, Tensor) else value for name, value in copied_state(model).items()
+    }
+    state["_extra_state"]["occupancy"] = wrong
     with pytest.raises(ValueError, match="occupancy"):
-        model.set_extra_state({**model.get_extra_state(), "occupancy": wrong})
+        model.load_state_dict(state)
+    assert same_bits(before, copied_state(model))
 
 
 def test_grids_survive_a_checkpoint_on_disk(tiny_config: Config) -> None:

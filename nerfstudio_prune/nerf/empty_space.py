@@ -56,6 +56,8 @@ class EmptySpace:
         """Lower and upper corner of the space that rays reach; None: unknown, and nothing is skipped."""
         self.training: Grids = {}
         """What holds in training; empty: everything is evaluated."""
+        self.in_training = False
+        """Whether a training goes on, which keeps its grids up to date."""
         self._evaluation: tuple[object, Grids] = (None, {})
 
     def apart(self) -> "EmptySpace":
@@ -138,8 +140,14 @@ class OccupancySchedule(Listener):
 
     def before_step(self, step: int) -> None:
         """Looks where a look is due."""
+        self.model.empty_space.in_training = True
         if self.model.empty_space.due(step):
             self._look(step)
+
+    def step_done(self, step: int) -> None:
+        """Pictures after the last step show the network as it is then, as every later evaluation does."""
+        if step == self.run.last_step:
+            self.model.empty_space.in_training = False
 
     def after_cut(self, event: PruneEvent) -> None:
         """Looks at the network that is left, once there is a grid."""

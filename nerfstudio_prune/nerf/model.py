@@ -238,9 +238,10 @@ class PruneModel(NeRFModel):
         Args:
             camera_ray_bundle: Rays of the view, of shape [height, width].
         """
-        grids = self.empty_space.training
-        if not grids and self.config.skip_empty_space:
-            grids = self.empty_space.for_evaluation(self._densities(), self._weights())
+        space = self.empty_space
+        grids: Grids = space.training
+        if not (space.in_training and grids) and self.config.skip_empty_space:
+            grids = space.for_evaluation(self._densities(), self._weights())
         with self._skipping(grids):
             return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
 
@@ -262,10 +263,10 @@ class PruneModel(NeRFModel):
 
     @contextmanager
     def _skipping(self, grids: Grids) -> Iterator[None]:
-        """Both fields are evaluated only where grids say that there is something, while the body runs."""
+        """Fields are evaluated only where grids say that there is something, while the body runs."""
         fields = self._skipping_fields()
         for name, nerf_field in fields.items():
-            nerf_field.occupancy = grids.get(name)
+            nerf_field.occupancy = grids.get(name) if self.config.skip_empty_space else None
         try:
             yield
         finally:

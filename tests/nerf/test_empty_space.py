@@ -209,7 +209,8 @@ def test_a_cut_and_an_undo_are_looked_at_at_once(tiny_config: Config, looks: lis
 def test_a_view_skips_and_measured_rays_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event is judged on rays, and its calibration rests on them: a grid that is older than the cut must not decide
     there. Pictures are what takes long."""
-    model = tiny_model(alpha_thre=0.29).eval()
+    torch.manual_seed(0)
+    model = tiny_model(alpha_thre=0.27).eval()
     model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
     calls = evaluated(monkeypatch)
     with torch.no_grad():
@@ -222,9 +223,45 @@ def test_a_view_skips_and_measured_rays_do_not(monkeypatch: pytest.MonkeyPatch) 
     assert calls[4:] == [False, False]
 
 
+def test_pictures_within_a_training_use_its_grids_and_later_ones_fresh_ones(tiny_config: Config) -> None:
+    """A viewer asks for a frame after every step, and a look takes longer than a frame. What is measured in the end, and
+    by `ns-eval` later, must be of the last weights: a checkpoint's grids are older."""
+    trainer = start(skipping(tiny_config("run", strategy="none")))
+    model = trainer.pipeline.model
+    used: list[Any] = []
+
+    def picture(step: int) -> None:
+        made = model.empty_space.for_evaluation
+        model.empty_space.for_evaluation = lambda *arguments: used.append(step) or made(*arguments)
+        model.eval().get_outputs_for_camera_ray_bundle(rays(2, 2))
+        model.empty_space.for_evaluation = made
+        model.train()
+
+    after_each_step(trainer, picture)
+    trainer.train()
+    picture(99)
+    assert used == [0, 1, 2, 99]
+    later = start(resume(skipping(tiny_config("later")), trainer, 9, 1)).pipeline.model.eval()
+    assert later.empty_space.training and not later.empty_space.in_training
+    shown, end = (each.get_outputs_for_camera_ray_bundle(rays(2, 2))["rgb"] for each in (later, model.eval()))
+    assert torch.equal(shown, end)
+
+
+def test_grids_of_a_checkpoint_are_not_used_where_skipping_is_off(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who switches it off wants to see, and train, everything."""
+    whole = train(skipping(tiny_config("whole", strategy="none")))
+    calls = evaluated(monkeypatch)
+    trainer = train(resume(skipping(tiny_config("off"), skip_empty_space=False), whole, 9, 2))
+    trainer.pipeline.model.eval().get_outputs_for_camera_ray_bundle(rays(2, 2))
+    assert trainer.pipeline.model.empty_space.training and len(calls) >= 6 and not any(calls)
+
+
 def test_a_model_with_other_fields_looks_for_itself() -> None:
     """A preview of a cut shows the network as cut; with the grid of the dense one what is new would be missing."""
-    model = tiny_model(alpha_thre=0.29).eval()
+    torch.manual_seed(0)
+    model = tiny_model(alpha_thre=0.27).eval()
     model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
     model.empty_space.look(model._densities(), 0)
     other = model.with_fields({name: deepcopy(own) for name, own in model.fields().items()})

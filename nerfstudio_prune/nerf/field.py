@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.field_components.mlp import MLP
+from nerfstudio.field_components.spatial_distortions import SceneContraction
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu_
@@ -20,8 +21,33 @@ FLOATS_AT_ONCE = 2**18
 """Activations of a layer that are computed at once where no graph is kept: a megabyte, which stays in the cache."""
 
 
+class UnitBallContraction(SceneContraction):
+    """Contracts unbounded space into the unit ball: the map of mip-NeRF 360 (arXiv 2111.12077, equation 10), halved.
+
+    The host's positional encoding starts at a period of 1. In a ball of radius 2 all its frequencies are too high for a
+    scene that fills the unit ball, and training is slow to leave the noise.
+    """
+
+    def forward(self, positions: Any) -> Any:
+        """Positions in the ball of radius 1; the inner half of it is the undistorted unit ball."""
+        contracted: Any = super().forward(positions)
+        return contracted / 2
+
+    def stretch(self, contracted: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """Length outside, along the radius, that a unit of length in the ball stands for, >= 2; unbounded at its edge.
+
+        Args:
+            contracted: Places in the ball.
+        """
+        # Outside of the unit ball the map is r -> 1 - 1 / (2 r), of slope 1 / (2 r^2).
+        room = (1 - contracted.norm(dim=-1)).clamp(1e-3, 0.5)
+        return 1 / (2 * room.square())
+
+
 class PruneField(NeRFField):
     """A field that knows where it need not be evaluated. Takes the arguments of the host's field."""
+
+    spatial_distortion: Optional[UnitBallContraction]
 
     occupancy: Optional[OccupancyGrid] = None
     """Where the field has something to show; elsewhere density and colour are zero. None: everywhere."""
@@ -64,12 +90,14 @@ class PruneField(NeRFField):
         }
 
     def density_at(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
-        """Density at places of the space that the field sees: a distorted one, if it distorts space.
+        """Density at places of the space that the field sees, per unit of length there; in a space that it contracts a
+        unit holds as much as many outside.
 
         Args:
             positions: The places.
         """
-        return self.field_output_density(self._embedding(positions))[:, 0]
+        density = self.field_output_density(self._embedding(positions))[:, 0]
+        return density if self.spatial_distortion is None else density * self.spatial_distortion.stretch(positions)
 
     def _occupied(self, ray_samples: RaySamples) -> Bool[Tensor, "rays samples"]:
         """Whether there is something in a sample's interval."""
@@ -85,7 +113,10 @@ class PruneField(NeRFField):
         else:
             positions = origins[..., None, :] + directions[..., None, :] * distances[..., None]
             found = self.occupancy.contains(self.spatial_distortion(positions.flatten(0, -2)))
-        return found.view(*starts.shape, count).any(dim=-1)
+        found = found.view(*starts.shape, count).any(dim=-1)
+        if self.spatial_distortion is not None:
+            found[..., -1] = True  # the last sample is the background of unbounded scenes
+        return found
 
     def _values(
         self, positions: Float[Tensor, "points 3"], seen: Float[Tensor, "rays width"], rays: Int[Tensor, " points"]

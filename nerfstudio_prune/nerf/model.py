@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Optional, TypeGuard
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
-from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.field_components.temporal_distortions import TemporalDistortionKind
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.losses import MSELoss
@@ -20,6 +20,7 @@ from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRen
 from nerfstudio.models.base_model import Model
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from nerfstudio.utils import colormaps
+from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 from torchmetrics.image import PeakSignalNoiseRatio
 
@@ -32,7 +33,7 @@ from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
 from nerfstudio_prune.nerf.checkpoint import OCCUPANCY, fit_to_checkpoint
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions
-from nerfstudio_prune.nerf.field import PruneField
+from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
 from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, density_threshold, grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
@@ -42,19 +43,6 @@ COARSE_PLACES = 3
 """Places of a coarse sample's interval that are looked up."""
 COARSE_CAUTION = 0.1
 """Factor on `alpha_thre` for the coarse field."""
-
-
-class UnitBallContraction(SceneContraction):
-    """Contracts unbounded space into the unit ball: the map of mip-NeRF 360 (arXiv 2111.12077, equation 10), halved.
-
-    The host's positional encoding starts at a period of 1. In a ball of radius 2 all its frequencies are too high for a
-    scene that fills the unit ball, and training is slow to leave the noise.
-    """
-
-    def forward(self, positions: Any) -> Any:
-        """Positions in the ball of radius 1; the inner half of it is the undistorted unit ball."""
-        contracted: Any = super().forward(positions)
-        return contracted / 2
 
 
 @dataclass
@@ -82,6 +70,9 @@ class PruneModelConfig(VanillaModelConfig):
     skip_empty_space: bool = True
     """Evaluate the fields only where a grid says that there is something: in training after a warm-up, and in pictures
     of whole views."""
+    fine_field_only: bool = False
+    """Pictures of whole views by the fine field alone, at as many evenly spaced samples as both fields have, all of
+    them near what is not empty: faster, and another picture than the one that was trained for."""
     grid_resolution: int = 128
     """Cells of the grid along the longest side of what is not empty."""
     alpha_thre: float = 0.01
@@ -219,9 +210,36 @@ class PruneModel(NeRFModel):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         """Stock outputs of both fields, and those of the fine field as `rgb`, `depth` and `accumulation`."""
-        outputs = super().get_outputs(ray_bundle)
+        alone = self._skips and self.config.fine_field_only
+        outputs = self._fine_outputs(ray_bundle) if alone else super().get_outputs(ray_bundle)
         fine = {name: outputs[f"{name}_fine"] for name in ("rgb", "depth", "accumulation")}
         return {**fine, **outputs}
+
+    @property
+    def _skips(self) -> bool:
+        """Whether a whole view is rendered in which empty space is skipped."""
+        return not self.training and any(own.occupancy is not None for own in self._skipping_fields().values())
+
+    def _fine_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """Outputs of the fine field at evenly spaced samples; they stand for those of the coarse one too."""
+        config, grid = self.config, self.field_fine.occupancy
+        assert grid is not None and ray_bundle.nears is not None and ray_bundle.fars is not None
+        if not config.use_scene_contraction:
+            # The host's box has a flat form, and says where rays enter and leave it.
+            enter, leave = intersect_aabb(ray_bundle.origins, ray_bundle.directions, grid.aabb.flatten())
+            nears = torch.maximum(ray_bundle.nears, torch.minimum(enter[..., None], ray_bundle.fars))
+            fars = torch.minimum(ray_bundle.fars, torch.maximum(leave[..., None], nears))
+            ray_bundle = replace(ray_bundle, nears=nears, fars=fars)
+        sampler = type(self.sampler_uniform)(config.num_coarse_samples + config.num_importance_samples)
+        samples = sampler.eval()(ray_bundle)
+        found = self.field_fine.forward(samples)
+        weights = samples.get_weights(found[FieldHeadNames.DENSITY])
+        outputs = {
+            "rgb": self.renderer_rgb(rgb=found[FieldHeadNames.RGB], weights=weights),
+            "accumulation": self.renderer_accumulation(weights),
+            "depth": self.renderer_depth(weights, samples),
+        }
+        return {f"{name}_{kind}": value for kind in ("coarse", "fine") for name, value in outputs.items()}
 
     def look(self, seed: int) -> None:
         """Looks anew where the scene is empty, for the training steps to come.
@@ -446,6 +464,7 @@ RULES: Sequence[Rule] = (
         (
             "skip_connections",
             "skip_empty_space",
+            "fine_field_only",
             "coarse_sampler",
             "background_color",
             "use_scene_contraction",

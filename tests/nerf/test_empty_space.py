@@ -224,7 +224,7 @@ def test_a_view_skips_and_measured_rays_do_not(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pictures_within_a_training_use_its_grids_and_later_ones_fresh_ones(tiny_config: Config) -> None:
-    """A viewer asks for a frame after every step, and a look takes longer than a frame. What is measured in the end, and
+    """A viewer asks for a frame after every step, and a look takes longer than that. What is measured in the end, and
     by `ns-eval` later, must be of the last weights: a checkpoint's grids are older."""
     trainer = start(skipping(tiny_config("run", strategy="none")))
     model = trainer.pipeline.model
@@ -281,6 +281,31 @@ def test_a_picture_with_skipping_is_the_picture_without() -> None:
     skipped = model.get_outputs_for_camera_ray_bundle(rays(12, 12))["rgb"]
     assert 0.1 < float((full - 1).abs().amax(dim=-1).gt(0.05).float().mean()) < 0.95
     assert float((full - skipped).square().mean()) < 1e-5
+
+
+def test_the_fine_field_alone_shows_the_same_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly spaced samples between a ray's entry into the occupied box and its exit give the picture that many samples
+    along the whole ray give, and the coarse field is not asked. Rays that miss the box show the background."""
+    torch.manual_seed(0)
+    size = {"num_coarse_samples": 64, "num_importance_samples": 64, "grid_resolution": 64}
+    model = tiny_model(**size, fine_field_only=True).eval()
+    model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
+    _make_ball(model.field_fine)
+    _make_ball(model.field_coarse)
+    asked = evaluated(monkeypatch)
+    alone = model.get_outputs_for_camera_ray_bundle(rays(12, 12))
+    assert asked == [True]
+    model.config.fine_field_only = False
+    model.sampler_uniform.num_samples = 1024
+    with torch.no_grad():
+        full = model(rays(12, 12).flatten())
+    for name in ("rgb", "accumulation", "depth"):
+        assert torch.equal(alone[name], alone[f"{name}_fine"]) and torch.equal(alone[name], alone[f"{name}_coarse"])
+        expected, found = (x.view(12, 12, -1) for x in (full[f"{name}_fine"], alone[name]))
+        met = (full["accumulation_fine"].view(12, 12, 1) > 0.99).expand_as(expected)
+        assert float((found - expected)[met].abs().mean()) < 0.03
+    missed = full["accumulation_fine"].view(12, 12) < 1e-6
+    assert 5 < int(missed.sum()) < 140 and bool((alone["rgb"][missed] > 0.999).all())
 
 
 def _make_ball(own: PruneField) -> None:

@@ -12,7 +12,7 @@ from support.tiny_run import paper_model, rays, tiny_model
 from torch import Tensor
 
 from nerfstudio_prune.nerf import field as field_module
-from nerfstudio_prune.nerf.field import PruneField
+from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.occupancy import OccupancyGrid
 
@@ -181,3 +181,24 @@ def test_density_at_places_is_that_of_samples() -> None:
     own, samples = model.field_fine, samples_of(model)
     places = samples.frustums.get_positions().flatten(0, 1)
     torch.testing.assert_close(own.density_at(places), own.forward(samples)[DENSITY].flatten())
+
+
+def test_density_of_contracted_space_counts_what_a_unit_holds() -> None:
+    """A step far away is long, and thin fog is opaque there: a threshold on the plain density would skip it.
+    The factor is the length outside that a small piece of the radius stands for."""
+    ball = UnitBallContraction(order=None)
+    direction = torch.nn.functional.normalize(torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64), dim=0)
+    radii = torch.tensor([0.2, 0.9, 1.5, 4.0, 15.0], dtype=torch.float64)
+    inner, outer = (ball((radii + shift)[:, None] * direction) for shift in (-1e-5, 1e-5))
+    expected = 2e-5 / (outer - inner).norm(dim=1)
+    torch.testing.assert_close(ball.stretch(ball(radii[:, None] * direction)), expected, rtol=1e-4, atol=0)
+
+
+def test_the_last_sample_of_an_unbounded_ray_is_always_evaluated() -> None:
+    """It is the background: with its colour at zero a photograph would stand before black."""
+    torch.manual_seed(0)
+    model = tiny_model(use_scene_contraction=True)
+    own, samples = model.field_fine, samples_of(model)
+    own.occupancy = grid_of(torch.zeros(2, 2, 2, dtype=torch.bool))
+    found = own.forward(samples)[DENSITY][..., 0] > 0
+    assert bool(found[:, -1].all()) and not bool(found[:, :-1].any())

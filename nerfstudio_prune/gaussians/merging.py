@@ -62,7 +62,8 @@ def merge(
             `spacings`; `footprints` where cameras are known.
         antialiased: As the scene was trained: whether rasterisers make up for the blur.
         weights: What views see of each Gaussian, `Contributions.weights`, where there are photos or cameras: an error
-            counts as much as it is seen, so that hidden Gaussians go first. None: all is seen alike.
+            counts as much as it is seen, so that hidden Gaussians go first. None: all is seen alike, each place by
+            pixels of its own size: the far parts of an unbounded scene are large, and small in pictures.
 
     Returns:
         Exactly `n_keep` Gaussians, with the dtype and device of the old ones. Those that were not merged are bit for
@@ -81,7 +82,9 @@ def merge(
         _check_lengths("weights", weights, len(gaussians))
     scene = mixture_of(gaussians, pixel_sizes)
     judge = PairCosts(scene, antialiased)
-    if weights is not None:
+    if weights is None:
+        scene = replace(scene, visibilities=_pixels_per_area(pixel_sizes.cpu().double()).expand(len(scene)))
+    else:
         scene = judge.weighted(scene, weights.cpu().double())
     parents = torch.arange(len(scene))
     while len(scene) > n_keep:
@@ -92,6 +95,12 @@ def merge(
         scene, heirs = _leave(scene, judge, pairs[chosen], costs[chosen])
         parents = torch.where(parents < 0, -1, heirs[parents.clamp(min=0)])
     return _result(gaussians, scene, parents)
+
+
+def _pixels_per_area(pixel_sizes: Float[Tensor, " gaussians"]) -> Float[Tensor, " gaussians"]:
+    """Pixels on a unit of area at each Gaussian, up to a factor; of size 0, as where all lie in one place, alike."""
+    sizes = pixel_sizes[pixel_sizes > 0]
+    return (sizes.amin() / pixel_sizes.clamp(min=sizes.amin())).square() if len(sizes) else torch.ones_like(pixel_sizes)
 
 
 def _check_lengths(name: str, values: Float[Tensor, "..."], count: int) -> None:

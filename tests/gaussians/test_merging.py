@@ -166,6 +166,16 @@ def test_what_views_do_not_see_goes_first() -> None:
     assert merge(scene, 3, pixel_sizes=sizes, weights=alike).parents.tolist() == [0, 1, 2, 2]
 
 
+def test_what_is_far_and_large_is_worth_no_more_than_what_is_near_and_small() -> None:
+    """Backgrounds of unbounded scenes are ten times as large and as far off as what stands before them, and as large in
+    pictures. In units of the world they would keep nearly all Gaussians, and the foreground none."""
+    near = drawn(400, seed=3)
+    shifted = {"means": 10 * near.means + torch.tensor([300.0, 0.0, 0.0]), "scales": near.scales + math.log(10.0)}
+    both = Gaussians.of({name: torch.cat([value, shifted.get(name, value)]) for name, value in near.items()})
+    kept = merge(both, 300).representatives
+    assert 140 <= int((kept < 400).sum()) <= 160
+
+
 def test_a_gaussian_of_many_parts_counts_what_they_cost_before() -> None:
     """Without it, one Gaussian takes in all others of a row, one after the other: 0.9 dB on a trained scene.
 

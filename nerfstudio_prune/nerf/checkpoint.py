@@ -92,8 +92,10 @@ def checked_state(
     check_storage(state, "the checkpoint's network")
     prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
     _check_prune_state(prune_state, groups, shapes)
-    grids = {} if extra is None else extra.get(OCCUPANCY, {})
-    return {**state, EXTRA_STATE: {**prune_state.to_dict(), OCCUPANCY: grids_to_dict(grids_from_dict(grids))}}
+    known = prune_state.to_dict()
+    if extra is not None and OCCUPANCY in extra:
+        known[OCCUPANCY] = grids_to_dict(grids_from_dict(extra[OCCUPANCY]))
+    return {**state, EXTRA_STATE: known}
 
 
 def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -20,6 +20,8 @@ EVALUATION_SEED = 0
 
 RAYS_A_SIDE = 9
 """Rays along a side of each view that the extent of the space follows from."""
+RAYS = 4096
+"""Rays of the training views that are looked along besides."""
 MARGIN = 0.01
 """Share of the length of rays by which that space is larger."""
 
@@ -37,6 +39,16 @@ class GridOptions:
     """Density from which a cell counts as occupied, per unit of length, > 0."""
 
 
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What training views see."""
+
+    box: Float[Tensor, "2 3"]
+    """Lower and upper corner of all that their rays reach, as the fields see it."""
+    places: Float[Tensor, "rays places 2 3"]
+    """Begin and end of pieces of some of these rays, as the fields see them; each is looked at in a random place."""
+
+
 class EmptySpace:
     """Where a model need not evaluate its fields: grids for training, and others for evaluation.
 
@@ -52,10 +64,12 @@ class EmptySpace:
         self.options = options
         self.warm_up_steps = warm_up_steps
         self.update_interval = update_interval
-        self.box: Optional[Float[Tensor, "2 3"]] = None
-        """Lower and upper corner of the space that rays reach; None: unknown, and nothing is skipped."""
+        self.space: Optional[Space] = None
+        """What rays reach; None: unknown, and nothing is skipped."""
         self.training: Grids = {}
         """What holds in training; empty: everything is evaluated."""
+        self.looked = False
+        """Whether the training has looked already, whatever it found."""
         self.in_training = False
         """Whether a training goes on, which keeps its grids up to date."""
         self._evaluation: tuple[object, Grids] = (None, {})
@@ -63,7 +77,7 @@ class EmptySpace:
     def apart(self) -> "EmptySpace":
         """The same space for another model, which has not looked yet."""
         other = EmptySpace(self.options, self.warm_up_steps, self.update_interval)
-        other.box = self.box
+        other.space = self.space
         return other
 
     def due(self, step: int) -> bool:
@@ -73,38 +87,45 @@ class EmptySpace:
             step: Training step.
         """
         age = step - self.warm_up_steps
-        return age >= 0 and (not self.training or age % self.update_interval == 0)
+        return age >= 0 and (not self.looked or age % self.update_interval == 0)
 
-    def look(self, densities: Densities, seed: int) -> None:
+    def look(self, densities: Densities, seed: int, device: torch.device) -> None:
         """Takes the grids for training anew.
 
         Args:
             densities: The densities as they are.
             seed: Seed of the places that are looked at.
+            device: Where the model lives.
         """
-        self.training = self._build(densities, seed)
+        # A look that fails leaves everything to be evaluated.
+        self.training, self.looked = {}, True
+        self.training = self._build(densities, seed, device)
 
-    def for_evaluation(self, densities: Densities, state: object) -> Grids:
+    def for_evaluation(self, densities: Densities, state: object, device: torch.device) -> Grids:
         """The grids for evaluation, made once for each state of the weights; none where the space is unknown.
 
         Args:
             densities: The densities as they are.
             state: Tells states of the weights apart.
+            device: Where the model lives.
         """
         if self._evaluation[0] != state:
-            self._evaluation = (state, self._build(densities, EVALUATION_SEED))
+            self._evaluation = (state, self._build(densities, EVALUATION_SEED, device))
         return self._evaluation[1]
 
-    def _build(self, densities: Densities, seed: int) -> Grids:
+    def _build(self, densities: Densities, seed: int, device: torch.device) -> Grids:
         """Grids of all fields; none if a field has nothing to show yet, for it could never come to show anything."""
-        if self.box is None:
+        if self.space is None:
             return {}
         generator = torch.Generator().manual_seed(seed)
+        pieces = self.space.places.flatten(0, 1)
+        share = torch.rand((len(pieces), 1), generator=generator)
+        places = torch.lerp(pieces[:, 0], pieces[:, 1], share).to(device)
         grids = {}
         with torch.no_grad():
             for name, density_fn in densities.items():
-                options = self.options[name]
-                grids[name] = build_grid(density_fn, self.box, options.threshold, options.resolution, generator)
+                options, box = self.options[name], self.space.box.to(device)
+                grids[name] = build_grid(density_fn, box, options.threshold, options.resolution, generator, places)
         return grids if all(bool(grid.cells.any()) for grid in grids.values()) else {}
 
 
@@ -120,10 +141,27 @@ def reached_box(cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
     for x, y in product(shares, shares):
         pixels = torch.cat([y * cameras.height, x * cameras.width], dim=-1)
         rays = cameras.generate_rays(torch.arange(len(cameras))[:, None], pixels)
-        places.append(rays.origins + far * rays.directions)
+        ends = rays.origins + far * rays.directions
+        places.append(ends[ends.isfinite().all(dim=-1)])
     every = torch.cat(places)
     # The ends of a view's rays lie on a sphere, which bulges between those that are looked at.
     return torch.stack([every.amin(dim=0) - MARGIN * far, every.amax(dim=0) + MARGIN * far])
+
+
+def pieces_of_rays(cameras: Cameras, distances: Float[Tensor, " bounds"]) -> Float[Tensor, "rays pieces 2 3"]:
+    """Begin and end of pieces of rays, drawn from all cameras alike.
+
+    Args:
+        cameras: The cameras.
+        distances: Where the pieces begin and end, one after the other.
+    """
+    generator = torch.Generator().manual_seed(EVALUATION_SEED)
+    views = torch.randint(len(cameras), (RAYS,), generator=generator)
+    sizes = torch.cat([cameras.height, cameras.width], dim=-1)[views]
+    rays = cameras.generate_rays(views[:, None], torch.rand(RAYS, 2, generator=generator) * sizes)
+    known = (rays.origins.isfinite() & rays.directions.isfinite()).all(dim=-1)
+    bounds = rays.origins[known, None] + rays.directions[known, None] * distances[:, None]
+    return torch.stack([bounds[:, :-1], bounds[:, 1:]], dim=2)
 
 
 class OccupancySchedule(Listener):
@@ -159,7 +197,7 @@ class OccupancySchedule(Listener):
 
     def _look_again(self) -> None:
         # At the step that has ended: a checkpoint of it holds the grid for the next one.
-        if self.model.empty_space.training:
+        if self.model.empty_space.looked:
             self._look(self.run.step)
 
     def _look(self, step: int) -> None:

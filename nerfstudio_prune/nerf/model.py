@@ -84,6 +84,11 @@ class PruneModelConfig(VanillaModelConfig):
     occupancy_update_interval: int = 500
     """Training steps between two looks at the whole space, so that what was empty may come back."""
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Is called for the `config.yml` of a run; in those of earlier versions photographs are shown as they were."""
+        vars(self).update(state)
+        vars(self).setdefault("skip_empty_space", not state.get("use_scene_contraction", False))
+
 
 class PruneModel(NeRFModel):
     """Vanilla NeRF whose layers can be pruned in mid-training.
@@ -217,8 +222,9 @@ class PruneModel(NeRFModel):
 
     @property
     def _skips(self) -> bool:
-        """Whether a whole view is rendered in which empty space is skipped."""
-        return not self.training and any(own.occupancy is not None for own in self._skipping_fields().values())
+        """Whether a whole view is rendered of which the fine field knows the empty space."""
+        fine = self._skipping_fields().get("field_fine")
+        return not self.training and fine is not None and fine.occupancy is not None
 
     def _fine_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         """Outputs of the fine field at evenly spaced samples; they stand for those of the coarse one too."""
@@ -241,13 +247,18 @@ class PruneModel(NeRFModel):
         }
         return {f"{name}_{kind}": value for kind in ("coarse", "fine") for name, value in outputs.items()}
 
+    @property
+    def training_grids(self) -> Grids:
+        """Where the fields are evaluated in training steps; empty: everywhere."""
+        return self.empty_space.training if self.config.skip_empty_space else {}
+
     def look(self, seed: int) -> None:
         """Looks anew where the scene is empty, for the training steps to come.
 
         Args:
             seed: Seed of the places that are looked at.
         """
-        self.empty_space.look(self._densities(), seed)
+        self.empty_space.look(self._densities(), seed, self.device)
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
@@ -256,10 +267,9 @@ class PruneModel(NeRFModel):
         Args:
             camera_ray_bundle: Rays of the view, of shape [height, width].
         """
-        space = self.empty_space
-        grids: Grids = space.training
-        if not (space.in_training and grids) and self.config.skip_empty_space:
-            grids = space.for_evaluation(self._densities(), self._weights())
+        grids = self.training_grids
+        if self.config.skip_empty_space and not self.empty_space.in_training:
+            grids = self.empty_space.for_evaluation(self._densities(), self._weights(), self.device)
         with self._skipping(grids):
             return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
 
@@ -270,7 +280,7 @@ class PruneModel(NeRFModel):
         depend on a grid that may be older than the cut.
         """
         if self.training:
-            with self._skipping(self.empty_space.training):
+            with self._skipping(self.training_grids):
                 return super().forward(ray_bundle)  # type: ignore[return-value]
         chunk = self.config.eval_num_rays_per_chunk
         if len(ray_bundle) <= chunk:
@@ -283,9 +293,9 @@ class PruneModel(NeRFModel):
     def _skipping(self, grids: Grids) -> Iterator[None]:
         """Fields are evaluated only where grids say that there is something, while the body runs."""
         fields = self._skipping_fields()
-        for name, nerf_field in fields.items():
-            nerf_field.occupancy = grids.get(name) if self.config.skip_empty_space else None
         try:
+            for name, nerf_field in fields.items():
+                nerf_field.occupancy = grids.get(name)
             yield
         finally:
             for nerf_field in fields.values():
@@ -363,8 +373,8 @@ class PruneModel(NeRFModel):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Pruning state and grids for the checkpoint: plain numbers, strings and tensors."""
-        state, grids = self.prune_state.to_dict(), grids_to_dict(self.empty_space.training)
-        return {**state, OCCUPANCY: grids} if grids else state
+        state, space = self.prune_state.to_dict(), self.empty_space
+        return {**state, OCCUPANCY: grids_to_dict(space.training)} if space.looked else state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up the pruning state and the grids of a checkpoint.
@@ -373,6 +383,7 @@ class PruneModel(NeRFModel):
             ValueError: If they are none.
         """
         self.empty_space.training = grids_from_dict(state.get(OCCUPANCY, {}), self.device)
+        self.empty_space.looked = OCCUPANCY in state
         self.prune_state = PruneState.from_dict({name: value for name, value in state.items() if name != OCCUPANCY})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -108,7 +108,8 @@ class OccupancyGrid:
         fits = (
             isinstance(aabb, Tensor)
             and aabb.shape == (2, 3)
-            and bool((aabb[0] < aabb[1]).all())
+            and aabb.is_floating_point()
+            and bool(aabb.isfinite().all() and (aabb[0] < aabb[1]).all())
             and isinstance(shape, list)
             and len(shape) == 3
             and all(isinstance(side, int) and 0 < side <= MAX_CELLS for side in shape)
@@ -164,10 +165,12 @@ def build_grid(
     threshold: float,
     resolution: int,
     generator: torch.Generator,
+    places: Float[Tensor, "places 3"],
 ) -> OccupancyGrid:
     """Looks where in a box the density reaches a threshold: in coarse cells first, then in their parts.
 
-    A cell counts as occupied if the density reaches the threshold at a random place in it or in a neighbour.
+    A cell counts as occupied if the density reaches the threshold at a random place in it or in a neighbour, or at one
+    of the places that are given: something small and alone is likely to be missed by the former.
 
     Args:
         density_fn: The density; is asked for `POINTS_AT_ONCE` positions at most, on the device of the box.
@@ -176,15 +179,20 @@ def build_grid(
         resolution: Cells along the longest side of what turns out to be occupied, >= 1; fewer where the grid would have
             more than `MAX_CELLS`.
         generator: Random numbers, of the CPU.
+        places: Further places to look at, of any number; on rays that views show, say.
 
     Returns:
         A grid around what is occupied.
     """
+    parts_of_places = places.split(POINTS_AT_ONCE) if len(places) else ()
+    dense = [part[~(density_fn(part.contiguous()) < threshold)] for part in parts_of_places]
+    seen = torch.cat([places[:0], *dense])
     edge = float((box[1] - box[0]).max()) / min(COARSE_CELLS, resolution)
     shape = [max(1, ceil(float(side) / edge - 1e-3)) for side in box[1] - box[0]]
     everything = torch.ones(shape, dtype=torch.bool, device=box.device)
     sides = (box[1] - box[0]) / torch.tensor(shape, device=box.device)
     found = _reached(density_fn, box[0], sides, everything, COARSE_PLACES, CAUTION * threshold, generator)
+    found = found | _cells_of(seen, box[0], sides, found)
     looked_at = found
     while bool((shell := _dilated(found) & ~looked_at).any()):
         found = found | _reached(density_fn, box[0], sides, shell, NEIGHBOUR_PLACES, CAUTION * threshold, generator)
@@ -198,6 +206,7 @@ def build_grid(
         fine = fine.repeat_interleave(parts, dim=axis)
     sides = sides / parts
     found = _reached(density_fn, lower, sides, fine, FINE_PLACES, threshold, generator)
+    found = found | _cells_of(seen, lower, sides, found)
     lower, cells = _cropped(lower, sides, _dilated(found))
     upper = lower + sides * torch.tensor(cells.shape, device=box.device)
     return OccupancyGrid(torch.stack([lower, upper]), cells)
@@ -215,12 +224,28 @@ def _reached(
     """Whether the density reaches the threshold at random places of each of the cells that are asked for."""
     indices: Int[Tensor, "asked 3"] = cells.nonzero()
     found = torch.zeros_like(cells)
+    if not len(indices):
+        return found
     for part in indices.split(max(1, POINTS_AT_ONCE // places)):
         inside = torch.rand((len(part), places, 3), generator=generator).to(lower)
         positions = (lower + (part[:, None] + inside) * sides).contiguous()
         densities = density_fn(positions.flatten(0, 1)).view(len(part), places)
         # A density that is no number is looked at again wherever the grid is used.
         found[tuple(part.T)] = ~(densities < threshold).all(dim=1)
+    return found
+
+
+def _cells_of(
+    places: Float[Tensor, "places 3"],
+    lower: Float[Tensor, " 3"],
+    sides: Float[Tensor, " 3"],
+    cells: Bool[Tensor, "width height depth"],
+) -> Bool[Tensor, "width height depth"]:
+    """The cells that places lie in, of as many as these; those outside lie in none."""
+    index = ((places - lower) / sides).floor().long()
+    inside = ((index >= 0) & (index < torch.tensor(cells.shape, device=index.device))).all(dim=1)
+    found = torch.zeros_like(cells)
+    found[tuple(index[inside].T)] = True
     return found
 
 

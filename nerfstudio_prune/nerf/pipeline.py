@@ -1,15 +1,14 @@
 """The pipeline of vanilla-NeRF-derived models: their fields, the rays that they are measured on, their teacher."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Optional, cast
 
 import torch
-from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import Tensor
 
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
@@ -22,7 +21,8 @@ from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.checkpoint import checked_state
 from nerfstudio_prune.nerf.checks import check_config, check_rays
 from nerfstudio_prune.nerf.config import PruneConfig
-from nerfstudio_prune.nerf.empty_space import OccupancySchedule, reached_box
+from nerfstudio_prune.nerf.empty_space import OccupancySchedule, Space, pieces_of_rays, reached_box
+from nerfstudio_prune.nerf.field import UnitBallContraction
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.rays import FixedRays
 from nerfstudio_prune.nerf.recipes import Calibration, FieldRecipe
@@ -74,7 +74,7 @@ class PrunePipeline(ControlledPipeline):
     ) -> None:
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         tell_missing_times(self.model, self.datamanager.train_dataset)
-        self.model.empty_space.box = space_of(self.model.config, self.datamanager.train_dataset)
+        self.model.empty_space.space = space_of(self.model.config, self.datamanager.train_dataset)
         self.distillation: Optional[DistillationSchedule] = None
         """When there is a teacher; None where nothing is trained."""
         self.panel_mount = PanelMount(self)
@@ -147,8 +147,12 @@ class PrunePipeline(ControlledPipeline):
         return outputs, losses, metrics
 
 
-def space_of(config: PruneModelConfig, dataset: Any) -> Optional[Float[Tensor, "2 3"]]:
-    """The space that training rays reach, as the field sees it; None where it moves with time.
+PIECES = 64
+"""Pieces of each ray that is looked along."""
+
+
+def space_of(config: PruneModelConfig, dataset: Any) -> Optional[Space]:
+    """What training views see, as the fields see it; None where it moves with time.
 
     Args:
         config: Options of the model.
@@ -156,10 +160,14 @@ def space_of(config: PruneModelConfig, dataset: Any) -> Optional[Float[Tensor, "
     """
     if config.enable_temporal_distortion or not dataset:
         return None
-    if config.use_scene_contraction:
-        return torch.tensor([[-1.0] * 3, [1.0] * 3])
     assert config.collider_params is not None
-    return reached_box(dataset.cameras, config.collider_params["far_plane"])
+    near, far = config.collider_params["near_plane"], config.collider_params["far_plane"]
+    if config.use_scene_contraction:
+        distances = torch.logspace(math.log10(max(near, 1e-3)), math.log10(far), PIECES + 1)
+        places = UnitBallContraction()(pieces_of_rays(dataset.cameras, distances))
+        return Space(torch.tensor([[-1.0] * 3, [1.0] * 3]), places)
+    places = pieces_of_rays(dataset.cameras, torch.linspace(near, far, PIECES + 1))
+    return Space(reached_box(dataset.cameras, far), places)
 
 
 def tell_missing_times(model: PruneModel, dataset: Any) -> None:

@@ -21,13 +21,14 @@ from support.tiny_run import (
 )
 from torch import Tensor
 
-from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, reached_box
+from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, Space, pieces_of_rays, reached_box
 from nerfstudio_prune.nerf.field import PruneField
-from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 from nerfstudio_prune.nerf.occupancy import OccupancyGrid
 from nerfstudio_prune.neurons.groups import linears
 
 Config = Callable[..., Any]
+CPU = torch.device("cpu")
 SOON = {"occupancy_warm_up_steps": 3, "occupancy_update_interval": 4, "alpha_thre": 0.27}
 
 
@@ -44,8 +45,13 @@ def density(positions: Tensor) -> Tensor:
 
 def space(warm_up: int = 3, interval: int = 4) -> EmptySpace:
     found = EmptySpace({"field_fine": GridOptions(16, 1.0)}, warm_up, interval)
-    found.box = torch.tensor([[-2.0] * 3, [2.0] * 3])
+    found.space = cube(2.0)
     return found
+
+
+def cube(half: float) -> Space:
+    """A cube around the origin, without places on rays."""
+    return Space(torch.tensor([[-half] * 3, [half] * 3]), torch.zeros(0, 0, 2, 3))
 
 
 @pytest.fixture
@@ -54,9 +60,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seeds: list[int] = []
     inner = EmptySpace.look
 
-    def look(self: EmptySpace, densities: Any, seed: int) -> None:
+    def look(self: EmptySpace, densities: Any, seed: int, device: torch.device) -> None:
         seeds.append(seed)
-        inner(self, densities, seed)
+        inner(self, densities, seed, device)
 
     monkeypatch.setattr(EmptySpace, "look", look)
     return seeds
@@ -80,15 +86,75 @@ def test_looks_are_due_from_the_warm_up_on_in_intervals() -> None:
     between, from a checkpoint of another method, looks at once."""
     found = space()
     assert [step for step in range(20) if found.due(step)] == list(range(3, 20))
-    found.look({"field_fine": density}, 0)
+    found.look({"field_fine": density}, 0, CPU)
     assert [step for step in range(20) if found.due(step)] == [3, 7, 11, 15, 19]
 
 
 def test_a_scene_that_shows_nothing_yet_is_not_skipped() -> None:
     """A grid without an occupied cell would be the end of the training: nothing would ever be evaluated again."""
     found = space()
-    found.look({"field_fine": lambda positions: torch.zeros(len(positions))}, 0)
+    found.look({"field_fine": lambda positions: torch.zeros(len(positions))}, 0, CPU)
+    # The next look is that of the plan, and not one before each step.
+    assert found.training == {} and [step for step in range(9) if found.due(step)] == [3, 7]
+    model = tiny_model()
+    model.empty_space.space = cube(4.0)
+    with torch.no_grad():
+        for own in model.fields().values():
+            own.field_output_density.net.bias.fill_(-30.0)
+    model.look(0)
+    assert model.empty_space.training == {} and model.empty_space.looked
+    assert model.eval().get_outputs_for_camera_ray_bundle(rays(2, 2))["rgb"].shape == (2, 2, 3)
+
+
+def test_a_look_that_fails_leaves_everything_to_be_evaluated() -> None:
+    """After a cut an error of a hook is told and the training goes on: with the grids of the network before, if they
+    stayed."""
+    found = space()
+    found.look({"field_fine": density}, 0, CPU)
+    assert found.training
+    with pytest.raises(ZeroDivisionError):
+        found.look({"field_fine": lambda positions: positions[:, 0] / (1 // 0)}, 0, CPU)
     assert found.training == {}
+
+
+def test_the_density_is_asked_where_the_model_lives() -> None:
+    """Views and their cameras live on the CPU, the network on a GPU."""
+    asked = set()
+
+    def density_fn(positions: Tensor) -> Tensor:
+        asked.add(positions.device.type)
+        raise StopIteration
+
+    found = space()
+    found.space = Space(cube(2.0).box, torch.zeros(1, 1, 2, 3))
+    with pytest.raises(StopIteration):
+        found.look({"field_fine": density_fn}, 0, torch.device("meta"))
+    assert asked == {"meta"}
+
+
+def test_pieces_of_rays_lie_on_rays_of_the_views() -> None:
+    """Places beside the rays would be looked at for nothing, and all of one view's would miss what others show."""
+    poses = torch.eye(4)[:3].repeat(3, 1, 1)
+    poses[:, :, 3] = torch.tensor([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0], [200.0, 0.0, 0.0]])
+    cameras = Cameras(poses, fx=20.0, fy=20.0, cx=8.0, cy=6.0, height=12, width=16)
+    pieces = pieces_of_rays(cameras, torch.tensor([1.0, 2.0, 4.0]))
+    assert pieces.shape == (4096, 2, 2, 3)
+    view = (pieces[:, 0, 0, 0] / 100).round()
+    assert all(1000 < int((view == i).sum()) < 1700 for i in range(3))
+    offsets = pieces - poses[view.long(), None, None, :, 3]
+    torch.testing.assert_close(offsets.norm(dim=-1), torch.tensor([[1.0, 2.0], [2.0, 4.0]]).expand(4096, 2, 2))
+    # No ray leaves the image: half of 16 pixels to the side at a focal length of 20.
+    assert float((offsets[..., 0] / offsets[..., 2]).abs().max()) <= 0.4 + 1e-4
+
+
+def test_photographs_of_runs_of_earlier_versions_are_not_skipped() -> None:
+    """Their configurations do not name the option; a picture must be what it was."""
+    for contracted in (True, False):
+        config = PruneModelConfig(use_scene_contraction=contracted)
+        state = {name: value for name, value in vars(config).items() if name != "skip_empty_space"}
+        old = PruneModelConfig.__new__(PruneModelConfig)
+        old.__setstate__(state)
+        assert old.skip_empty_space is not contracted
 
 
 def test_grids_for_evaluation_are_made_once_for_each_state_of_the_weights() -> None:
@@ -99,10 +165,10 @@ def test_grids_for_evaluation_are_made_once_for_each_state_of_the_weights() -> N
         calls.append(len(positions))
         return density(positions)
 
-    first = found.for_evaluation({"field_fine": counted}, "a")
+    first = found.for_evaluation({"field_fine": counted}, "a", CPU)
     built = len(calls)
-    assert found.for_evaluation({"field_fine": counted}, "a") is first and len(calls) == built > 0
-    assert found.for_evaluation({"field_fine": counted}, "b") is not first and len(calls) > built
+    assert found.for_evaluation({"field_fine": counted}, "a", CPU) is first and len(calls) == built > 0
+    assert found.for_evaluation({"field_fine": counted}, "b", CPU) is not first and len(calls) > built
 
 
 def test_weights_that_change_in_any_way_give_another_grid() -> None:
@@ -211,7 +277,7 @@ def test_a_view_skips_and_measured_rays_do_not(monkeypatch: pytest.MonkeyPatch) 
     there. Pictures are what takes long."""
     torch.manual_seed(0)
     model = tiny_model(alpha_thre=0.27).eval()
-    model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
+    model.empty_space.space = cube(4.0)
     calls = evaluated(monkeypatch)
     with torch.no_grad():
         model(rays(16))
@@ -240,7 +306,7 @@ def test_pictures_within_a_training_use_its_grids_and_later_ones_fresh_ones(tiny
     after_each_step(trainer, picture)
     trainer.train()
     picture(99)
-    assert used == [0, 1, 2, 99]
+    assert used == [99]
     later = start(resume(skipping(tiny_config("later")), trainer, 9, 1)).pipeline.model.eval()
     assert later.empty_space.training and not later.empty_space.in_training
     shown, end = (each.get_outputs_for_camera_ray_bundle(rays(2, 2))["rgb"] for each in (later, model.eval()))
@@ -262,18 +328,18 @@ def test_a_model_with_other_fields_looks_for_itself() -> None:
     """A preview of a cut shows the network as cut; with the grid of the dense one what is new would be missing."""
     torch.manual_seed(0)
     model = tiny_model(alpha_thre=0.27).eval()
-    model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
-    model.empty_space.look(model._densities(), 0)
+    model.empty_space.space = cube(4.0)
+    model.look(0)
     other = model.with_fields({name: deepcopy(own) for name, own in model.fields().items()})
     assert model.empty_space.training and not other.empty_space.training
-    assert other.empty_space.box is model.empty_space.box
+    assert other.empty_space.space is model.empty_space.space
 
 
 def test_a_picture_with_skipping_is_the_picture_without() -> None:
     """On a field that is sharp: a solid ball before nothing, made by hand. What is skipped is what nobody sees."""
     torch.manual_seed(0)
     model = tiny_model(num_coarse_samples=64, num_importance_samples=32, grid_resolution=64).eval()
-    model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
+    model.empty_space.space = cube(4.0)
     for own in (model.field_coarse, model.field_fine):
         _make_ball(own)
     with torch.no_grad():
@@ -289,7 +355,7 @@ def test_the_fine_field_alone_shows_the_same_scene(monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     size = {"num_coarse_samples": 64, "num_importance_samples": 64, "grid_resolution": 64}
     model = tiny_model(**size, fine_field_only=True).eval()
-    model.empty_space.box = torch.tensor([[-4.0] * 3, [4.0] * 3])
+    model.empty_space.space = cube(4.0)
     _make_ball(model.field_fine)
     _make_ball(model.field_coarse)
     asked = evaluated(monkeypatch)

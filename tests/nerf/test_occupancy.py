@@ -25,7 +25,7 @@ def ball(positions: Tensor, radius: float = 0.5) -> Tensor:
 
 
 def built(density_fn: Any, resolution: int = 128, seed: int = 0) -> OccupancyGrid:
-    return build_grid(density_fn, BOX, 1.0, resolution, torch.Generator().manual_seed(seed))
+    return build_grid(density_fn, BOX, 1.0, resolution, torch.Generator().manual_seed(seed), torch.zeros(0, 3))
 
 
 def test_looks_agree_with_a_loop_over_single_places() -> None:
@@ -95,6 +95,22 @@ def test_a_thin_rod_is_found_as_a_whole() -> None:
     assert min(shares) > 0.97
 
 
+def test_a_speck_on_a_ray_is_found_beside_a_scene_that_fills_the_box() -> None:
+    """What is small and stands alone is missed by places at random in large cells, and would be missing in pictures.
+    One place on a ray that meets it is enough, whatever else there is. Places outside of the box do no harm."""
+    box = 100 * BOX
+    speck = torch.tensor([[30.0, 20.0, 10.0]])
+
+    def scene(positions: Tensor) -> Tensor:
+        wall = positions[:, 0] > 390
+        return 100.0 * (wall | ((positions - speck).norm(dim=1) < 0.3))
+
+    places = torch.cat([speck, torch.rand(100, 3), 1000 * torch.ones(1, 3)])
+    for seed in range(3):
+        grid = build_grid(scene, box, 1.0, 128, torch.Generator().manual_seed(seed), places)
+        assert bool(grid.contains(speck).all()) and grid.occupancy < 0.5
+
+
 def test_the_same_seed_gives_the_same_grid() -> None:
     """A resumed run looks where the uninterrupted one would have, and an evaluation gives one number; the random state
     that batches are drawn from stays."""
@@ -158,6 +174,8 @@ def test_a_grid_survives_its_own_description() -> None:
     [
         {"aabb": None},
         {"aabb": torch.zeros(2, 3)},
+        {"aabb": torch.tensor([[-torch.inf] * 3, [torch.inf] * 3])},
+        {"aabb": torch.tensor([[0] * 3, [1] * 3])},
         {"shape": [5, 3]},
         {"shape": [5, 3, -7]},
         {"shape": [10**9, 10**9, 10**9]},

@@ -60,7 +60,7 @@ class Teacher:
         """
         for name, own in self.fields.items():
             # What the student leaves out is empty for both.
-            own.occupancy = model.empty_space.training.get(name)
+            own.occupancy = model.training_grids.get(name)
         with observed_passes(model) as passes:
             outputs = model(rays)
         metrics = model.get_metrics_dict(outputs, batch)

@@ -69,6 +69,8 @@ SCALES = {
             _MODEL + "head_mlp_layer_width": 32,
             _MODEL + "num_coarse_samples": 8,
             _MODEL + "num_importance_samples": 8,
+            # After a few steps a field is fog: nothing of it is empty, and masks are not skipped.
+            _MODEL + "skip_empty_space": False,
             _RAYS: 32,
         },
         start_steps=4,

@@ -75,9 +75,13 @@ class EmptySpace:
         self._evaluation: tuple[object, Grids] = (None, {})
 
     def apart(self) -> "EmptySpace":
-        """The same space for another model, which has not looked yet."""
+        """The same space for another model, which has not looked yet.
+
+        In the warm-up of a training it does not look either: what is shown side by side is rendered alike.
+        """
         other = EmptySpace(self.options, self.warm_up_steps, self.update_interval)
         other.space = self.space
+        other.in_training = self.in_training and not self.training
         return other
 
     def due(self, step: int) -> bool:

@@ -13,7 +13,7 @@ class Bench:
 
     suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation", "splats"]]
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
-    in turns; peers: other libraries on the same checkpoint; ablation: the best
+    in turns, and all sizes beside the host's own model, with and without empty space; peers: other libraries on the same checkpoint; ablation: the best
     recipe, and each of its parts left out; splats: Gaussians, scored, cut and recovered, beside their controls."""
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""

@@ -16,14 +16,15 @@ from filelock import FileLock, Timeout
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.bench.cost_jobs import StockSpeed, network_options
+from nerfstudio_prune.bench.cost_jobs import Samples, Scaling, StockSpeed, network_options
+from nerfstudio_prune.bench.scaling import measure_scaling
 from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
 from nerfstudio_prune.bench.stock_speed import measure_stock_speed
 from nerfstudio_prune.bench.suites import MASKING, Job, Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.engine.checkpoints import CheckpointError
-from nerfstudio_prune.records.cost_schema import CostRecord, StockSpeedRecord
+from nerfstudio_prune.records.cost_schema import CostRecord, ScalingRecord, StockSpeedRecord
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.schema import Record, RunRecord, SpeedRecord
 
@@ -214,10 +215,15 @@ def _beside_stock(folder: RunFolder, job: StockSpeed, identity: Mapping[str, str
     return measure_stock_speed(job, folder.scale, folder.scene, folder.path, identity, advance)
 
 
+def _by_size(folder: RunFolder, job: Scaling, identity: Mapping[str, str], advance: Advance) -> CostRecord:
+    return measure_scaling(job, folder.scale, folder.scene, folder.path, identity, advance)
+
+
 MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
     Run: _train,
     SpeedRun: _time,
     StockSpeed: _beside_stock,
+    Scaling: _by_size,
 }
 """Kind of job -> what makes its record."""
 
@@ -238,10 +244,17 @@ def _compared(record: StockSpeedRecord) -> str:
     return f"{last.label}: {step:.0f} times faster training steps than {stock.label}, {frame:.0f} times faster frames"
 
 
+def _scaled(record: ScalingRecord) -> str:
+    whole = record.large.frames[0]
+    height, width = record.large.image_size
+    return f"a picture of {width} x {height} pixels in {whole.seconds:.0f} s"
+
+
 SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     RunRecord: _trained,
     SpeedRecord: _timed,
     StockSpeedRecord: _compared,
+    ScalingRecord: _scaled,
 }
 """Kind of record -> what came out."""
 
@@ -317,10 +330,24 @@ def _stock_seconds(job: StockSpeed, known: Speeds) -> float:
     return 4 * 3 * (job.rounds + 2) * step(max(job.widths)) + job.train_steps * step(job.widths[-1])
 
 
+def _scaling_seconds(job: Scaling, known: Speeds) -> float:
+    def ray(width: int, samples: Samples) -> float:
+        return macs_per_ray(network_options(width, samples), known.method) / known.speed
+
+    width, samples, rays, height = job.middle
+    # A picture takes a third of a step of as many rays; small networks do not fill the machine.
+    rays_of_a_block = job.most_steps * rays + height**2 / 3
+    blocks = sum(ray(w, samples) for w in job.widths) + sum(ray(width, s) for s in job.samples)
+    rays_of_large = job.large_height**2 / 3 + job.large_steps * known.rays
+    large = 4 * ray(job.large_width, job.large_samples) * rays_of_large
+    return 1.5 * job.rounds * rays_of_a_block * blocks + large
+
+
 ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
     Run: _run_seconds,
     SpeedRun: _speed_seconds,
     StockSpeed: _stock_seconds,
+    Scaling: _scaling_seconds,
 }
 """Kind of job -> its seconds."""
 

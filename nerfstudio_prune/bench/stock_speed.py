@@ -12,23 +12,23 @@ from typing import Any, Optional
 
 import torch
 
-from nerfstudio_prune.bench.cost_jobs import MODEL, StockSpeed, network_options
+from nerfstudio_prune.bench.cost_jobs import MODEL, StockSpeed
 from nerfstudio_prune.bench.machine import describe_machine
+from nerfstudio_prune.bench.own import SKIP, STRATEGY, dense_run, own_network, own_precision
 from nerfstudio_prune.bench.padding import pad_into
 from nerfstudio_prune.bench.peak import peak_flops
-from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer, ready_trainer, run_options
+from nerfstudio_prune.bench.setup import Scene, ready_trainer, run_options
 from nerfstudio_prune.bench.stock import stock_config
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.bench.timed import PointCounter, TimedNetwork, mean_points
 from nerfstudio_prune.engine.host import forked
-from nerfstudio_prune.engine.products import Precision, comparison
+from nerfstudio_prune.engine.products import Precision
 from nerfstudio_prune.nerf.layouts import fields_of
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.records.cost_schema import CostArm, EventCost, SkippedView, StockSpeedRecord
 
 PRESET = "best"
 """Preset of the events that are timed."""
-STRATEGY, SKIP = "pipeline.prune.strategy", MODEL + "skip_empty_space"
 TRAINED, EVENTS = 0.4, 0.1
 """Shares of the work, for the bar: training of the scene, and events."""
 
@@ -52,7 +52,7 @@ def measure_stock_speed(
         advance: Is told which share is done, in [0, 1].
     """
     makers = _Makers(job, scale, scene, folder)
-    trained = makers.own(job.widths[-1], skip=True)
+    trained = makers.own(job.widths[-1], **{SKIP: True})
     precision = own_precision(trained.model.device)
     torch.set_float32_matmul_precision(precision)
     for step in range(job.train_steps):
@@ -95,44 +95,32 @@ def measure_stock_speed(
     )
 
 
-def own_precision(device: torch.device) -> Precision:
-    """Precision of products that this project's methods choose by themselves.
-
-    Args:
-        device: Where the products are computed.
-    """
-    return comparison().choice if device.type == "cpu" else "highest"
-
-
 class _Makers:
     """Makes the networks of a job."""
 
     def __init__(self, job: StockSpeed, scale: Scale, scene: Scene, folder: Path) -> None:
-        self.job, self.scale, self.scene, self.folder = job, scale, scene, folder / "work" / "runs"
+        self.job, self.scale, self.scene, self.folder = job, scale, scene, folder
 
     def run(self, width: int, **options: Any) -> Run:
         """A dense run of a width."""
-        own = {**network_options(width, self.job.samples), STRATEGY: "none", SKIP: False}
-        own |= {MODEL + "grid_resolution": self.job.grid_resolution, **options}
-        return Run(f"{self.job.name}-{width}", self.job.seed, "dense", None, options=own)
+        options = {MODEL + "grid_resolution": self.job.grid_resolution, **options}
+        return dense_run(self.job.name, self.job.seed, width, self.job.samples, **options)
 
-    def own(self, width: int, skip: bool = False, **options: Any) -> TimedNetwork:
+    def own(self, width: int, **options: Any) -> TimedNetwork:
         """A network of this project.
 
         Args:
             width: Neurons of a trunk layer.
-            skip: Whether it looks where the scene is empty by itself.
-            options: Further options.
+            options: Options by dotted path.
         """
-        run = self.run(width, **{SKIP: skip, **options})
-        config = make_config(run, self.scale, self.scene, 10**6, self.folder, None)
-        return TimedNetwork(make_trainer(config))
+        return own_network(self.run(width, **options), self.scale, self.scene, self.folder)
 
     def stock(self, rays_per_batch: int) -> TimedNetwork:
         """The host's network, as large as it is."""
         job = self.job
         name = f"{job.name}-stock"
-        config = stock_config(name, job.seed, self.scene, job.samples, rays_per_batch, self.folder)
+        folder = self.folder / "work" / "runs"
+        config = stock_config(name, job.seed, self.scene, job.samples, rays_per_batch, folder)
         return TimedNetwork(ready_trainer(config))
 
     def event_seconds(self, index: int, precision: Precision) -> float:
@@ -145,7 +133,7 @@ class _Makers:
         options = {"pipeline.prune.preset": PRESET, "pipeline.prune.start_step": 0}
         run = self.run(self.job.widths[0], **options)
         run = replace(run, seed=self.job.seed + index, options={k: v for k, v in run.options.items() if k != STRATEGY})
-        network = TimedNetwork(make_trainer(make_config(run, self.scale, self.scene, 10**6, self.folder, None)))
+        network = own_network(run, self.scale, self.scene, self.folder)
         torch.set_float32_matmul_precision(precision)
         controller = network.pipeline.controller
         network.pipeline.train()
@@ -224,8 +212,7 @@ class _Arm:
             network.growth(lambda: network.train(1)),
             network.growth(lambda: network.render(camera, self.rows)),
         )
-        seconds = network.train(1)
-        self.steps = min(self.job.most_steps, max(1, math.ceil(self.job.block_seconds / max(seconds, 1e-6))))
+        self.steps = network.steps_of_block(self.job.block_seconds, self.job.most_steps)
         self.look_seconds.clear()
 
     def block(self, index: int) -> None:

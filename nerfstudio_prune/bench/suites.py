@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Optional
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
-from nerfstudio_prune.bench.cost_jobs import StockSpeed, stock_speed
+from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, stock_speed
 from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
@@ -191,7 +191,7 @@ class SpeedRun(SuiteJob):
         return {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
 
 
-Job = Run | SpeedRun | StockSpeed
+Job = Run | SpeedRun | StockSpeed | Scaling
 
 
 def speed_name(pruning_ratio: float) -> str:
@@ -367,6 +367,11 @@ def speed(scale: Scale) -> list[Job]:
     return [*(SpeedRun(ratio) for ratio in (0.25, HALF, QUARTER)), stock_speed(scale)]
 
 
+def scaling(scale: Scale) -> list[Job]:
+    """Time and memory of a training step and of a picture by the size of network and batch."""
+    return [scaling_job(scale)]
+
+
 def peers(scale: Scale) -> list[Job]:
     """One dense checkpoint pruned to half width by other libraries and by this project."""
     seed = scale.seeds[0]
@@ -521,6 +526,7 @@ SUITES: dict[str, Callable[[Scale], list[Job]]] = {
     "paper": paper,
     "frontier": frontier,
     "speed": speed,
+    "scaling": scaling,
     "peers": peers,
     "ablation": ablation,
 }

@@ -1,5 +1,6 @@
 """A network with its own trainer, advanced and rendered by hand, and timed."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
@@ -72,6 +73,15 @@ class TimedNetwork:
                     callback.run_callback_at_location(self.step, location)
             self.step += 1
         return (self.clock() - start) / steps
+
+    def steps_of_block(self, seconds: float, most: int) -> int:
+        """Training steps that a block should have; takes one.
+
+        Args:
+            seconds: What the block should take at least.
+            most: Steps that are enough in any case, >= 1.
+        """
+        return min(most, max(1, math.ceil(seconds / max(self.train(1), 1e-6))))
 
     def camera(self, view: int, height: int = 0) -> Cameras:
         """Camera of an evaluation view.

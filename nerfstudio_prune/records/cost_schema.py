@@ -122,5 +122,86 @@ class StockSpeedRecord(msgspec.Struct, tag_field="kind", tag="stock-speed", kw_o
     schema_version: int = SCHEMA_VERSION
 
 
-CostRecord = StockSpeedRecord
+Axis = Literal["width", "samples", "rays", "pixels"]
+"""What was varied."""
+
+
+@dataclass
+class ScalingPoint:
+    """A training step, or a picture, of one network; all samples are evaluated."""
+
+    axis: Axis
+    width: Count
+    """Neurons of a trunk layer."""
+    samples: list[Count]
+    """Of the coarse field, and those added for the fine one."""
+    count: Count
+    """Rays of the training step, or pixels of the picture."""
+    points: Count
+    """Points of a ray at which fields are evaluated, both fields together."""
+    macs_per_point: Count
+    seconds: Times
+    """One value a block."""
+    memory_mb: Optional[Amount]
+    """At most, above what is held before; null where it cannot be told."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass."""
+        return self.macs_per_point * self.points * self.count
+
+
+@dataclass
+class LargeFrame:
+    """One large picture."""
+
+    skipping: bool
+    """Whether empty space was left out."""
+    seconds: Seconds
+    """A look at the space is not in it."""
+    points: Points
+    memory_mb: Optional[Amount]
+    """At most, above what was held before; null where it cannot be told."""
+
+
+@dataclass
+class LargeFrames:
+    """A large picture of a network that was trained for a short while."""
+
+    width: Count
+    samples: list[Count]
+    train_steps: Count
+    image_size: list[Count]
+    """Height and width."""
+    eval_rays_per_chunk: Count
+    """Rays that are rendered at once."""
+    bound_mb: Amount
+    """What the memory must not exceed, by arithmetic from pixels, rays at once and samples."""
+    frames: Annotated[list[LargeFrame], Meta(min_length=1, max_length=100)]
+
+
+class ScalingRecord(msgspec.Struct, tag_field="kind", tag="scaling", kw_only=True):
+    """Time and memory by the size of network, batch and picture, measured in turns in one process."""
+
+    name: str
+    seed: int
+    method: str
+    scene: str
+    scale: str
+    digest: str
+    config: dict[str, Any]
+    """Options that differ from the registered method, by dotted path, of the network in the middle."""
+    command: str
+    created: str
+    machine: MachineRecord
+    matmul_precision: str
+    """Precision of products, as in `torch.set_float32_matmul_precision`."""
+    steps: Annotated[list[ScalingPoint], Meta(min_length=1, max_length=1000)]
+    frames: Annotated[list[ScalingPoint], Meta(min_length=1, max_length=1000)]
+    large: LargeFrames
+    clock: Clock = "wall"
+    schema_version: int = SCHEMA_VERSION
+
+
+CostRecord = StockSpeedRecord | ScalingRecord
 """What a file below `costs` holds."""

@@ -155,7 +155,7 @@ def _encoded(value: Any) -> Any:
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
-    kind: Literal["run", "speed", "stock-speed", "splat", "splat-zero-shot", "splat-speed"]
+    kind: Literal["run", "speed", "stock-speed", "scaling", "splat", "splat-zero-shot", "splat-speed"]
     schema_version: Any = None
 
 

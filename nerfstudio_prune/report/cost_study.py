@@ -1,11 +1,19 @@
 """Records of what networks cost, read and checked for what no single value tells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, linear_regression, median
 from typing import Any, Optional
 
-from nerfstudio_prune.records.cost_schema import CostArm, CostRecord, StockSpeedRecord
+from nerfstudio_prune.records.cost_schema import (
+    Axis,
+    CostArm,
+    CostRecord,
+    ScalingPoint,
+    ScalingRecord,
+    StockSpeedRecord,
+)
 from nerfstudio_prune.records.files import COST_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.schema import RecordError
 
@@ -53,7 +61,80 @@ def _problem_of_arms(record: StockSpeedRecord) -> Optional[str]:
     return None
 
 
-_PROBLEMS: dict[type, Callable[[Any], Optional[str]]] = {StockSpeedRecord: _problem_of_arms}
+def _problem_of_points(record: ScalingRecord) -> Optional[str]:
+    if any(len(point.samples) != 2 for point in (*record.steps, *record.frames)) or len(record.large.samples) != 2:
+        return "samples are not those of the coarse field and those that are added"
+    if len(record.large.image_size) != 2:
+        return "image_size is not a height and a width"
+    if any(frame.points.keys() != FIELDS for frame in record.large.frames):
+        return f"points of other fields than {' and '.join(sorted(FIELDS))}"
+    return None
+
+
+_PROBLEMS: dict[type, Callable[[Any], Optional[str]]] = {
+    StockSpeedRecord: _problem_of_arms,
+    ScalingRecord: _problem_of_points,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line, by least squares."""
+
+    constant: float
+    """Value at 0."""
+    slope: float
+    """Change of the value by 1."""
+    r2: float
+    """Share of the variance that it explains, at most 1."""
+
+
+def fit_line(places: Sequence[float], values: Sequence[float]) -> Optional[Line]:
+    """The straight line of least squares; None where it is not determined.
+
+    Args:
+        places: Where the values were measured.
+        values: The values, as many.
+    """
+    if len(set(places)) < 2:
+        return None
+    slope, constant = linear_regression(places, values)
+    middle = fmean(values)
+    total = sum((value - middle) ** 2 for value in values)
+    left = sum((value - constant - slope * place) ** 2 for place, value in zip(places, values, strict=True))
+    return Line(constant, slope, 1 - left / total if total > 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class Abscissa:
+    """What times are put beside."""
+
+    title: str
+    value: Callable[[ScalingPoint], float]
+    unit: str
+    """What the slope is told for."""
+
+
+ABSCISSAE: Mapping[Axis, Abscissa] = {
+    "width": Abscissa("width, by multiply-accumulates", lambda point: point.macs / 1e9, "10⁹ MACs"),
+    "samples": Abscissa("samples, by points a ray", lambda point: point.points, "point"),
+    "rays": Abscissa("rays", lambda point: point.count, "ray"),
+    "pixels": Abscissa("pixels", lambda point: point.count, "pixel"),
+}
+"""What was varied -> what it is told by."""
+
+
+def along(points: Sequence[ScalingPoint], axis: Axis) -> tuple[list[float], list[float], Optional[Line]]:
+    """Places, median seconds and the line of the points that were varied in one way.
+
+    Args:
+        points: Steps, or pictures.
+        axis: What was varied.
+    """
+    own = [point for point in points if point.axis == axis]
+    places = [float(ABSCISSAE[axis].value(point)) for point in own]
+    seconds = [median(point.seconds) for point in own]
+    return places, seconds, fit_line(places, seconds)
 
 
 def operations(arm: CostArm, points: dict[str, float], rays: int, passes: int) -> float:

@@ -5,10 +5,10 @@ from functools import partial
 from statistics import median
 from typing import Any, Optional
 
-from nerfstudio_prune.records.cost_schema import CostArm, CostRecord, StockSpeedRecord
-from nerfstudio_prune.report.cost_study import dense_arm, peak_shares, step_with_looks
+from nerfstudio_prune.records.cost_schema import CostArm, CostRecord, ScalingPoint, ScalingRecord, StockSpeedRecord
+from nerfstudio_prune.report.cost_study import ABSCISSAE, along, dense_arm, peak_shares, step_with_looks
 from nerfstudio_prune.report.markup import Column, escape, item_table, missing, table
-from nerfstudio_prune.report.stats import NOTHING, TIMES, TO, number
+from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, TO, number
 from nerfstudio_prune.report.tables import block_ratios
 
 
@@ -22,6 +22,9 @@ def cost_tables(records: Sequence[CostRecord]) -> dict[str, Callable[[], str]]:
         "speed-stock": (StockSpeedRecord, "speed", stock_table),
         "speed-work": (StockSpeedRecord, "speed", work_table),
         "speed-views": (StockSpeedRecord, "speed", views_table),
+        "scaling-lines": (ScalingRecord, "scaling", lines_table),
+        "scaling-points": (ScalingRecord, "scaling", points_table),
+        "scaling-frame": (ScalingRecord, "scaling", large_table),
     }
     return {name: partial(_of_all, records, *maker) for name, maker in makers.items()}
 
@@ -136,6 +139,90 @@ def views_table(record: StockSpeedRecord) -> str:
         f"{escape(record.scale)}."
     )
     return f"{table(headers, rows)}\n\n{note}"
+
+
+def lines_table(record: ScalingRecord) -> str:
+    """Straight lines through the times of training steps and of pictures, by what was varied.
+
+    Args:
+        record: What was measured.
+    """
+    rows = []
+    for name, points in (("step", record.steps), ("frame", record.frames)):
+        for axis, abscissa in ABSCISSAE.items():
+            places, _, line = along(points, axis)
+            if line is None:
+                continue
+            rows.append(
+                [
+                    name,
+                    abscissa.title,
+                    f"{min(places):.3g}{TO}{max(places):.3g}",
+                    number(1e3 * line.constant, 1),
+                    f"{1e3 * line.slope:.3g} a {abscissa.unit}".replace("-", MINUS),
+                    f"{line.r2:.4f}".replace("-", MINUS),
+                    str(len(places)),
+                ]
+            )
+    headers = ["", "varied", "from to", "constant ms", "slope ms", "R²", "points"]
+    machine = f"{escape(record.machine.key)}, products {escape(record.matmul_precision)}"
+    caption = f"{escape(record.scene)}, scale {escape(record.scale)}, {machine}, all samples."
+    return f"{table(headers, rows, text_columns=2)}\n\n{caption}" if rows else NOTHING
+
+
+def points_table(record: ScalingRecord) -> str:
+    """All points behind the lines, with their memory.
+
+    Args:
+        record: What was measured.
+    """
+    columns = [
+        Column("", lambda named: named[0]),
+        Column("varied", lambda named: named[1].axis),
+        Column("width", lambda named: number(named[1].width)),
+        Column("samples", lambda named: " + ".join(map(str, named[1].samples))),
+        Column("rays, or pixels", lambda named: number(named[1].count)),
+        Column("10⁹ MACs", lambda named: f"{named[1].macs / 1e9:.3g}"),
+        Column("ms", lambda named: number(1e3 * median(named[1].seconds), 1)),
+        Column("memory MB", lambda named: number(named[1].memory_mb, 1)),
+    ]
+    kinds: list[tuple[str, list[ScalingPoint]]] = [("step", record.steps), ("frame", record.frames)]
+    return item_table(columns, [[(name, point) for point in points] for name, points in kinds], text_columns=2)
+
+
+def large_table(record: ScalingRecord) -> str:
+    """A large picture, and the bound of its memory.
+
+    Args:
+        record: What was measured.
+    """
+    large = record.large
+    rows = [
+        [
+            "skipping" if frame.skipping else "all samples",
+            number(frame.seconds, 1),
+            points_text(frame.points),
+            number(frame.memory_mb),
+            number(large.bound_mb),
+            _held(frame.memory_mb, large.bound_mb),
+        ]
+        for frame in large.frames
+    ]
+    headers = ["", "s", "points a ray", "memory MB", "bound MB", "within"]
+    height, width = large.image_size
+    samples = " + ".join(map(str, large.samples))
+    note = (
+        f"{width} {TIMES} {height} pixels, width {large.width}, {samples} samples, {number(large.train_steps)} "
+        f"training steps, {number(large.eval_rays_per_chunk)} rays at once; {escape(record.scene)}, scale "
+        f"{escape(record.scale)}, {escape(record.machine.key)}."
+    )
+    return f"{table(headers, rows)}\n\n{note}"
+
+
+def _held(memory: Optional[float], bound: float) -> str:
+    if memory is None:
+        return NOTHING
+    return "yes" if memory <= bound else "no"
 
 
 def points_text(points: dict[str, float]) -> str:

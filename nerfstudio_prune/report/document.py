@@ -7,6 +7,7 @@ from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report import paper
 from nerfstudio_prune.report.charts import charts, front_chart
 from nerfstudio_prune.report.claims import RULE, claims_table, claims_text
+from nerfstudio_prune.report.cost_charts import cost_charts
 from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
@@ -54,6 +55,9 @@ COST_TITLES = {
     "speed-stock": "Beside the host's own model",
     "speed-work": "Points, peak and memory",
     "speed-views": "Quality without the samples in empty space",
+    "scaling-lines": "Straight lines",
+    "scaling-points": "Times and memory by size",
+    "scaling-frame": "A large picture",
 }
 
 
@@ -82,6 +86,7 @@ class _Document:
     def __init__(self, studies: Sequence[Study], splats: Sequence[SplatStudy], costs: Sequence[CostRecord]) -> None:
         self.studies, self.splats, self.costs = studies, splats, costs
         self.plain = without_ablations(studies)
+        self.cost_plots = cost_charts(costs)
         self.plots = {study.slug: charts(study) for study in studies}
         headline = find_headline(studies)
         self.front = None if headline is None else front_chart(headline)
@@ -95,6 +100,7 @@ class _Document:
         """All files by path."""
         opening, body = self.opening(), self.body()
         plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
+        plots |= {plot.name: plot for plot in self.cost_plots}
         if self.front is not None:
             plots[self.front.name] = self.front
         images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
@@ -193,8 +199,8 @@ class _Document:
         return "\n\n".join(f"### {SPLAT_TITLES[name]}\n\n{make()}" for name, make in tables.items())
 
     def _costs(self) -> str:
-        tables = cost_tables(self.costs)
-        return "\n\n".join(f"### {COST_TITLES[name]}\n\n{make()}" for name, make in tables.items())
+        parts = [f"### {COST_TITLES[name]}\n\n{make()}" for name, make in cost_tables(self.costs).items()]
+        return "\n\n".join([*parts, *map(_shown, self.cost_plots)])
 
     def _ablation(self) -> str:
         note = (

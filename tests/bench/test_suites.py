@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nerfstudio_prune.bench.cost_jobs import StockSpeed
+from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Job, Run, Scale, SpeedRun, digest, schedule_text
 from nerfstudio_prune.nerf.presets import PRESETS
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
@@ -231,7 +231,7 @@ def test_schedules_in_words(sizes: dict[str, Any], decay: Any, text: str) -> Non
     assert schedule_text(replace(RUN, decay=decay), replace(CPU, **sizes)) == text
 
 
-@pytest.mark.parametrize("suite", [name for name in SUITES if name != "speed"])
+@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("speed", "scaling")])
 def test_the_runs_of_a_suite_have_one_schedule(suite: str) -> None:
     """A control of another text would be none."""
     scale = replace(CPU, start_steps=450)
@@ -290,8 +290,9 @@ RUN_SIZES = {"options", "views", "curve_rays", "curve_every"}
         (replace(RUN, steps=None), {*RUN_SIZES, "start_steps"}),
         (SpeedRun(0.5), {"options", "speed_blocks", "speed_steps"}),
         (StockSpeed(1), {"options", "views"}),
+        (Scaling(1), {"options"}),
     ],
-    ids=["run", "equal-time", "speed", "stock"],
+    ids=["run", "equal-time", "speed", "stock", "scaling"],
 )
 def test_digest_covers_the_sizes_that_decide_a_job_and_no_others(job: Job, sizes: set[str], name: str) -> None:
     """More seeds or another number of speed blocks must not throw away runs that are recorded. Steps count through the

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cost_record_factory import arm, save_costs, stock_speed
+from support.cost_record_factory import arm, save_costs, scaling, stock_speed
 from support.record_factory import run
 
 from nerfstudio_prune.records.cost_schema import CostArm, CostRecord
@@ -14,7 +14,7 @@ from nerfstudio_prune.records.files import COST_FOLDERS, read_record, record_fil
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.cost_study import collect_costs
 
-MAKERS = (stock_speed,)
+MAKERS = (stock_speed, scaling)
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -3,14 +3,22 @@
 from pathlib import Path
 
 import pytest
-from support.cost_record_factory import ALL, arm, save_costs, stock_speed
+from support.cost_record_factory import ALL, arm, point, save_costs, scaling, stock_speed
 from support.record_factory import run
 from support.table_reader import rows
 
 from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.report.collect import collect_all
-from nerfstudio_prune.report.cost_study import operations, peak_shares
-from nerfstudio_prune.report.cost_tables import cost_tables, stock_table, views_table, work_table
+from nerfstudio_prune.report.cost_study import along, fit_line, operations, peak_shares
+from nerfstudio_prune.report.cost_tables import (
+    cost_tables,
+    large_table,
+    lines_table,
+    points_table,
+    stock_table,
+    views_table,
+    work_table,
+)
 from nerfstudio_prune.report.readme import named_tables
 from nerfstudio_prune.report.stats import MINUS, TIMES, TO
 from nerfstudio_prune.report.writing import write_report
@@ -68,13 +76,48 @@ def test_a_record_without_a_dense_network_of_the_event() -> None:
 
 def test_costs_alone_and_beside_runs(tmp_path: Path) -> None:
     """Either can be measured without the other, and neither changes what is said of the other."""
-    folder = save_costs(tmp_path / "records", stock_speed())
+    folder = save_costs(tmp_path / "records", scaling(), stock_speed())
     write_report(folder, tmp_path / "report", [])
     text = (tmp_path / "report" / "report.md").read_text("utf-8")
-    assert all(make() in text for make in cost_tables([stock_speed()]).values())
+    assert all(make() in text for make in cost_tables([scaling(), stock_speed()]).values())
+    assert (tmp_path / "report" / "plots" / "scaling-1.svg").is_file() and "plots/scaling-1.svg" in text
     write_record(run("dense"), folder / "runs" / "dense-s1.json")
     write_record(run("dense"), tmp_path / "alone" / "runs" / "dense-s1.json")
     both, alone = (named_tables(*collect_all(path)) for path in (folder, tmp_path / "alone"))
     for name, make in alone.items():
         assert (make() == both[name]()) == (name not in cost_tables([]))
     assert alone["speed-stock"]() == "No records for this; `ns-prune bench speed` makes them."
+
+
+def test_lines_by_hand() -> None:
+    """Through 1, 3 and 4 at 0, 1 and 2 goes 7/6 + 3/2 x, which leaves 1/6 of a variance of 14/3."""
+    line = fit_line([0.0, 1.0, 2.0], [1.0, 3.0, 4.0])
+    assert line is not None
+    assert (line.constant, line.slope, line.r2) == pytest.approx((7 / 6, 3 / 2, 1 - (1 / 6) / (14 / 3)))
+    assert fit_line([2.0, 2.0], [1.0, 3.0]) is None
+    level = fit_line([1.0, 2.0], [3.0, 3.0])
+    assert level is not None and (level.constant, level.slope, level.r2) == (3.0, 0.0, 1.0)
+
+
+def test_abscissae() -> None:
+    """Times of a width follow its multiply-accumulates, not its neurons."""
+    points = [point("width", 10, 1.0, width) for width in (16, 32)] + [point("samples", 10, 1.0, samples=8)]
+    assert along(points, "width")[0] == [97 * 10 * 16**2 / 1e9, 97 * 10 * 32**2 / 1e9]
+    assert along(points, "samples")[0] == [25.0]
+
+
+def test_lines_and_points_of_a_record() -> None:
+    """Constants and slopes are those that the times were made of; what was not varied has no line."""
+    text = lines_table(scaling())
+    step, frame = rows(text)["step"], rows(text)["frame"]
+    assert (step["varied"], step["constant ms"], step["slope ms"], step["R²"]) == ("rays", "1.0", "2 a ray", "1.0000")
+    assert (frame["from to"], frame["constant ms"], frame["slope ms"]) == (f"100{TO}900", "5.0", "0.5 a pixel")
+    assert text.count("| step |") == text.count("| frame |") == 1
+    assert points_table(scaling()).count("| 64 | 32 + 32 |") == 6
+
+
+def test_the_bound_is_told_beside_the_memory() -> None:
+    """A picture that takes more than was promised must be seen to."""
+    cells = rows(large_table(scaling()))
+    assert (cells["all samples"]["memory MB"], cells["all samples"]["within"]) == ("250", "yes")
+    assert (cells["skipping"]["bound MB"], cells["skipping"]["within"]) == ("295", "no")

@@ -3,7 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from nerfstudio_prune.records.cost_schema import CostArm, CostRecord, EventCost, SkippedView, StockSpeedRecord
+from nerfstudio_prune.records.cost_schema import (
+    Axis,
+    CostArm,
+    CostRecord,
+    EventCost,
+    LargeFrame,
+    LargeFrames,
+    ScalingPoint,
+    ScalingRecord,
+    SkippedView,
+    StockSpeedRecord,
+)
 from nerfstudio_prune.records.files import COST_FOLDERS, write_record
 from support.record_factory import CPU
 
@@ -64,6 +75,46 @@ def stock_speed(**values: Any) -> StockSpeedRecord:
         peak_flops=[150e9, 200e9],
         event=EventCost(256, "best", [24.0, 26.0, 25.0]),
         views=[SkippedView(0, 24.0, 23.99, 49.5, FEW), SkippedView(50, 25.0, 25.0, None, ALL)],
+        clock="processor",
+        **given,
+    )
+
+
+def point(axis: Axis, count: int, seconds: float, width: int = 64, samples: int = 32, **values: Any) -> ScalingPoint:
+    """A step or a picture with as many samples in both fields."""
+    points = 3 * samples + 1
+    return ScalingPoint(axis, width, [samples, samples], count, points, width * width, [seconds] * 3, 10.0, **values)
+
+
+def scaling(**values: Any) -> ScalingRecord:
+    """Times on straight lines: of a step 1 ms and 2 ms a ray, of a picture 5 ms and 0.5 ms a pixel."""
+    given: dict[str, Any] = {
+        "scene": "lego_100",
+        "machine": CPU,
+        "steps": [point("rays", count, 1e-3 + 2e-3 * count) for count in (32, 64, 128)],
+        "frames": [point("pixels", count, 5e-3 + 0.5e-3 * count) for count in (100, 400, 900)],
+        **values,
+    }
+    large = LargeFrames(
+        width=32,
+        samples=[64, 128],
+        train_steps=600,
+        image_size=[800, 800],
+        eval_rays_per_chunk=256,
+        bound_mb=294.6,
+        frames=[LargeFrame(False, 100.0, ALL, 250.4), LargeFrame(True, 20.0, FEW, 300.0)],
+    )
+    return ScalingRecord(
+        name="scaling",
+        seed=1,
+        method="nerf-prune",
+        scale="cpu",
+        digest="0123456789abcdef",
+        config={"pipeline.model.base_mlp_layer_width": 64},
+        command="ns-prune bench scaling",
+        created="2026-01-01T00:00:00+00:00",
+        matmul_precision="highest",
+        large=large,
         clock="processor",
         **given,
     )

@@ -11,10 +11,11 @@ import tyro
 class Bench:
     """Train, prune and measure the runs of a suite; what is recorded already is not run again."""
 
-    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "peers", "ablation", "splats"]]
+    suite: tyro.conf.Positional[Literal["paper", "frontier", "speed", "scaling", "peers", "ablation", "splats"]]
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
-    in turns; peers: other libraries on the same checkpoint; ablation: the best
-    recipe, and each of its parts left out; splats: Gaussians, scored, cut and recovered, beside their controls."""
+    in turns, and several sizes beside the host's own model; scaling: time and memory by width, samples, rays and
+    pixels; peers: other libraries on the same checkpoint; ablation: the best recipe, and each of its parts left out;
+    splats: Gaussians, scored, cut and recovered, beside their controls."""
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""
     output: Path = Path("benchmarks/results")

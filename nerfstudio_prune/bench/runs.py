@@ -3,8 +3,9 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
@@ -15,39 +16,33 @@ from filelock import FileLock, Timeout
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
+from nerfstudio_prune.bench.cost_jobs import Samples, Scaling, StockSpeed, network_options
+from nerfstudio_prune.bench.scaling import measure_scaling
 from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
-from nerfstudio_prune.bench.suites import MASKING, Run, Scale, SpeedRun, digest, speed_name
+from nerfstudio_prune.bench.stock_speed import measure_stock_speed
+from nerfstudio_prune.bench.suites import MASKING, Job, Run, Scale, SpeedRun, digest, speed_name
 from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.engine.checkpoints import CheckpointError
+from nerfstudio_prune.records.cost_schema import CostRecord, ScalingRecord, StockSpeedRecord
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.schema import Record, RunRecord, SpeedRecord
 
-Job = Run | SpeedRun
-
-
 JobT = TypeVar("JobT", bound=Any)
+Advance = Callable[[float], None]
+NetworkRecord = Record | CostRecord
 
 
 class JobSkipped(Exception):
     """A job that cannot be done on this machine, which is no failure. The message says what it lacks."""
 
 
-def needs_of(job: Job) -> Sequence[str]:
-    """Jobs that have to be recorded before one."""
-    if isinstance(job, SpeedRun):
-        return ()
-    speed = [speed_name(job.pruning_ratio)] if job.steps is None and job.pruning_ratio else []
-    return [*([job.parent] if job.parent else []), *speed]
-
-
-def choose_jobs(suite: Sequence[JobT], pattern: str, needs: Callable[[JobT], Sequence[str]] = needs_of) -> list[JobT]:
+def choose_jobs(suite: Sequence[JobT], pattern: str) -> list[JobT]:
     """The jobs of a suite that were asked for, each once, behind those that they go on from.
 
     Args:
         suite: All jobs; one that others go on from stands before them.
         pattern: Pattern of the names that were asked for, or several with commas between them.
-        needs: Gives the names of the jobs that one goes on from.
 
     Raises:
         ValueError: If a pattern matches none.
@@ -63,7 +58,7 @@ def choose_jobs(suite: Sequence[JobT], pattern: str, needs: Callable[[JobT], Seq
         wanted |= matching
     for name in reversed(list(by_name)):
         if name in wanted:
-            wanted |= set(needs(by_name[name]))
+            wanted |= set(by_name[name].needs)
     return [job for name, job in by_name.items() if name in wanted]
 
 
@@ -134,14 +129,14 @@ class RunFolder:
 
     def file(self, job: Job) -> Path:
         """Where the record of a job lies."""
-        return self.path / ("runs" if isinstance(job, Run) else "speed") / f"{job.name}.json"
+        return self.path / job.folder / f"{job.name}.json"
 
     def digest(self, job: Job) -> str:
         """Fingerprint of a job's settings."""
-        parents, run = [], job
-        while isinstance(run, Run) and run.parent:
-            run = self.runs[run.parent]
-            parents.append(run)
+        parents, left = [], [*job.sources]
+        while left:
+            parents.append(self.runs[left.pop()])
+            left += parents[-1].sources
         return digest(job, self.scale, self.scene.method, self.scene.fingerprint, parents)
 
     def record(self, job: Job) -> Any:
@@ -157,12 +152,10 @@ class RunFolder:
         """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""
         if self.record(job) is None:
             return False
-        if isinstance(job, SpeedRun):
-            return True
-        needed = any(run.parent == job.name and not self.done(run) for run in self.runs.values())
+        needed = any(job.name in run.sources and not self.done(run) for run in self.runs.values())
         return not needed or self.has_checkpoint(job)
 
-    def has_checkpoint(self, run: Run) -> bool:
+    def has_checkpoint(self, run: Job) -> bool:
         """Whether the whole checkpoint of the run's end is there, as it is on record."""
         record = self.record(run)
         try:
@@ -185,33 +178,85 @@ class RunFolder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
-    def carry_out(self, job: Job, advance: Callable[[float], None]) -> Record:
+    def carry_out(self, job: Job, advance: Advance) -> NetworkRecord:
         """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
-        if isinstance(job, SpeedRun):
-            record: Record = measure_speed(job, self.scale, self.scene, self.path, identity, advance)
-        else:
-            parent = self.record(self.runs[job.parent]) if job.parent else None
-            if job.parent and not self.has_checkpoint(self.runs[job.parent]):
-                raise FileNotFoundError(f"{job.name} goes on from {job.parent}, which is missing")
-            record = execute(job, self.scale, self.scene, self.steps(job), self.path, parent, identity, advance)
+        record = MAKERS[type(job)](self, job, identity, advance)
         write_record(record, self.file(job))
         return record
 
-    def summary(self, record: Record) -> str:
+    def summary(self, record: NetworkRecord) -> str:
         """What came out, in a few words."""
-        if isinstance(record, SpeedRecord):
-            return f"{step_time_ratio(record):.2f} times faster training steps"
-        psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
-        return f"{record.end.sizes.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
+        return SUMMARIES[type(record)](record)
 
     def row(self, job: Job) -> tuple[str, str]:
         """What a job goes on from, and its steps, for the plan."""
-        return (job.parent or "", str(job.steps or "equal time")) if isinstance(job, Run) else ("", "")
+        return ", ".join(job.sources), job.told_steps
 
     def estimate(self, jobs: Sequence[Job]) -> tuple[dict[str, float], str]:
         """Seconds of each job, and where the speed comes from."""
         return estimate_seconds(jobs, self.scale, self.scene.method, self.path)
+
+
+def _train(folder: RunFolder, run: Run, identity: Mapping[str, str], advance: Advance) -> RunRecord:
+    parent = folder.record(folder.runs[run.parent]) if run.parent else None
+    if run.parent and not folder.has_checkpoint(folder.runs[run.parent]):
+        raise FileNotFoundError(f"{run.name} goes on from {run.parent}, which is missing")
+    return execute(run, folder.scale, folder.scene, folder.steps(run), folder.path, parent, identity, advance)
+
+
+def _time(folder: RunFolder, job: SpeedRun, identity: Mapping[str, str], advance: Advance) -> SpeedRecord:
+    return measure_speed(job, folder.scale, folder.scene, folder.path, identity, advance)
+
+
+def _beside_stock(folder: RunFolder, job: StockSpeed, identity: Mapping[str, str], advance: Advance) -> CostRecord:
+    if folder.scene.method != "nerf-prune":
+        raise JobSkipped(f"the host's vanilla NeRF has no unbounded scenes, which {folder.scene.method} is for")
+    return measure_stock_speed(job, folder.scale, folder.scene, folder.path, identity, advance)
+
+
+def _by_size(folder: RunFolder, job: Scaling, identity: Mapping[str, str], advance: Advance) -> CostRecord:
+    return measure_scaling(job, folder.scale, folder.scene, folder.path, identity, advance)
+
+
+MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
+    Run: _train,
+    SpeedRun: _time,
+    StockSpeed: _beside_stock,
+    Scaling: _by_size,
+}
+"""Kind of job -> what makes its record."""
+
+
+def _trained(record: RunRecord) -> str:
+    psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
+    return f"{record.end.sizes.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
+
+
+def _timed(record: SpeedRecord) -> str:
+    return f"{step_time_ratio(record):.2f} times faster training steps"
+
+
+def _compared(record: StockSpeedRecord) -> str:
+    stock, *_, last = record.arms
+    step = median(stock.step_seconds) / median(last.step_seconds)
+    frame = median(stock.frame_seconds) / median(last.frame_seconds)
+    return f"{last.label}: {step:.0f} times faster training steps than {stock.label}, {frame:.0f} times faster frames"
+
+
+def _scaled(record: ScalingRecord) -> str:
+    whole = record.large.frames[0]
+    height, width = record.large.image_size
+    return f"a picture of {width} x {height} pixels in {whole.seconds:.0f} s"
+
+
+SUMMARIES: Mapping[type, Callable[[Any], str]] = {
+    RunRecord: _trained,
+    SpeedRecord: _timed,
+    StockSpeedRecord: _compared,
+    ScalingRecord: _scaled,
+}
+"""Kind of record -> what came out."""
 
 
 TRAIN_MACS_PER_SECOND = {"cpu": 15e9, "cuda": 3e12}
@@ -245,18 +290,66 @@ def estimate_seconds(jobs: Sequence[Job], scale: Scale, method: str, folder: Pat
     dense = macs_per_ray(options, method)
     batch = "pipeline.datamanager.train_num_rays_per_batch"
     rays = options.get(batch) or get_option(all_methods[method], batch)
-    seconds = {}
-    for job in jobs:
-        ratio = job.pruning_ratio or 0.0
-        kept = 1.0 if isinstance(job, Run) and job.procedure in MASKING else (1 - ratio) ** 2
-        if isinstance(job, SpeedRun):
-            steps = (2 + scale.speed_blocks) * scale.speed_steps
-            seconds[job.name] = steps * rays * dense * (1 + kept) / speed * 1.5
-        else:
-            # For equal time: the dense steps before the cut, in time.
-            steps = job.steps if job.steps is not None else scale.start_steps * (1 / kept - 1) * 0.6
-            seconds[job.name] = steps * rays * dense * kept / speed * (1 + share)
-    return seconds, origin
+    known = Speeds(scale, method, rays, dense, speed, share)
+    return {job.name: ESTIMATES[type(job)](job, known) for job in jobs}, origin
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What the time of a job is guessed by."""
+
+    scale: Scale
+    method: str
+    rays: int
+    """Rays of a training step."""
+    dense: int
+    """Multiply-accumulates of the dense network for a ray."""
+    speed: float
+    """Multiply-accumulates of the forward pass per second of training."""
+    share: float
+    """Time of measuring quality as a share of training."""
+
+
+def _run_seconds(job: Run, known: Speeds) -> float:
+    kept = 1.0 if job.procedure in MASKING else (1 - (job.pruning_ratio or 0.0)) ** 2
+    # For equal time: the dense steps before the cut, in time.
+    steps = job.steps if job.steps is not None else known.scale.start_steps * (1 / kept - 1) * 0.6
+    return steps * known.rays * known.dense * kept / known.speed * (1 + known.share)
+
+
+def _speed_seconds(job: SpeedRun, known: Speeds) -> float:
+    steps = (2 + known.scale.speed_blocks) * known.scale.speed_steps
+    return steps * known.rays * known.dense * (1 + (1 - job.pruning_ratio) ** 2) / known.speed * 1.5
+
+
+def _stock_seconds(job: StockSpeed, known: Speeds) -> float:
+    def step(width: int) -> float:
+        return known.rays * macs_per_ray(network_options(width, job.samples), known.method) / known.speed
+
+    # The host's steps take about twice those of the widest; frames of all samples about as long as three steps.
+    return 4 * 3 * (job.rounds + 2) * step(max(job.widths)) + job.train_steps * step(job.widths[-1])
+
+
+def _scaling_seconds(job: Scaling, known: Speeds) -> float:
+    def ray(width: int, samples: Samples) -> float:
+        return macs_per_ray(network_options(width, samples), known.method) / known.speed
+
+    width, samples, rays, height = job.middle
+    # A picture takes a third of a step of as many rays; small networks do not fill the machine.
+    rays_of_a_block = job.most_steps * rays + height**2 / 3
+    blocks = sum(ray(w, samples) for w in job.widths) + sum(ray(width, s) for s in job.samples)
+    rays_of_large = job.large_height**2 / 3 + job.large_steps * known.rays
+    large = 4 * ray(job.large_width, job.large_samples) * rays_of_large
+    return 1.5 * job.rounds * rays_of_a_block * blocks + large
+
+
+ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
+    Run: _run_seconds,
+    SpeedRun: _speed_seconds,
+    StockSpeed: _stock_seconds,
+    Scaling: _scaling_seconds,
+}
+"""Kind of job -> its seconds."""
 
 
 def macs_per_ray(options: dict[str, Any], method: str) -> int:

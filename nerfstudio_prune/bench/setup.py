@@ -302,6 +302,15 @@ def make_trainer(config: TrainerConfig) -> Trainer:
     Threads and precision of products are those of the command: chosen by each run, they would differ between arms.
     """
     set_option(config, "pipeline.compute", ComputeConfig(torch.get_num_threads(), "highest"))
+    return ready_trainer(config)
+
+
+def ready_trainer(config: TrainerConfig) -> Trainer:
+    """A trainer that is ready to train, with seeded generators; its evaluation views are the test views.
+
+    Args:
+        config: Configuration of it.
+    """
     reset_host()
     seed_host(config.machine.seed)
     trainer: Trainer = config.setup(local_rank=0, world_size=1)

@@ -111,7 +111,7 @@ def _splats(asked: Bench) -> Work:
     options = parse_options(asked.options, scene.method, SPLAT_RESERVED)
     scale = replace(scale, options={**scale.options, **options})
     suite = splats(scale)
-    jobs = choose_jobs(suite, asked.only, lambda job: job.needs)
+    jobs = choose_jobs(suite, asked.only)
     return jobs, SplatFolder(asked.output, scale, scene, {job.name: job for job in jobs}), lambda: None
 
 

@@ -5,11 +5,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional
 
 import torch
 from nerfstudio.data.scene_box import SceneBox
 
+from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, stock_speed
+from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
@@ -119,9 +121,10 @@ SCALES = {
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(SuiteJob):
     """One training run."""
 
+    folder: ClassVar[str] = "runs"
     arm: str
     """What is compared, without the seed."""
     seed: int
@@ -151,17 +154,46 @@ class Run:
         """Unique within a suite."""
         return f"{self.arm}-s{self.seed}"
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Runs whose last checkpoint it needs."""
+        return () if self.parent is None else (self.parent,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Runs that it goes on from, and the speed that its steps follow from."""
+        ratio = self.pruning_ratio
+        return (*self.sources, *([speed_name(ratio)] if self.steps is None and ratio else []))
+
+    @property
+    def told_steps(self) -> str:
+        """Its steps, or what they follow from."""
+        return str(self.steps or "equal time")
+
+    def sizes(self, scale: "Scale") -> dict[str, Any]:
+        """What quality is measured on; where its steps follow from a time, the steps before the cut."""
+        names = ["views", "curve_rays", "curve_every", *(["start_steps"] if self.steps is None else [])]
+        return {name: getattr(scale, name) for name in names}
+
 
 @dataclass(frozen=True)
-class SpeedRun:
+class SpeedRun(SuiteJob):
     """Dense and pruned network measured in turns."""
 
+    folder: ClassVar[str] = "speed"
     pruning_ratio: float
 
     @property
     def name(self) -> str:
         """Unique within a suite."""
         return speed_name(self.pruning_ratio)
+
+    def sizes(self, scale: "Scale") -> dict[str, Any]:
+        """How much is timed."""
+        return {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
+
+
+Job = Run | SpeedRun | StockSpeed | Scaling
 
 
 def speed_name(pruning_ratio: float) -> str:
@@ -189,7 +221,7 @@ def schedule_text(run: Run, scale: Scale) -> str:
     return f"{text}, rate {rate:g} decaying to {rate * run.decay[0]:g}"
 
 
-def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
+def digest(job: Job, scale: Scale, method: str, scene: str, parents: Sequence[Run]) -> str:
     """Fingerprint of everything that decides what a job gives, apart from code and machine.
 
     Fields at their defaults are left out: records stay valid when a field is added.
@@ -201,10 +233,7 @@ def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: 
         scene: Fingerprint of the data.
         parents: Runs that it goes on from, the nearest first.
     """
-    names = ["speed_blocks", "speed_steps"] if isinstance(job, SpeedRun) else ["views", "curve_rays", "curve_every"]
-    if isinstance(job, Run) and job.steps is None:
-        names.append("start_steps")
-    sizes = {"options": dict(scale.options), **{name: getattr(scale, name) for name in names}}
+    sizes = {"options": dict(scale.options), **job.sizes(scale)}
     parts = [
         *(_given(run) for run in (job, *parents)),
         sizes,
@@ -217,7 +246,7 @@ def digest(job: Run | SpeedRun, scale: Scale, method: str, scene: str, parents: 
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
-def _given(run: Run | SpeedRun) -> dict[str, Any]:
+def _given(run: Job) -> dict[str, Any]:
     """Fields that have another value than their default."""
     defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(run)}
     return {name: value for name, value in asdict(run).items() if value != defaults[name]}
@@ -293,10 +322,10 @@ def _small(seed: int, scale: Scale, ratio: float) -> list[Run]:
     return [equal_steps, equal_time]
 
 
-def paper(scale: Scale) -> list[Run | SpeedRun]:
+def paper(scale: Scale) -> list[Job]:
     """Tables 1 to 4 and Figures 2 and 4 of Ding et al. 2025 (arXiv 2504.00950)."""
     first = scale.seeds[0]
-    runs: list[Run | SpeedRun] = []
+    runs: list[Job] = []
     for seed in scale.seeds:
         runs += [_start(seed, scale), _dense(seed, scale)]
         runs += [pruned(seed, scale, "coreset", None, ratio) for ratio in (HALF, QUARTER)]
@@ -309,10 +338,10 @@ def paper(scale: Scale) -> list[Run | SpeedRun]:
     return runs
 
 
-def frontier(scale: Scale) -> list[Run | SpeedRun]:
+def frontier(scale: Scale) -> list[Job]:
     """Every registered strategy and the controls: half width with all seeds, quarter width with the first. What works
     on calibration samples, with refit, at half width with the first seed."""
-    runs: list[Run | SpeedRun] = [SpeedRun(HALF), SpeedRun(QUARTER)]
+    runs: list[Job] = [SpeedRun(HALF), SpeedRun(QUARTER)]
     blind = [name for name in sorted(STRATEGIES) if name != "importance" and not STRATEGIES[name]().needs_samples]
     seeing = [name for name in sorted(STRATEGIES) if STRATEGIES[name]().needs_samples]
     for seed in scale.seeds:
@@ -335,15 +364,20 @@ def _masked(seed: int, scale: Scale) -> Run:
     return replace(base, arm=f"masked-{base.arm}", role="masked", options=options, procedure="mask")
 
 
-def speed(scale: Scale) -> list[Run | SpeedRun]:
-    """Training step, rendered rays and one image, dense and pruned in turns."""
-    return [SpeedRun(ratio) for ratio in (0.25, HALF, QUARTER)]
+def speed(scale: Scale) -> list[Job]:
+    """Training step, rendered rays and one image: dense and pruned in turns, and beside the host's own model."""
+    return [*(SpeedRun(ratio) for ratio in (0.25, HALF, QUARTER)), stock_speed(scale)]
 
 
-def peers(scale: Scale) -> list[Run | SpeedRun]:
+def scaling(scale: Scale) -> list[Job]:
+    """Time and memory of a training step and of a picture by the size of network and batch."""
+    return [scaling_job(scale)]
+
+
+def peers(scale: Scale) -> list[Job]:
     """One dense checkpoint pruned to half width by other libraries and by this project."""
     seed = scale.seeds[0]
-    runs: list[Run | SpeedRun] = [_start(seed, scale), _dense(seed, scale)]
+    runs: list[Job] = [_start(seed, scale), _dense(seed, scale)]
     # Its `lamp` keeps the same neurons as magnitude-l2 when every layer has its own target.
     for criterion in ("random", "magnitude-l1", "magnitude-l2", "taylor", "fpgm"):
         runs.append(_peer(seed, scale, "torch-pruning", criterion))
@@ -358,14 +392,14 @@ DECAY = 0.1
 """Share of the learning rate that the runs of an ablation end with, the dense ones too."""
 
 
-def ablation(scale: Scale) -> list[Run | SpeedRun]:
+def ablation(scale: Scale) -> list[Job]:
     """The whole recipe, and what it is worth without each of its parts; at smaller sizes; with the controls.
 
     With `--start-steps` near `--steps` it shows a late cut with a short recovery, with few an early one.
     """
     decay = (DECAY, scale.steps)
     first = scale.seeds[0]
-    runs: list[Run | SpeedRun] = []
+    runs: list[Job] = []
     for seed in scale.seeds:
         own: list[Run] = [_start(seed, scale), _dense(seed, scale)]
         own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
@@ -490,10 +524,11 @@ def _peer(seed: int, scale: Scale, procedure: Procedure, criterion: str) -> Run:
     )
 
 
-SUITES: dict[str, Callable[[Scale], list[Run | SpeedRun]]] = {
+SUITES: dict[str, Callable[[Scale], list[Job]]] = {
     "paper": paper,
     "frontier": frontier,
     "speed": speed,
+    "scaling": scaling,
     "peers": peers,
     "ablation": ablation,
 }

@@ -11,6 +11,7 @@ import msgspec
 from nerfstudio_prune.core.events import decode_fraction
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain
+from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
 from nerfstudio_prune.records.splat_schema import AnySplatRecord
@@ -18,10 +19,10 @@ from nerfstudio_prune.records.splat_schema import AnySplatRecord
 MAX_BYTES = 64_000_000
 """More than any record has; those of this project have some 20 kB."""
 
-AnyRecord = Record | AnySplatRecord
+AnyRecord = Record | CostRecord | AnySplatRecord
 """What a file holds; `kind` in the file tells which."""
-NETWORK_FOLDERS, SPLAT_FOLDERS = ("runs", "speed"), ("splat-runs",)
-"""Names of the folders that records of networks, and of Gaussians, lie in."""
+NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS = ("runs", "speed"), ("costs",), ("splat-runs",)
+"""Names of the folders that records of networks, of what they cost, and of Gaussians, lie in."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -154,7 +155,7 @@ def _encoded(value: Any) -> Any:
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
-    kind: Literal["run", "speed", "splat", "splat-zero-shot", "splat-speed"]
+    kind: Literal["run", "speed", "stock-speed", "scaling", "splat", "splat-zero-shot", "splat-speed"]
     schema_version: Any = None
 
 

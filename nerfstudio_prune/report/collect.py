@@ -1,10 +1,12 @@
 """Records put together into studies and arms."""
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.files import read_record, record_files
 from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
+from nerfstudio_prune.report.cost_study import collect_costs
 from nerfstudio_prune.report.splat_study import SplatStudy, collect_splats
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
 
@@ -14,15 +16,26 @@ StudyKey = tuple[str, str, str, str, str]
 """Scene, scale, method, device and schedule."""
 
 
-def collect_all(folder: Path) -> tuple[list[Study], list[SplatStudy]]:
-    """Reads all records below a folder, those of networks and those of Gaussians.
+class Collected(NamedTuple):
+    """All that was measured."""
+
+    studies: list[Study]
+    """Of networks."""
+    splats: list[SplatStudy]
+    """Of Gaussians."""
+    costs: list[CostRecord]
+    """Of what networks cost."""
+
+
+def collect_all(folder: Path) -> Collected:
+    """Reads all records below a folder.
 
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
-    splats = collect_splats(folder)
-    alone = splats and not any(True for _ in record_files(folder))
-    return [] if alone else collect(folder), splats
+    splats, costs = collect_splats(folder), collect_costs(folder)
+    without_runs = (splats or costs) and not any(True for _ in record_files(folder))
+    return Collected([] if without_runs else collect(folder), splats, costs)
 
 
 def collect(folder: Path) -> list[Study]:

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Optional
 
+from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report import paper
 from nerfstudio_prune.report.charts import charts, front_chart
 from nerfstudio_prune.report.claims import RULE, claims_table, claims_text
+from nerfstudio_prune.report.cost_charts import cost_charts
+from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
 from nerfstudio_prune.report.markup import escape, missing
@@ -48,18 +51,30 @@ SPLAT_TITLES = {
     "splats-lightgaussian": "LightGaussian's Tables 2 and 3",
 }
 
+COST_TITLES = {
+    "speed-stock": "Beside the host's own model",
+    "speed-work": "Points, peak and memory",
+    "speed-views": "Quality without the samples in empty space",
+    "scaling-lines": "Straight lines",
+    "scaling-points": "Times and memory by size",
+    "scaling-frame": "A large picture",
+}
 
-def render(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) -> dict[str, bytes]:
+
+def render(
+    studies: Sequence[Study], splats: Sequence[SplatStudy] = (), costs: Sequence[CostRecord] = ()
+) -> dict[str, bytes]:
     """All files of a report by their path in its folder. The same records give the same bytes.
 
     Args:
         studies: Those of networks.
         splats: Those of Gaussians.
+        costs: Records of what networks cost.
 
     Raises:
         RecordError: If a picture that a record names cannot be used; names the file.
     """
-    return _Document(studies, splats).files()
+    return _Document(studies, splats, costs).files()
 
 
 def _shown(plot: Plot) -> str:
@@ -68,9 +83,10 @@ def _shown(plot: Plot) -> str:
 
 
 class _Document:
-    def __init__(self, studies: Sequence[Study], splats: Sequence[SplatStudy]) -> None:
-        self.studies, self.splats = studies, splats
+    def __init__(self, studies: Sequence[Study], splats: Sequence[SplatStudy], costs: Sequence[CostRecord]) -> None:
+        self.studies, self.splats, self.costs = studies, splats, costs
         self.plain = without_ablations(studies)
+        self.cost_plots = cost_charts(costs)
         self.plots = {study.slug: charts(study) for study in studies}
         headline = find_headline(studies)
         self.front = None if headline is None else front_chart(headline)
@@ -84,6 +100,7 @@ class _Document:
         """All files by path."""
         opening, body = self.opening(), self.body()
         plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
+        plots |= {plot.name: plot for plot in self.cost_plots}
         if self.front is not None:
             plots[self.front.name] = self.front
         images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
@@ -109,6 +126,7 @@ class _Document:
             ("The paper's tables", self._paper()),
             ("Quality against size and time", self._frontier()),
             ("Speed", self._speed()),
+            *([("Cost", self._costs())] if self.costs else []),
             ("Other libraries", self._peers()),
             ("Layers and scores", self._layers()),
             ("Renderings", self._renderings()),
@@ -179,6 +197,10 @@ class _Document:
     def _splats(self) -> str:
         tables = splat_tables(self.splats)
         return "\n\n".join(f"### {SPLAT_TITLES[name]}\n\n{make()}" for name, make in tables.items())
+
+    def _costs(self) -> str:
+        parts = [f"### {COST_TITLES[name]}\n\n{make()}" for name, make in cost_tables(self.costs).items()]
+        return "\n\n".join([*parts, *map(_shown, self.cost_plots)])
 
     def _ablation(self) -> str:
         note = (

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Optional
 
+from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report.claims import claims_text
+from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
 from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.paper import compact_table
@@ -55,12 +57,15 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]], where: str) -> tupl
     return "".join(parts) + text[position:], changed
 
 
-def named_tables(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) -> dict[str, Callable[[], str]]:
+def named_tables(
+    studies: Sequence[Study], splats: Sequence[SplatStudy] = (), costs: Sequence[CostRecord] = ()
+) -> dict[str, Callable[[], str]]:
     """Tables that a file may hold: name -> what makes it.
 
     Args:
         studies: Those of networks.
         splats: Those of Gaussians.
+        costs: Records of what networks cost.
     """
     plain = without_ablations(studies)
     early, late = ([study for study in studies if study.early is way] for way in (True, False))
@@ -75,6 +80,7 @@ def named_tables(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) ->
         "speed": partial(_short, studies, "speed", partial(speed_table, compact=True)),
         "peers": partial(_short, plain, "peers", partial(peers_table, compact=True)),
         "claims": partial(_short, plain, "frontier", claims_text),
+        **cost_tables(costs),
         **splat_tables(splats),
     }
 

@@ -28,10 +28,10 @@ def write_report(records: Path, output: Path, readme: Iterable[Path]) -> None:
     # Drawing is slow to import, and a check needs none of it.
     from nerfstudio_prune.report.document import render  # noqa: PLC0415
 
-    studies, splats = collect_all(records)
+    found = collect_all(records)
     # All before anything is written: a wrong marker in the last file leaves the first one as it is.
-    filled = {path: _filled(path, named_tables(studies, splats)) for path in readme}
-    contents = {output / name: content for name, content in render(studies, splats).items()}
+    filled = {path: _filled(path, named_tables(*found)) for path in readme}
+    contents = {output / name: content for name, content in render(*found).items()}
     contents |= {path: text.encode() for path, (text, changed) in filled.items() if changed}
     try:
         write_files(contents)
@@ -53,8 +53,8 @@ def check_tables(records: Path, readme: Iterable[Path]) -> None:
         RecordError: If the records cannot be read; names the file.
         ValueError: If a file cannot be read, a marker of it is wrong, or a table is stale; names the file.
     """
-    studies, splats = collect_all(records)
-    changed = {path: _filled(path, named_tables(studies, splats))[1] for path in readme}
+    found = collect_all(records)
+    changed = {path: _filled(path, named_tables(*found))[1] for path in readme}
     stale = {path: names for path, names in changed.items() if names}
     if stale:
         found = "; ".join(f"{path}: {', '.join(names)}" for path, names in stale.items())

@@ -97,7 +97,7 @@ def test_one_name_one_digest() -> None:
 
 def test_choice_brings_what_it_needs() -> None:
     """`--only` takes several patterns; the time of the capped run follows from two other runs."""
-    jobs = choose_jobs(splats(CPU), "capped-34-equal-time-s1, sh2-photo-s0", lambda job: job.needs)
+    jobs = choose_jobs(splats(CPU), "capped-34-equal-time-s1, sh2-photo-s0")
     assert [job.name for job in jobs] == [
         "dense-start-s0",
         "removal-6-34-s0",
@@ -108,7 +108,7 @@ def test_choice_brings_what_it_needs() -> None:
         "capped-34-equal-time-s1",
     ]
     with pytest.raises(ValueError, match="matches none"):
-        choose_jobs(splats(CPU), "dense-s0,nothing*", lambda job: job.needs)
+        choose_jobs(splats(CPU), "dense-s0,nothing*")
 
 
 def test_photographs_have_their_own_steps(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, Scale, SpeedRun, digest, schedule_text
+from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed
+from nerfstudio_prune.bench.suites import SCALES, SUITES, Job, Run, Scale, SpeedRun, digest, schedule_text
 from nerfstudio_prune.nerf.presets import PRESETS
 from nerfstudio_prune.neurons.strategies import STRATEGIES, Selection, Strategy, register_strategy
 
@@ -230,7 +231,7 @@ def test_schedules_in_words(sizes: dict[str, Any], decay: Any, text: str) -> Non
     assert schedule_text(replace(RUN, decay=decay), replace(CPU, **sizes)) == text
 
 
-@pytest.mark.parametrize("suite", [name for name in SUITES if name != "speed"])
+@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("speed", "scaling")])
 def test_the_runs_of_a_suite_have_one_schedule(suite: str) -> None:
     """A control of another text would be none."""
     scale = replace(CPU, start_steps=450)
@@ -255,7 +256,7 @@ START = Run("start", 1, "start", 4)
 SCALE = Scale("tiny", {"c.d": 2}, 4, 8, (1,), 2, 32, 2, 2, 2, {"image_size": 16})
 
 
-def of(run: Run | SpeedRun = RUN, scale: Scale = SCALE, method: str = "m", scene: str = "s", parents: Any = ()) -> str:
+def of(run: Job = RUN, scale: Scale = SCALE, method: str = "m", scene: str = "s", parents: Any = ()) -> str:
     return digest(run, scale, method, scene, [START, *parents])
 
 
@@ -288,12 +289,12 @@ RUN_SIZES = {"options", "views", "curve_rays", "curve_every"}
         (RUN, RUN_SIZES),
         (replace(RUN, steps=None), {*RUN_SIZES, "start_steps"}),
         (SpeedRun(0.5), {"options", "speed_blocks", "speed_steps"}),
+        (StockSpeed(1), {"options", "views"}),
+        (Scaling(1), {"options"}),
     ],
-    ids=["run", "equal-time", "speed"],
+    ids=["run", "equal-time", "speed", "stock", "scaling"],
 )
-def test_digest_covers_the_sizes_that_decide_a_job_and_no_others(
-    job: Run | SpeedRun, sizes: set[str], name: str
-) -> None:
+def test_digest_covers_the_sizes_that_decide_a_job_and_no_others(job: Job, sizes: set[str], name: str) -> None:
     """More seeds or another number of speed blocks must not throw away runs that are recorded. Steps count through the
     runs themselves, options of the built-in scene through its fingerprint; only for equal time steps follow from the
     scale."""
@@ -321,10 +322,12 @@ def test_steps_count_where_they_decide(suite: str) -> None:
     small from the beginning."""
     before, longer = digests(suite, CPU), digests(suite, replace(CPU, steps=3000))
     same = {name for name in before if before[name] == longer[name]}
-    assert same == {name for name in before if name.startswith(("dense-start", "speed"))}
+    assert same == {name for name in before if name.startswith(("dense-start", "speed", "scaling"))}
     later = digests(suite, replace(CPU, start_steps=1500))
     same = {name for name in before if before[name] == later[name]}
-    assert same == {name for name in before if name.startswith(("speed", "small")) and not name.count("equal-time")}
+    assert same == {
+        name for name in before if name.startswith(("speed", "small", "scaling")) and not name.count("equal-time")
+    }
     assert len(set(before.values())) == len(before)
 
 

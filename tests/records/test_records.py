@@ -368,7 +368,8 @@ def test_foreign_json(content: str, path: Path) -> None:
     path.parent.mkdir()
     path.write_text(content)
     assert message(path) == (
-        "no record of nerfstudio-prune; `kind` must be one of run, speed, splat, splat-zero-shot, splat-speed"
+        "no record of nerfstudio-prune; `kind` must be one of run, speed, stock-speed, scaling, splat, "
+        "splat-zero-shot, splat-speed"
     )
 
 

@@ -57,15 +57,15 @@ def trial(rng: random.Random) -> str:
             (folder / group).mkdir(exist_ok=True)
             (folder / group / file).write_bytes(text)
         try:
-            studies, splats = collect_all(folder)
+            found = collect_all(folder)
         except RecordError as error:
             if str(folder) not in str(error):
                 raise AssertionError(f"{RAW}: names no file: {error}") from error
             raise
-        text = "\n".join(make() for make in named_tables(studies, splats).values())
+        text = "\n".join(make() for make in named_tables(*found).values())
         text.encode()
         if rng.random() < 0.01:
-            render(studies, splats)
+            render(*found)
     return NOT_FINITE if re.search(r"(?<![\w.-])(nan|-?inf)(?![\w.-])", text) else TAKEN
 
 

@@ -25,7 +25,6 @@ from support.record_factory import dense, run, save
 from nerfstudio_prune.report import document
 from nerfstudio_prune.report.command import Report
 from nerfstudio_prune.report.images import gallery
-from nerfstudio_prune.report.splat_study import SplatStudy
 from nerfstudio_prune.report.study import Study
 
 README = "# Title\n\n<!-- ns-prune report: claims begin -->\nold\n<!-- ns-prune report: claims end -->\n"
@@ -104,7 +103,7 @@ def content(folder: Path) -> dict[str, Any]:
     return {str(path): path.stat().st_size if path.stat().st_size > 10**7 else path.read_bytes() for path in files}
 
 
-def pictures_only(studies: Sequence[Study], splats: Sequence[SplatStudy] = ()) -> dict[str, bytes]:
+def pictures_only(studies: Sequence[Study], *others: Sequence[Any]) -> dict[str, bytes]:
     """A report without tables and plots."""
     galleries = [made for study in studies if (made := gallery(study)) is not None]
     images = {f"images/{name}": content for made in galleries for name, content in made.files.items()}

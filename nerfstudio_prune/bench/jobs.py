@@ -1,4 +1,4 @@
-"""What jobs of suites of networks say of themselves."""
+"""What jobs of all suites say of themselves."""
 
 from typing import Any, ClassVar
 

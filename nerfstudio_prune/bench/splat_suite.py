@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Optional
 
+from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.records.splat_schema import SplatRole
 from nerfstudio_prune.splats.presets import PRESETS
 
@@ -69,23 +69,8 @@ PHOTO_STEPS: Mapping[str, Mapping[str, int]] = {
 """Name of the scale -> what is another number for photographs: they have several times as many Gaussians."""
 
 
-class _Job(ABC):
+class _Job(SuiteJob):
     """What jobs of all kinds say of themselves."""
-
-    @property
-    @abstractmethod
-    def sources(self) -> tuple[str, ...]:
-        """Runs whose last checkpoint it needs."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Runs that have to be recorded before it."""
-        return self.sources
-
-    @property
-    def told_steps(self) -> str:
-        """Training steps that it takes itself, for a person; empty where it measures only."""
-        return ""
 
     def settings(self, scale: SplatScale) -> dict[str, Any]:
         """What decides what it gives, beside its fields.

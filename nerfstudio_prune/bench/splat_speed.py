@@ -12,7 +12,7 @@ from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_quality import SplatMeter
 from nerfstudio_prune.bench.splat_setup import make_splat_trainer, record_fields
 from nerfstudio_prune.bench.splat_suite import SplatScale, SplatSpeed
-from nerfstudio_prune.bench.splat_training import AFTER, BEFORE
+from nerfstudio_prune.bench.timed import train_step
 from nerfstudio_prune.records.splat_schema import SplatSpeedArm, SplatSpeedRecord
 
 WARM_UP_BLOCKS = 1
@@ -97,11 +97,7 @@ class _Arm:
         self.pipeline.train()
         start = self.clock()
         for _ in range(steps):
-            for location in (BEFORE, AFTER):
-                if location is AFTER:
-                    self.trainer.train_iteration(self.step)
-                for callback in self.trainer.callbacks:
-                    callback.run_callback_at_location(self.step, location)
+            train_step(self.trainer, self.step)
             self.step += 1
         seconds = (self.clock() - start) / steps
         growth = self.memory.growth_mb

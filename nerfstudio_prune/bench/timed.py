@@ -21,6 +21,20 @@ from nerfstudio_prune.records.schema import Clock
 BEFORE, AFTER = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
 
 
+def train_step(trainer: Trainer, step: int) -> None:
+    """A training step as the host's loop takes it, with all callbacks.
+
+    Args:
+        trainer: Ready to train.
+        step: Training step.
+    """
+    for location in (BEFORE, AFTER):
+        if location is AFTER:
+            trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location)
+
+
 class TimedNetwork:
     """A network of this project or of the host.
 
@@ -66,11 +80,7 @@ class TimedNetwork:
         self.pipeline.train()
         start = self.clock()
         for _ in range(steps):
-            for location in (BEFORE, AFTER):
-                if location is AFTER:
-                    self.trainer.train_iteration(self.step)
-                for callback in self.trainer.callbacks:
-                    callback.run_callback_at_location(self.step, location)
+            train_step(self.trainer, self.step)
             self.step += 1
         return (self.clock() - start) / steps
 

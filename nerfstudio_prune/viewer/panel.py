@@ -170,6 +170,7 @@ class PrunePanel:
         self._plot_wanted = False
         self._plot: Any = None
         self._event: object = None
+        self._paused_at: Optional[int] = None
         self._score_wanted = False
         self._scored_for: object = None
         self._by_scores = {name for name, output in session.further.items() if output.needs == "scores"}
@@ -419,6 +420,11 @@ class PrunePanel:
                     self._changed_at = time.monotonic()
                 self.rerender()
             self._event = event
+        paused_at = status.step if status.training == "paused" else None
+        if paused_at not in (None, self._paused_at):
+            # In a training the viewer shows a step now and then, and the last one only by chance.
+            self.rerender()
+        self._paused_at = paused_at
         start = time.monotonic()
         if self._preview_due(status):
             self._changed_at = None

@@ -28,6 +28,7 @@ OPTIONS = """ns-train nerf-prune-demo --machine.device-type cpu --vis viewer --v
     --pipeline.model.base-mlp-num-layers 5 --pipeline.model.base-mlp-layer-width 32
     --pipeline.model.head-mlp-layer-width 16 --pipeline.model.skip-connections 2
     --pipeline.model.num-coarse-samples 16 --pipeline.model.num-importance-samples 16
+    --pipeline.model.skip-empty-space False
     --pipeline.datamanager.train-num-rays-per-batch 64 --pipeline.datamanager.eval-num-rays-per-batch 64
     --pipeline.prune.start-step 900000 --pipeline.prune.num-eval-rays 256 --pipeline.prune.min-width 4
     demo-data --data scene --image-size 32 --num-train-views 6 --num-val-views 2 --num-test-views 2
@@ -41,7 +42,8 @@ TITLES = "[...document.querySelectorAll('.js-plotly-plot .xtitle')].map(e => e.t
 def save_network(folder: Path) -> Path:
     """A checkpoint of a network with strong contrasts, which looks another one without some neurons and stays as it is.
 
-    Its weights are three times those of a new network, and its learning rate is next to nothing.
+    Its weights are three times those of a new network, and its learning rate is next to nothing. It is fog all over,
+    which no grid tells from empty space: the pictures would change with the first grid, whenever a test gets to it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

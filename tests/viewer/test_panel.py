@@ -254,6 +254,27 @@ def test_nothing_is_sent_when_nothing_changes(bench: Bench) -> None:
     assert bench.session.previews == [] and bench.renders == 0
 
 
+def test_pausing_the_training_shows_the_step_it_stopped_at(bench: Bench) -> None:
+    """A viewer shows a step of a training now and then: what was seen last may be many steps old, and a person who
+    stops it to compare would compare with that. The step in progress ends after the button was pressed."""
+    renders = bench.renders
+    bench.session.change(step=8)
+    bench.panel.tick()
+    assert bench.renders == renders
+    for step in (8, 9):
+        bench.session.change(step=step, training="paused")
+        bench.panel.tick()
+        bench.panel.tick()
+        renders += 1
+        assert bench.renders == renders
+    bench.session.change(training="training")
+    bench.panel.tick()
+    assert bench.renders == renders
+    bench.session.change(training="paused")
+    bench.panel.tick()
+    assert bench.renders == renders + 1
+
+
 def test_state_follows_the_run(bench: Bench) -> None:
     """What the person came for: the table of sizes, in hand-made numbers."""
     initial = bench.session.state.initial

@@ -313,7 +313,7 @@ def _scheduled(seed: int, scale: SplatScale) -> SplatRun:
         score=preset["score"],
         rounds=preset["rounds"],
         keep=round(1 - preset["pruning_ratio"], 4),
-        recovery="continue",
+        recovery=preset["recovery"],
     )
 
 

@@ -8,10 +8,12 @@ PresetName = Literal["best", "paper", "tiny"]
 TARGETS = ("pruning_ratio", "target_gaussians", "target_mb", "max_psnr_drop")
 """Options that say how far to prune; one that is given takes the place of a preset's."""
 
+_OURS = {"score": "removal", "rounds": 6, "recovery": "retrain", "recovery_lr_rewind": 1.0}
+
 PRESETS: dict[PresetName, Mapping[str, Any]] = {
-    "best": {"score": "removal", "rounds": 6, "pruning_ratio": 0.66, "sh_degree": 2, "recovery_lr_rewind": 1.0},
+    "best": {**_OURS, "pruning_ratio": 0.66, "sh_degree": 2},
     "paper": {"score": "significance", "rounds": 1, "pruning_ratio": 0.66, "sh_degree": 2, "distil.target": "teacher"},
-    "tiny": {"score": "removal", "rounds": 6, "pruning_ratio": 0.85, "sh_degree": 1, "recovery_lr_rewind": 1.0},
+    "tiny": {**_OURS, "pruning_ratio": 0.85, "sh_degree": 1},
 }
 """Name -> option -> value. `paper` is LightGaussian's rule and order (arXiv 2311.17245, sections 3.2 and 3.3)."""
 

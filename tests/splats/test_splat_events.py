@@ -129,7 +129,7 @@ def test_rows_of_everything(once: Config, strategy: str, recovery: str) -> None:
 def test_merging_makes_one_of_two(once: Config) -> None:
     """Strategy merge needs no photos; what comes of two Gaussians has the moments of one of them, and can be saved and
     gone on with."""
-    trainer = train(saving(once(strategy="merge", pruning_ratio=0.5), LAST))
+    trainer = train(saving(once(strategy="merge", pruning_ratio=0.5, recovery="continue"), LAST))
     ((step, n_keep, _),) = counts(trainer)
     assert step == 10 and n_keep == round(trainer.pipeline.model.prune_state.history[0].before.parts["gaussians"] / 2)
     check_whole(trainer)

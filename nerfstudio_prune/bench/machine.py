@@ -1,6 +1,5 @@
 """Where a measurement is taken, what it is timed by, and how much memory it took."""
 
-import ctypes
 import platform
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Optional
 import torch
 
 from nerfstudio_prune.engine.host import seconds_now
+from nerfstudio_prune.engine.memory import release_memory
 from nerfstudio_prune.records.schema import Clock, MachineRecord
 
 PACKAGES = ("nerfstudio-prune", "nerfstudio", "torch", "torchvision", "numpy", "nerfacc")
@@ -100,11 +100,9 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._held = torch.cuda.memory_allocated(self.device) / 1e6
             return
+        # What was freed and is kept would hide what is needed next.
+        release_memory()
         if sys.platform == "linux":
-            # The allocator keeps what was freed, and would hide what is needed next.
-            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-            if trim is not None:
-                trim(0)
             try:
                 Path("/proc/self/clear_refs").write_text("5", "utf-8")
             except OSError:

@@ -22,6 +22,7 @@ from nerfstudio_prune.bench.stock import stock_config
 from nerfstudio_prune.bench.suites import Run, Scale
 from nerfstudio_prune.bench.timed import PointCounter, TimedNetwork, mean_points
 from nerfstudio_prune.engine.host import forked
+from nerfstudio_prune.engine.memory import kept_memory
 from nerfstudio_prune.engine.products import Precision
 from nerfstudio_prune.nerf.layouts import fields_of
 from nerfstudio_prune.nerf.model import PruneModelConfig
@@ -183,6 +184,11 @@ class _Arm:
         self.memory: tuple[Optional[float], Optional[float]] = (None, None)
 
     @property
+    def own(self) -> bool:
+        """Whether the network is of this project, and what its steps free stays for the next ones."""
+        return bool(self.counter.fields)
+
+    @property
     def rows(self) -> int:
         """Every so manieth row of a picture is rendered."""
         return 1 if self.skipping else min(self.job.rows, int(self.network.camera(0).height.item()))
@@ -190,7 +196,7 @@ class _Arm:
     def prepare(self) -> None:
         """Sets what the arms differ in; where the scene is empty is looked at anew."""
         torch.set_float32_matmul_precision(self.precision)
-        if not self.counter.fields:
+        if not self.own:
             return
         model = self.network.model
         model.empty_space.training = {}
@@ -226,11 +232,13 @@ class _Arm:
         count = len(network.pipeline.datamanager.eval_dataset)
         camera = network.camera(index * count // self.job.rounds)
         height, width = int(camera.height.item()), int(camera.width.item())
-        with self.counter.counting():
-            self.step_seconds.append(network.train(self.steps))
-            self._count(self.step_points, self.steps * network.rays_per_batch)
-            self.frame_seconds.append(network.render(camera, self.rows))
-            self._count(self.frame_points, math.ceil(height / self.rows) * width)
+        with kept_memory(self.own):
+            network.train(1)  # does not count: an arm before it may have given memory back
+            with self.counter.counting():
+                self.step_seconds.append(network.train(self.steps))
+                self._count(self.step_points, self.steps * network.rays_per_batch)
+                self.frame_seconds.append(network.render(camera, self.rows))
+                self._count(self.frame_points, math.ceil(height / self.rows) * width)
 
     def _count(self, points: list[dict[str, float]], rays: int) -> None:
         # The host's fields evaluate everything, and are not counted.
@@ -241,7 +249,7 @@ class _Arm:
         layer = fields_of(self.network.model)["field_fine"].mlp_base.layers[0]
         return CostArm(
             label=self.label,
-            network="own" if self.counter.fields else "stock",
+            network="own" if self.own else "stock",
             width=layer.weight.shape[0],
             skipping=self.skipping,
             matmul_precision=self.precision,

@@ -24,6 +24,7 @@ from nerfstudio_prune.bench.splat_setup import find_splat_scene
 from nerfstudio_prune.bench.splat_suite import SPLAT_SCALES, splats
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
 from nerfstudio_prune.engine.interrupts import TrainingInterrupted
+from nerfstudio_prune.engine.memory import kept_memory
 
 
 def run_suite(asked: Bench) -> None:
@@ -143,7 +144,8 @@ def _carry_out(console: Console, todo: list[Any], total: int, folder: Folder) ->
         log = folder.path / "work" / "logs" / f"{job.name}.txt"
         start = time.perf_counter()
         try:
-            with _progress(console, label) as advance, _logged(log):
+            # As in a training, for what is timed step by step.
+            with _progress(console, label) as advance, _logged(log), kept_memory(True):
                 record = folder.carry_out(job, advance)
         except (KeyboardInterrupt, TrainingInterrupted):
             console.print(f"{label}: interrupted; the same command goes on with this run", markup=False)

@@ -1,4 +1,4 @@
-"""Options of what holds for the whole process while it computes: threads, and the precision of products."""
+"""Options of what holds for the whole process while it computes: threads, the precision of products, memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from nerfstudio_prune.engine.threads import cores
 
 @dataclass
 class ComputeConfig(PrintableConfig):
-    """Threads and precision. They hold for the whole process; a training puts back what was there before it."""
+    """Threads, precision, memory. They hold for the whole process; a training puts back what was there before it."""
 
     num_threads: Optional[int] = None
     """Threads of one operation in a training, at most as many as there are cores. On a CPU one or all, whichever is
@@ -24,6 +24,9 @@ class ComputeConfig(PrintableConfig):
     """Precision of products of float32 matrices, as in `torch.set_float32_matmul_precision`: high and medium may round
     to TF32 or bfloat16 where that is faster. auto takes medium on a CPU where it is measured to be faster and as exact
     as highest, else highest; on a GPU highest."""
+    keep_memory: bool = True
+    """Memory that a training step frees stays with the process for the next step, which is faster than getting it from
+    the system anew. Linux with glibc; elsewhere, and where MALLOC_ variables are set, without effect."""
 
 
 @dataclass
@@ -31,7 +34,7 @@ class ComputePipelineConfig(VanillaPipelineConfig):
     """Stock pipeline with these options."""
 
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    """Threads, and precision of products."""
+    """Threads, precision of products, memory."""
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Is called for the `config.yml` of a run; those of earlier versions have no such options."""
@@ -54,5 +57,6 @@ def check_compute(config: Any, trains: bool) -> None:
     rules: tuple[Rule, ...] = (
         (("num_threads",), holds, known),
         (("matmul_precision",), lambda value: True, "one of its words"),
+        (("keep_memory",), lambda value: True, "True or False"),
     )
     check_values(config, "pipeline.compute.", rules)

@@ -38,6 +38,7 @@ from nerfstudio_prune.engine.compute import ComputeConfig
 from nerfstudio_prune.engine.files import remove_abandoned, write_whole
 from nerfstudio_prune.engine.host import check_device, check_viewer, guard_event_writers
 from nerfstudio_prune.engine.interrupts import Interrupts, TrainingInterrupted
+from nerfstudio_prune.engine.memory import kept_memory
 from nerfstudio_prune.engine.optimizers import RunOptimizers
 from nerfstudio_prune.engine.saving import Saver
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
@@ -107,6 +108,7 @@ class PruneTrainer(Trainer):
         self._ending = False
         self._precision_before = torch.get_float32_matmul_precision()
         compute = getattr(config.pipeline, "compute", ComputeConfig())
+        self._keep_memory = compute.keep_memory
         self.threads = Threads(compute.num_threads, torch.device(self.device))
         """How many of them a step takes."""
 
@@ -162,7 +164,7 @@ class PruneTrainer(Trainer):
         self._saver.state_changes()
         with self._interrupts.listening():
             try:
-                with self.threads.in_force():
+                with kept_memory(self._keep_memory), self.threads.in_force():
                     super().train()
             except (Exception, SystemExit) as error:
                 self._save_on_leaving(error)

@@ -1,4 +1,4 @@
-"""What becomes of memory that a training step has freed: it stays with the process for the next step, which needs it again.
+"""What becomes of memory that a training step has freed: it stays with the process, for the next step needs it again.
 
 Without that the C library gives large blocks back to the system, which hands them out again page by page, each filled
 with zeros: up to a fifth of a step's time.

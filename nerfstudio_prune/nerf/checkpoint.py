@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nerfstudio_prune.core.events import PruneState
+from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.occupancy import grids_from_dict, grids_to_dict
@@ -15,6 +16,10 @@ from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
 EXTRA_STATE = "_extra_state"
 OCCUPANCY = "occupancy"
 """Name of the grids for training in it."""
+ENCODING = "position_max_freq_exp"
+"""Name of the highest frequency of the encoding in it, where that is not the host's."""
+MAX_FREQ_EXP = 8.0
+"""The host's."""
 IGNORED_PREFIX = "lpips."
 """Stock checkpoints carry the metric network; it is not part of the model."""
 
@@ -70,7 +75,8 @@ def checked_state(
         ValueError: If keys are missing or unknown, an entry is no plain tensor, the shapes do not form a network, or
             the pruning state does not fit.
     """
-    own = {key: value for key, value in model.state_dict().items() if key != EXTRA_STATE}
+    own = dict(model.state_dict())
+    own_extra = own.pop(EXTRA_STATE, None)
     state = {key: value for key, value in state_dict.items() if not str(key).startswith(IGNORED_PREFIX)}
     extra = state.pop(EXTRA_STATE, None)
     missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
@@ -90,12 +96,47 @@ def checked_state(
             )
         check_tensor(state[key], key, FLOATS if value.is_floating_point() else (value.dtype,), finite)
     check_storage(state, "the checkpoint's network")
-    prune_state = PruneState.from_dict(extra) if extra is not None else PruneState()
+    _check_encoding(extra, own_extra)
+    prune_state = PruneState.from_dict(pruning_entries(extra)) if extra is not None else PruneState()
     _check_prune_state(prune_state, groups, shapes)
     known = prune_state.to_dict()
     if extra is not None and OCCUPANCY in extra:
         known[OCCUPANCY] = grids_to_dict(grids_from_dict(extra[OCCUPANCY]))
+    if extra is not None and ENCODING in extra:
+        known[ENCODING] = extra[ENCODING]
     return {**state, EXTRA_STATE: known}
+
+
+def pruning_entries(extra: Any) -> Any:
+    """What of a model's extra state is the state of pruning.
+
+    Args:
+        extra: The extra state, or what a damaged checkpoint has in its place.
+    """
+    if not isinstance(extra, Mapping):
+        return extra
+    return {name: value for name, value in extra.items() if name not in (OCCUPANCY, ENCODING)}
+
+
+def _check_encoding(extra: Any, own: Any) -> None:
+    """Checks that a network was trained with the encoding that it is to be evaluated with: no shape tells.
+
+    Args:
+        extra: Extra state of the checkpoint.
+        own: That of the model.
+
+    Raises:
+        ValueError: If it was another one.
+    """
+    found, expected = (
+        entries.get(ENCODING, MAX_FREQ_EXP) if isinstance(entries, Mapping) else MAX_FREQ_EXP
+        for entries in (extra, own)
+    )
+    if found != expected:
+        raise ValueError(
+            f"the checkpoint's network was trained with model.{ENCODING} {shown(found)}, this run has {expected:g}; "
+            "give that one"
+        )
 
 
 def _check_prune_state(state: PruneState, groups: Sequence[NeuronGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -31,7 +31,7 @@ from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.host import default_eval_chunk
 from nerfstudio_prune.engine.options import MAX_STEPS, Rule, above, at_least
-from nerfstudio_prune.nerf.checkpoint import OCCUPANCY, fit_to_checkpoint
+from nerfstudio_prune.nerf.checkpoint import ENCODING, MAX_FREQ_EXP, OCCUPANCY, fit_to_checkpoint, pruning_entries
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions
 from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
@@ -60,6 +60,9 @@ class PruneModelConfig(VanillaModelConfig):
     """Neurons of each head layer before pruning."""
     skip_connections: tuple[int, ...] = (4,)
     """Trunk layers that also read the encoded position; as in the host, indices past the last layer have no effect."""
+    position_max_freq_exp: float = MAX_FREQ_EXP
+    """Exponent of the highest of the ten frequencies that places are encoded by: 2^k periods in a unit of length. The
+    host's 8 suits pictures of 800 pixels; details that no pixel shows only make training slower."""
     use_scene_contraction: bool = False
     """Contract unbounded space into the unit ball, for photographs."""
     eval_num_rays_per_chunk: int = field(default_factory=default_eval_chunk)
@@ -116,7 +119,11 @@ class PruneModel(NeRFModel):
             grid_options(config), config.occupancy_warm_up_steps, config.occupancy_update_interval
         )
         position_encoding = NeRFEncoding(
-            in_dim=3, num_frequencies=10, min_freq_exp=0.0, max_freq_exp=8.0, include_input=True
+            in_dim=3,
+            num_frequencies=10,
+            min_freq_exp=0.0,
+            max_freq_exp=config.position_max_freq_exp,
+            include_input=True,
         )
         direction_encoding = NeRFEncoding(
             in_dim=3, num_frequencies=4, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True
@@ -374,6 +381,8 @@ class PruneModel(NeRFModel):
     def get_extra_state(self) -> dict[str, Any]:
         """Pruning state and grids for the checkpoint: plain numbers, strings and tensors."""
         state, space = self.prune_state.to_dict(), self.empty_space
+        if self.config.position_max_freq_exp != MAX_FREQ_EXP:
+            state[ENCODING] = self.config.position_max_freq_exp
         return {**state, OCCUPANCY: grids_to_dict(space.training)} if space.looked else state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -384,7 +393,7 @@ class PruneModel(NeRFModel):
         """
         self.empty_space.training = grids_from_dict(state.get(OCCUPANCY, {}), self.device)
         self.empty_space.looked = OCCUPANCY in state
-        self.prune_state = PruneState.from_dict({name: value for name, value in state.items() if name != OCCUPANCY})
+        self.prune_state = PruneState.from_dict(pruning_entries(state))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads a checkpoint of any widths, of this method or of the stock `vanilla-nerf`.
@@ -455,6 +464,7 @@ RULES: Sequence[Rule] = (
     (("base_mlp_layer_width", "head_mlp_layer_width"), *at_least(1, 4096)),
     (("num_coarse_samples", "num_importance_samples"), *at_least(1, 4096)),
     (("eval_num_rays_per_chunk",), *at_least(1, 2**20)),
+    (("position_max_freq_exp",), lambda value: 0 <= value <= 16, "in [0, 16]"),
     (("grid_resolution",), *at_least(1, 1024)),
     (("alpha_thre",), lambda value: 0 < value < 1, "in (0, 1)"),
     (("render_step_size",), *above(0, 10**6)),

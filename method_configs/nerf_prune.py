@@ -1,6 +1,6 @@
 """The methods `nerf-prune`, `nerf-prune-demo` and `nerf-prune-real`."""
 
-from typing import Any
+from typing import Any, Optional
 
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -18,14 +18,18 @@ from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
 
-def optimizers(lr: float) -> dict[str, Any]:
+def optimizers(lr: float, lr_final: Optional[float] = None) -> dict[str, Any]:
     """Optimizers of all parameters that a method may have.
 
     Args:
         lr: Learning rate at the beginning.
+        lr_final: Learning rate at the end. None: the scheduler's default.
     """
     return {
-        name: {"optimizer": RAdamOptimizerConfig(lr=lr, eps=1e-8), "scheduler": RunDecaySchedulerConfig()}
+        name: {
+            "optimizer": RAdamOptimizerConfig(lr=lr, eps=1e-8),
+            "scheduler": RunDecaySchedulerConfig(lr_final=lr_final),
+        }
         for name in ("fields", "temporal_distortion")
     }
 
@@ -50,10 +54,10 @@ nerf_prune_demo = MethodSpecification(
     config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=2000,
-        steps_per_save=500,
+        max_num_iterations=6500,
+        steps_per_save=1000,
         steps_per_eval_batch=100,
-        steps_per_eval_image=500,
+        steps_per_eval_image=1000,
         vis="tensorboard",
         viewer=local_viewer(),
         pipeline=PrunePipelineConfig(
@@ -64,16 +68,21 @@ nerf_prune_demo = MethodSpecification(
                 eval_num_rays_per_batch=256,
             ),
             model=PruneModelConfig(
-                base_mlp_num_layers=6,
+                base_mlp_num_layers=4,
                 base_mlp_layer_width=96,
                 head_mlp_layer_width=48,
-                skip_connections=(3,),
+                skip_connections=(),
                 num_coarse_samples=32,
                 num_importance_samples=32,
+                # Periods of four pixels; finer ones make this short training slower.
+                position_max_freq_exp=3.0,
+                occupancy_warm_up_steps=60,
+                occupancy_update_interval=200,
             ),
-            prune=PruneConfig(start_step=1000, schedule="one-shot"),
+            # The rate is as high as a network bears already.
+            prune=PruneConfig(start_step=3250, schedule="one-shot", recovery_lr_factor=1.0),
         ),
-        optimizers=optimizers(lr=6e-3),
+        optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),
     description="Small nerf-prune on the built-in scene, for CPUs and for seeing pruning happen.",
 )

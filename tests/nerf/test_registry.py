@@ -77,10 +77,17 @@ def test_methods_share_one_table_of_optimizers() -> None:
     tables = [all_methods[name].optimizers for name in METHODS]
     assert {tuple(table) for table in tables} == {("fields", "temporal_distortion")}
     schedulers = [part["scheduler"] for table in tables for part in table.values()]
-    assert all(scheduler == RunDecaySchedulerConfig() for scheduler in schedulers)
+    assert all(type(scheduler) is RunDecaySchedulerConfig for scheduler in schedulers)
     assert len({id(scheduler) for scheduler in schedulers}) == len(schedulers)
-    rates = {name: {part["optimizer"].lr for part in all_methods[name].optimizers.values()} for name in METHODS}
-    assert rates == {"nerf-prune": {5e-4}, "nerf-prune-demo": {6e-3}, "nerf-prune-real": {5e-4}}
+    rates = {
+        name: {(part["optimizer"].lr, part["scheduler"].lr_final) for part in all_methods[name].optimizers.values()}
+        for name in METHODS
+    }
+    assert rates == {
+        "nerf-prune": {(5e-4, None)},
+        "nerf-prune-demo": {(2e-2, 4e-4)},
+        "nerf-prune-real": {(5e-4, None)},
+    }
 
 
 def test_no_method_needs_a_login_to_end() -> None:

@@ -54,7 +54,7 @@ nerf_prune_demo = MethodSpecification(
     config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=6500,
+        max_num_iterations=5500,
         steps_per_save=1000,
         steps_per_eval_batch=100,
         steps_per_eval_image=1000,
@@ -77,10 +77,10 @@ nerf_prune_demo = MethodSpecification(
                 # Periods of four pixels; finer ones make this short training slower.
                 position_max_freq_exp=3.0,
                 occupancy_warm_up_steps=60,
-                occupancy_update_interval=200,
+                occupancy_update_interval=400,
             ),
             # The rate is as high as a network bears already.
-            prune=PruneConfig(start_step=3250, schedule="one-shot", recovery_lr_factor=1.0),
+            prune=PruneConfig(start_step=2750, schedule="one-shot", recovery_lr_factor=1.0),
         ),
         optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),

@@ -57,7 +57,8 @@ class EmptySpace:
     Args:
         options: Name of a field -> how finely it is looked at.
         warm_up_steps: Training steps without a grid, >= 0.
-        update_interval: Training steps between two looks, >= 1.
+        update_interval: Training steps between two looks, >= 1; the first interval has looks after an eighth, a quarter
+            and a half of it as well.
     """
 
     def __init__(self, options: Mapping[str, GridOptions], warm_up_steps: int, update_interval: int) -> None:
@@ -87,11 +88,14 @@ class EmptySpace:
     def due(self, step: int) -> bool:
         """Whether the model looks anew before a training step.
 
+        What a field shows at first is mostly fog, which clears soon: the first interval has looks of its own.
+
         Args:
             step: Training step.
         """
-        age = step - self.warm_up_steps
-        return age >= 0 and (not self.looked or age % self.update_interval == 0)
+        age, interval = step - self.warm_up_steps, self.update_interval
+        early = age in (interval // 8, interval // 4, interval // 2)
+        return age >= 0 and (not self.looked or early or age % interval == 0)
 
     def look(self, densities: Densities, seed: int, device: torch.device) -> None:
         """Takes the grids for training anew.

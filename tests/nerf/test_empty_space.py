@@ -83,11 +83,15 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_looks_are_due_from_the_warm_up_on_in_intervals() -> None:
     """What was empty must be able to come back; before the warm-up a field shows nothing yet, and a run that begins in
-    between, from a checkpoint of another method, looks at once."""
+    between, from a checkpoint of another method, looks at once. The first interval has more of them: the fog of a new
+    field clears long before it is over, and each step in it costs many later ones."""
     found = space()
     assert [step for step in range(20) if found.due(step)] == list(range(3, 20))
     found.look({"field_fine": density}, 0, CPU)
-    assert [step for step in range(20) if found.due(step)] == [3, 7, 11, 15, 19]
+    assert [step for step in range(20) if found.due(step)] == [3, 4, 5, 7, 11, 15, 19]
+    longer = EmptySpace(found.options, 60, 400)
+    longer.look({"field_fine": density}, 0, CPU)
+    assert [step for step in range(1300) if longer.due(step)] == [60, 110, 160, 260, 460, 860, 1260]
 
 
 def test_a_scene_that_shows_nothing_yet_is_not_skipped() -> None:
@@ -95,7 +99,7 @@ def test_a_scene_that_shows_nothing_yet_is_not_skipped() -> None:
     found = space()
     found.look({"field_fine": lambda positions: torch.zeros(len(positions))}, 0, CPU)
     # The next look is that of the plan, and not one before each step.
-    assert found.training == {} and [step for step in range(9) if found.due(step)] == [3, 7]
+    assert found.training == {} and [step for step in range(9) if found.due(step)] == [3, 4, 5, 7]
     model = tiny_model()
     model.empty_space.space = cube(4.0)
     with torch.no_grad():
@@ -205,12 +209,13 @@ def test_the_space_that_rays_reach_holds_their_ends() -> None:
 def test_training_skips_after_the_warm_up(
     tiny_config: Config, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two looks in ten steps: one at the end of the warm-up, one an interval later; each step between them uses it."""
+    """Four looks in ten steps: at the end of the warm-up, after a quarter and a half of the first interval, and at the
+    end of it; each step from the first one on uses what they saw."""
     calls = evaluated(monkeypatch)
     config = skipping(tiny_config("run", strategy="none"))
     trainer = start(config)
     trainer.train()
-    assert len(looks) == 2 and len(set(looks)) == 2
+    assert len(looks) == 4 and len(set(looks)) == 4
     # Both fields in each of ten steps.
     assert calls == [False] * 6 + [True] * 14
 

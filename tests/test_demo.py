@@ -159,6 +159,21 @@ def test_side_by_side_places_pictures_and_keeps_pixels() -> None:
     assert np.array_equal(below[64:72:4, 8:20:4], blue)
 
 
+def test_captions_do_not_run_into_each_other() -> None:
+    """A scene that fills little of its view leaves narrow pictures: they are enlarged until what stands above them can
+    be read. Without pictures of its own a caption's dark pixels end where its column does."""
+    white = np.full((20, 60, 3), 255, np.uint8)
+    captions = ["dense: 85,256 parameters, 22.9 dB", "right after pruning: 23,871 parameters, 22.4 dB"]
+    both = np.asarray(side_by_side([white, white], captions))
+    alone = [np.asarray(side_by_side([white], [caption])) for caption in captions]
+    column = (both.shape[1] - 8) // 2
+    assert column > 2 * 60 + 8
+    first, second = (both[:24, 8 + i * column : (i + 1) * column] for i in range(2))
+    assert (both[:24, column : column + 8] == 255).all()  # nothing in the margin between them
+    dark = [int((picture < 128).any(axis=-1).sum()) for picture in (first, second)]
+    assert dark == [int((picture[:24] < 128).any(axis=-1).sum()) for picture in alone]
+
+
 def test_frame_is_what_the_truth_shows() -> None:
     """Empty space tells nothing; the frame is the same for all pictures, whatever these show outside of it."""
     truth, other = np.full((9, 12, 3), 255, np.uint8), np.zeros((9, 12, 3), np.uint8)

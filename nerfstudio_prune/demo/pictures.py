@@ -1,5 +1,6 @@
 """The picture that the demo leaves: views beside each other, with captions."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from scipy.ndimage import uniform_filter
 
 MARGIN, CAPTION = 8, 24
 """Pixels around a picture, and of the line of its caption."""
-FONT_SIZE = 15
+FONT_SIZE, INDENT = 15, 2
 MAGNIFIED = 2
 """How much larger than the rest a detail is shown."""
 
@@ -23,19 +24,23 @@ def side_by_side(pictures: Sequence[Picture], captions: Sequence[str], scale: in
     Args:
         pictures: At least one.
         captions: One for each.
-        scale: Pixels along each side of a pixel.
+        scale: Pixels along each side of a pixel, at least; more where a caption is wider than its picture.
         columns: Pictures in a row; 0: all.
     """
     columns = columns or len(pictures)
-    height, width = (size * scale for size in pictures[0].shape[:2])
+    font = ImageFont.load_default(FONT_SIZE)
+    longest = max(math.ceil(font.getlength(caption)) for caption in captions) + 2 * INDENT
+    height, width = pictures[0].shape[:2]
+    scale = max(scale, -(-longest // width))
+    height, width = height * scale, width * scale
     wide, high = width + MARGIN, height + CAPTION + MARGIN
     rows = -(-len(pictures) // columns)
     canvas = Image.new("RGB", (columns * wide + MARGIN, rows * high), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    draw = ImageDraw.Draw(canvas)
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left, top = MARGIN + i % columns * wide, i // columns * high
         canvas.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST), (left, top + CAPTION))
-        draw.text((left + 2, top + 3), caption, fill="black", font=font)
+        draw.text((left + INDENT, top + 3), caption, fill="black", font=font)
     return canvas
 
 

@@ -91,7 +91,8 @@ def test_moments_that_shrink(made: Made) -> None:
     assert dense.checkpoint_mb is not None and end.checkpoint_mb is not None
     assert dense.checkpoint_mb > 2.9 * dense.weights_mb and dense.checkpoint_mb > end.checkpoint_mb
     assert end.checkpoint_mb > 2.9 * end.weights_mb
-    recovery = made.demo.config().pipeline.prune.filled().recovery
+    config: Any = made.demo.config()
+    recovery = config.pipeline.prune.filled().recovery
     assert (cut.checkpoint_mb is None) == (recovery == "retrain") == (made.what == "splats")
     assert cut.checkpoint_mb is None or dense.checkpoint_mb > cut.checkpoint_mb > 2.9 * cut.weights_mb
     assert cut.rays_per_sec is None and (dense.rays_per_sec or 0) > 0 and (end.rays_per_sec or 0) > 0

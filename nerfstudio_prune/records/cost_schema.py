@@ -86,8 +86,8 @@ class EventCost:
     """One value an event, without measurements of quality."""
 
 
-class StockSpeedRecord(msgspec.Struct, tag_field="kind", tag="stock-speed", kw_only=True):
-    """The host's own model and this project's at several widths, measured in turns in one process."""
+class CostRecord(msgspec.Struct, kw_only=True):
+    """What every measurement of cost says of itself."""
 
     name: str
     seed: int
@@ -96,10 +96,18 @@ class StockSpeedRecord(msgspec.Struct, tag_field="kind", tag="stock-speed", kw_o
     scale: str
     digest: str
     config: dict[str, Any]
-    """Options that differ from the registered method, by dotted path, of the widest network."""
+    """Options that differ from the registered method, by dotted path, of the widest network, or of the one in the
+    middle of what is varied."""
     command: str
     created: str
     machine: MachineRecord
+    clock: Clock = "wall"
+    schema_version: int = SCHEMA_VERSION
+
+
+class StockSpeedRecord(CostRecord, tag_field="kind", tag="stock-speed", kw_only=True):
+    """The host's own model and this project's at several widths, measured in turns in one process."""
+
     rays_per_batch: Count
     image_size: list[Count]
     """Height and width of a view."""
@@ -118,8 +126,6 @@ class StockSpeedRecord(msgspec.Struct, tag_field="kind", tag="stock-speed", kw_o
     """Blocks at one position took place one right after the other; the first arm is the host's model."""
     event: EventCost
     views: Annotated[list[SkippedView], Meta(min_length=1, max_length=10_000)]
-    clock: Clock = "wall"
-    schema_version: int = SCHEMA_VERSION
 
 
 Axis = Literal["width", "samples", "rays", "pixels"]
@@ -180,27 +186,14 @@ class LargeFrames:
     frames: Annotated[list[LargeFrame], Meta(min_length=1, max_length=100)]
 
 
-class ScalingRecord(msgspec.Struct, tag_field="kind", tag="scaling", kw_only=True):
+class ScalingRecord(CostRecord, tag_field="kind", tag="scaling", kw_only=True):
     """Time and memory by the size of network, batch and picture, measured in turns in one process."""
 
-    name: str
-    seed: int
-    method: str
-    scene: str
-    scale: str
-    digest: str
-    config: dict[str, Any]
-    """Options that differ from the registered method, by dotted path, of the network in the middle."""
-    command: str
-    created: str
-    machine: MachineRecord
     matmul_precision: str
     """Precision of products, as in `torch.set_float32_matmul_precision`."""
     steps: Annotated[list[ScalingPoint], Meta(min_length=1, max_length=1000)]
     frames: Annotated[list[ScalingPoint], Meta(min_length=1, max_length=1000)]
     large: LargeFrames
-    clock: Clock = "wall"
-    schema_version: int = SCHEMA_VERSION
 
 
 CostRecord = StockSpeedRecord | ScalingRecord

@@ -20,7 +20,6 @@ MOST_THRESHOLD = 32 * 2**20
 """Size from which glibc gives blocks pages of their own, once it has seen larger ones freed; twice that at the end of
 the heap goes back to the system."""
 
-
 _kept = False
 
 
@@ -43,7 +42,7 @@ def kept_memory(wanted: bool) -> Iterator[None]:
 
 def _keep(wanted: bool) -> None:
     global _kept  # noqa: PLW0603  the library has one state for the whole process
-    library = None if wanted == _kept else _glibc()
+    library = None if wanted == _kept or _is_tuned() else _glibc()
     if library is None:
         return
     _kept = wanted
@@ -60,18 +59,14 @@ def _keep(wanted: bool) -> None:
 
 def release_memory() -> None:
     """Gives memory that is free back to the system, where the C library can."""
-    library = _glibc(tuned=True)
+    library = _glibc()
     if library is not None:
         library.malloc_trim(0)
 
 
-def _glibc(tuned: bool = False) -> Optional[Any]:
-    """The C library, if it is glibc.
-
-    Args:
-        tuned: Also where its environment variables are set.
-    """
-    if sys.platform != "linux" or not (tuned or not _is_tuned()):
+def _glibc() -> Optional[Any]:
+    """The C library, if it is glibc."""
+    if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -66,7 +66,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     return found
 
 
-@pytest.mark.skipif(memory._glibc(tuned=True) is None, reason="the C library is not glibc")
+@pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
 def test_blocks_that_are_freed_are_used_again() -> None:
     """A step needs what the last one has freed. Each page that the system hands out anew is filled with zeros first, a
     fifth of a step's time. Afterwards the process holds no more than it needs, as others on the machine expect."""

@@ -173,7 +173,7 @@ def pieces_of_rays(cameras: Cameras, distances: Float[Tensor, " bounds"]) -> Flo
 
 
 class OccupancySchedule(Listener):
-    """When a model looks anew in a training: from the warm-up on in regular intervals, and whenever it was changed.
+    """When a model looks anew in a training: from the warm-up on, see `EmptySpace.due`, and whenever it was changed.
 
     Args:
         model: The model.

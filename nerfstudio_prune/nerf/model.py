@@ -85,7 +85,8 @@ class PruneModelConfig(VanillaModelConfig):
     occupancy_warm_up_steps: int = 500
     """Training steps in which everything is evaluated."""
     occupancy_update_interval: int = 500
-    """Training steps between two looks at the whole space, so that what was empty may come back; fewer at first."""
+    """Training steps between two looks at the whole space, so that what was empty may come back. The first
+    interval has three looks more, for its fog clears soon."""
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Is called for the `config.yml` of a run; in those of earlier versions photographs are shown as they were."""

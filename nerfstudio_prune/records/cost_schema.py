@@ -86,7 +86,7 @@ class EventCost:
     """One value an event, without measurements of quality."""
 
 
-class CostRecord(msgspec.Struct, kw_only=True):
+class CostHeader(msgspec.Struct, kw_only=True):
     """What every measurement of cost says of itself."""
 
     name: str
@@ -105,7 +105,7 @@ class CostRecord(msgspec.Struct, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
 
-class StockSpeedRecord(CostRecord, tag_field="kind", tag="stock-speed", kw_only=True):
+class StockSpeedRecord(CostHeader, tag_field="kind", tag="stock-speed", kw_only=True):
     """The host's own model and this project's at several widths, measured in turns in one process."""
 
     rays_per_batch: Count
@@ -186,7 +186,7 @@ class LargeFrames:
     frames: Annotated[list[LargeFrame], Meta(min_length=1, max_length=100)]
 
 
-class ScalingRecord(CostRecord, tag_field="kind", tag="scaling", kw_only=True):
+class ScalingRecord(CostHeader, tag_field="kind", tag="scaling", kw_only=True):
     """Time and memory by the size of network, batch and picture, measured in turns in one process."""
 
     matmul_precision: str

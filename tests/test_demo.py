@@ -90,11 +90,11 @@ def test_moments_that_shrink(made: Made) -> None:
     assert dense.weights_mb == pytest.approx(dense.costs["parameters"] * 4e-6)
     assert dense.checkpoint_mb is not None and end.checkpoint_mb is not None
     assert dense.checkpoint_mb > 2.9 * dense.weights_mb and dense.checkpoint_mb > end.checkpoint_mb
-    assert end.checkpoint_mb > 2.9 * end.weights_mb
     config: Any = made.demo.config()
     recovery = config.pipeline.prune.filled().recovery
     assert (cut.checkpoint_mb is None) == (recovery == "retrain") == (made.what == "splats")
-    assert cut.checkpoint_mb is None or dense.checkpoint_mb > cut.checkpoint_mb > 2.9 * cut.weights_mb
+    assert cut.checkpoint_mb is None or dense.checkpoint_mb > cut.checkpoint_mb
+    assert all(m.checkpoint_mb is None or m.checkpoint_mb > 2.9 * m.weights_mb for m in moments.values())
     assert cut.rays_per_sec is None and (dense.rays_per_sec or 0) > 0 and (end.rays_per_sec or 0) > 0
     for moment in made.demo.moments:
         assert moment.image.shape == (16, 16, 3) and moment.image.dtype == np.uint8

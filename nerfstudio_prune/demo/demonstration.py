@@ -139,7 +139,8 @@ class Demonstration:
                 self._left_out = to_uint8(show.left_out(self._before, model, camera.to(model.device)))
             pipeline.train()
         self._before = show.copy(model) if label == show.dense else None
-        stepped = any(optimizer.state for optimizer in trainer.optimizers.optimizers.values())
+        # What has no moments yet, or has lost them, is saved without two thirds of its size.
+        stepped = all(optimizer.state for optimizer in trainer.optimizers.optimizers.values())
         quality = {"psnr": metrics["psnr"], "ssim": metrics.get("ssim", metrics.get("fine_ssim"))}
         self.moments.append(
             Moment(

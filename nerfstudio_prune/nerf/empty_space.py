@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Optional
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
-from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, build_grid
+from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, build_grid, refresh_grid
 
 EVALUATION_SEED = 0
 """Seed of the places that grids for evaluation look at: the same weights give the same picture."""
@@ -98,16 +99,21 @@ class EmptySpace:
         return age >= 0 and (not self.looked or early or age % interval == 0)
 
     def look(self, densities: Densities, seed: int, device: torch.device) -> None:
-        """Takes the grids for training anew.
+        """Takes the grids for training anew; those that there are say where most of it is to be looked for.
 
         Args:
             densities: The densities as they are.
             seed: Seed of the places that are looked at.
             device: Where the model lives.
         """
+        known = self.training
         # A look that fails leaves everything to be evaluated.
         self.training, self.looked = {}, True
-        self.training = self._build(densities, seed, device)
+        self.training = self._build(densities, seed, device, known)
+
+    def forget(self) -> None:
+        """The next look takes nothing for known: the densities are others."""
+        self.training = {}
 
     def for_evaluation(self, densities: Densities, state: object, device: torch.device) -> Grids:
         """The grids for evaluation, made once for each state of the weights; none where the space is unknown.
@@ -118,10 +124,10 @@ class EmptySpace:
             device: Where the model lives.
         """
         if self._evaluation[0] != state:
-            self._evaluation = (state, self._build(densities, EVALUATION_SEED, device))
+            self._evaluation = (state, self._build(densities, EVALUATION_SEED, device, {}))
         return self._evaluation[1]
 
-    def _build(self, densities: Densities, seed: int, device: torch.device) -> Grids:
+    def _build(self, densities: Densities, seed: int, device: torch.device, known: Grids) -> Grids:
         """Grids of all fields; none if a field has nothing to show yet, for it could never come to show anything."""
         if self.space is None:
             return {}
@@ -133,7 +139,8 @@ class EmptySpace:
         with torch.no_grad():
             for name, density_fn in densities.items():
                 options, box = self.options[name], self.space.box.to(device)
-                grids[name] = build_grid(density_fn, box, options.threshold, options.resolution, generator, places)
+                make = partial(refresh_grid, known[name]) if name in known else build_grid
+                grids[name] = make(density_fn, box, options.threshold, options.resolution, generator, places)
         return grids if all(bool(grid.cells.any()) for grid in grids.values()) else {}
 
 
@@ -206,6 +213,7 @@ class OccupancySchedule(Listener):
     def _look_again(self) -> None:
         # At the step that has ended: a checkpoint of it holds the grid for the next one.
         if self.model.empty_space.looked:
+            self.model.empty_space.forget()
             self._look(self.run.step)
 
     def _look(self, step: int) -> None:

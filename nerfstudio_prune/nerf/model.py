@@ -85,8 +85,8 @@ class PruneModelConfig(VanillaModelConfig):
     occupancy_warm_up_steps: int = 500
     """Training steps in which everything is evaluated."""
     occupancy_update_interval: int = 500
-    """Training steps between two looks at the whole space, so that what was empty may come back. The first
-    interval has three looks more, for its fog clears soon."""
+    """Training steps between two looks at the space: at what was not empty, and at a random eighth of the rest, so
+    that what was empty may come back. The first interval has three looks more, for its fog clears soon."""
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Is called for the `config.yml` of a run; in those of earlier versions photographs are shown as they were."""
@@ -429,18 +429,15 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
 def grid_options(config: PruneModelConfig) -> dict[str, GridOptions]:
     """How finely each field is looked at.
 
-    What little density the coarse field has says where to sample, and moves the samples: its threshold is lower. Its
-    samples are far apart, and larger cells do.
+    What little density the coarse field has says where to sample, and moves the samples: its threshold is lower.
 
     Args:
         config: Options of the model.
     """
-    step = render_step_size(config)
+    step, caution = render_step_size(config), {"field_coarse": COARSE_CAUTION, "field_fine": 1.0}
     return {
-        "field_coarse": GridOptions(
-            max(1, config.grid_resolution // 2), density_threshold(COARSE_CAUTION * config.alpha_thre, step)
-        ),
-        "field_fine": GridOptions(config.grid_resolution, density_threshold(config.alpha_thre, step)),
+        name: GridOptions(config.grid_resolution, density_threshold(factor * config.alpha_thre, step))
+        for name, factor in caution.items()
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, log1p, prod
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,12 @@ COARSE_PLACES, NEIGHBOUR_PLACES, FINE_PLACES = 2, 16, 1
 fine cell. Few in most: things hang together, and neighbours vouch for each other."""
 CAUTION = 0.5
 """Factor on the threshold of the first round, which sees little of each of its cells."""
+REFRESH = 8
+"""One of so many coarse cells and places is looked at again where a grid is known."""
+SUITS = 0.6, 1.5
+"""Cells along the longest side of a grid that is gone on with, as shares of those that are asked for."""
+SAME = 0.01
+"""By how much of a cell two lattices may differ that are the same but for rounding."""
 MAX_CELLS = 2**24
 """Most cells of a grid, a byte each; as many as float32 counts exactly."""
 
@@ -184,32 +190,136 @@ def build_grid(
     Returns:
         A grid around what is occupied.
     """
-    parts_of_places = places.split(POINTS_AT_ONCE) if len(places) else ()
-    dense = [part[~(density_fn(part.contiguous()) < threshold)] for part in parts_of_places]
-    seen = torch.cat([places[:0], *dense])
-    edge = float((box[1] - box[0]).max()) / min(COARSE_CELLS, resolution)
-    shape = [max(1, ceil(float(side) / edge - 1e-3)) for side in box[1] - box[0]]
-    everything = torch.ones(shape, dtype=torch.bool, device=box.device)
-    sides = (box[1] - box[0]) / torch.tensor(shape, device=box.device)
-    found = _reached(density_fn, box[0], sides, everything, COARSE_PLACES, CAUTION * threshold, generator)
-    found = found | _cells_of(seen, box[0], sides, found)
-    looked_at = found
-    while bool((shell := _dilated(found) & ~looked_at).any()):
-        found = found | _reached(density_fn, box[0], sides, shell, NEIGHBOUR_PLACES, CAUTION * threshold, generator)
-        looked_at = looked_at | shell
-    lower, coarse = _cropped(box[0], sides, _dilated(found))
+    look = _Look(density_fn, box, threshold, resolution, generator, _dense(density_fn, places, threshold))
+    everything = torch.ones(look.shape, dtype=torch.bool, device=box.device)
+    first, coarse = _cropped(_dilated(look.coarse(everything, ~everything)))
     parts = max(1, round(resolution / max(coarse.shape)))
     while coarse.numel() * parts**3 > MAX_CELLS:
         parts -= 1
-    fine = coarse
+    return look.fine(first, parts, _in_parts(coarse, parts))
+
+
+def refresh_grid(
+    known: OccupancyGrid,
+    density_fn: DensityFn,
+    box: Float[Tensor, "2 3"],
+    threshold: float,
+    resolution: int,
+    generator: torch.Generator,
+    places: Float[Tensor, "places 3"],
+) -> OccupancyGrid:
+    """Brings a grid up to date with a density that has changed a little: for a fraction of the price of `build_grid`.
+
+    Looks at all cells that were occupied, which their neighbours are among, and at a random part of the rest of space
+    and of the places. Where the grid has become too coarse or too fine for what is occupied, or is one of another box,
+    `build_grid` makes another.
+
+    Args:
+        known: The grid; `build_grid` made it, or this function.
+        density_fn: As for `build_grid`, like the rest.
+        box: Lower and upper corner of the space to look at.
+        threshold: Density, > 0.
+        resolution: Cells along the longest side of what is occupied, >= 1.
+        generator: Random numbers, of the CPU.
+        places: Further places to look at.
+
+    Returns:
+        A grid around what is occupied now.
+    """
+    first_place = int(torch.randint(REFRESH, (), generator=generator))
+    seen = _dense(density_fn, places[first_place::REFRESH], threshold)
+    look = _Look(density_fn, box, threshold, resolution, generator, seen)
+    lattice = look.lattice_of(known)
+    if lattice is None:
+        return build_grid(density_fn, box, threshold, resolution, generator, places)
+    parts, occupied = lattice
+    inside = torch.zeros(look.shape, dtype=torch.bool, device=box.device)
+    inside[tuple((occupied // parts).T)] = True
+    drawn = torch.randint(REFRESH, look.shape, generator=generator).to(box.device) == 0
+    new = _dilated(look.coarse(drawn & ~inside, inside))
+    first, coarse = _cropped(new | inside)
+    if coarse.numel() * parts**3 > MAX_CELLS:
+        return build_grid(density_fn, box, threshold, resolution, generator, places)
+    x, y, z = (slice(int(a), int(a) + count) for a, count in zip(first, coarse.shape, strict=True))
+    fine = _in_parts(new[x, y, z], parts)
+    fine[tuple((occupied - first * parts).T)] = True
+    return look.fine(first, parts, fine)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One look at a box, and the coarse cells of it."""
+
+    density_fn: DensityFn
+    box: Float[Tensor, "2 3"]
+    threshold: float
+    resolution: int
+    generator: torch.Generator
+    seen: Float[Tensor, "seen 3"]
+    """Places that are known to be dense."""
+
+    @cached_property
+    def shape(self) -> list[int]:
+        """Coarse cells along x, y and z."""
+        edge = float((self.box[1] - self.box[0]).max()) / min(COARSE_CELLS, self.resolution)
+        return [max(1, ceil(float(side) / edge - 1e-3)) for side in self.box[1] - self.box[0]]
+
+    @cached_property
+    def sides(self) -> Float[Tensor, " 3"]:
+        """Sides of a coarse cell."""
+        return (self.box[1] - self.box[0]) / torch.tensor(self.shape, device=self.box.device)
+
+    def coarse(
+        self, asked: Bool[Tensor, "width height depth"], known: Bool[Tensor, "width height depth"]
+    ) -> Bool[Tensor, "width height depth"]:
+        """Occupied ones of the coarse cells that are asked for, and of those around them; none that are known."""
+        lower, sides, threshold = self.box[0], self.sides, CAUTION * self.threshold
+        found = _reached(self.density_fn, lower, sides, asked, COARSE_PLACES, threshold, self.generator)
+        found = (found | _cells_of(self.seen, lower, sides, found)) & ~known
+        looked_at = found | known
+        while bool((shell := _dilated(found) & ~looked_at).any()):
+            more = _reached(self.density_fn, lower, sides, shell, NEIGHBOUR_PLACES, threshold, self.generator)
+            found, looked_at = found | more, looked_at | shell
+        return found
+
+    def fine(self, first: Int[Tensor, " 3"], parts: int, asked: Bool[Tensor, "width height depth"]) -> OccupancyGrid:
+        """The grid of those parts of coarse cells that are asked for, from the first coarse cell on."""
+        lower, sides = self.box[0] + first * self.sides, self.sides / parts
+        found = _reached(self.density_fn, lower, sides, asked, FINE_PLACES, self.threshold, self.generator)
+        first, cells = _cropped(_dilated(found | _cells_of(self.seen, lower, sides, found)))
+        lower = lower + first * sides
+        upper = lower + sides * torch.tensor(cells.shape, device=lower.device)
+        return OccupancyGrid(torch.stack([lower, upper]), cells)
+
+    def lattice_of(self, known: OccupancyGrid) -> Optional[tuple[int, Int[Tensor, "occupied 3"]]]:
+        """How many parts of a coarse cell's side the cells of a grid are, and where in the box those lie that are
+        occupied, counted in these parts; None where they are no such parts, or not of a size that suits."""
+        shape = torch.tensor(known.cells.shape, device=self.box.device)
+        sides = (known.aabb[1] - known.aabb[0]) / shape
+        first = (known.aabb[0] - self.box[0]) / sides
+        parts = self.sides / sides
+        count = max(1, round(float(parts[0])))
+        ends = torch.tensor(self.shape, device=self.box.device) * count
+        suits = (
+            bool(((parts - count).abs() < SAME).all() and ((first - first.round()).abs() < SAME).all())
+            and bool((first.round() >= 0).all() and (first.round() + shape <= ends).all())
+            and SUITS[0] * self.resolution <= max(known.cells.shape) <= SUITS[1] * self.resolution
+        )
+        return (count, known.cells.nonzero() + first.round().long()) if suits else None
+
+
+def _dense(density_fn: DensityFn, places: Float[Tensor, "places 3"], threshold: float) -> Float[Tensor, "dense 3"]:
+    """Those of the places at which the density reaches the threshold."""
+    parts = places.split(POINTS_AT_ONCE) if len(places) else ()
+    dense = [part[~(density_fn(part.contiguous()) < threshold)] for part in parts]
+    return torch.cat([places[:0], *dense])
+
+
+def _in_parts(cells: Bool[Tensor, "width height depth"], parts: int) -> Bool[Tensor, "wide high deep"]:
+    """The parts of cells, as many along each side of a cell."""
     for axis in range(3):
-        fine = fine.repeat_interleave(parts, dim=axis)
-    sides = sides / parts
-    found = _reached(density_fn, lower, sides, fine, FINE_PLACES, threshold, generator)
-    found = found | _cells_of(seen, lower, sides, found)
-    lower, cells = _cropped(lower, sides, _dilated(found))
-    upper = lower + sides * torch.tensor(cells.shape, device=box.device)
-    return OccupancyGrid(torch.stack([lower, upper]), cells)
+        cells = cells.repeat_interleave(parts, dim=axis)
+    return cells
 
 
 def _reached(
@@ -255,12 +365,12 @@ def _dilated(cells: Bool[Tensor, "width height depth"]) -> Bool[Tensor, "width h
 
 
 def _cropped(
-    lower: Float[Tensor, " 3"], sides: Float[Tensor, " 3"], cells: Bool[Tensor, "width height depth"]
-) -> tuple[Float[Tensor, " 3"], Bool[Tensor, "width height depth"]]:
-    """Lower corner and cells of the smallest box around the occupied ones; of one cell where none is."""
+    cells: Bool[Tensor, "width height depth"],
+) -> tuple[Int[Tensor, " 3"], Bool[Tensor, "wide high deep"]]:
+    """Index of the first cell, and the cells, of the smallest box around the occupied ones; one cell where none is."""
     indices: Int[Tensor, "occupied 3"] = cells.nonzero()
     if not len(indices):
-        return lower, cells[:1, :1, :1]
+        return indices.new_zeros(3), cells[:1, :1, :1]
     first, last = indices.amin(dim=0), indices.amax(dim=0) + 1
     x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-    return lower + first * sides, cells[x, y, z]
+    return first, cells[x, y, z]

@@ -24,7 +24,7 @@ from torch import Tensor
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, Space, pieces_of_rays, reached_box
 from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
-from nerfstudio_prune.nerf.occupancy import OccupancyGrid
+from nerfstudio_prune.nerf.occupancy import OccupancyGrid, grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import linears
 
 Config = Callable[..., Any]
@@ -108,6 +108,38 @@ def test_a_scene_that_shows_nothing_yet_is_not_skipped() -> None:
     model.look(0)
     assert model.empty_space.training == {} and model.empty_space.looked
     assert model.eval().get_outputs_for_camera_ray_bundle(rays(2, 2))["rgb"].shape == (2, 2, 3)
+
+
+def test_a_look_goes_on_with_what_is_known_until_the_network_is_another() -> None:
+    """The whole space is looked at once; later looks cost a fraction. A cut network is another one, and what was known
+    of the one before must not decide where it is looked at."""
+    asked: list[int] = []
+
+    def counted(positions: Tensor) -> Tensor:
+        asked.append(len(positions))
+        return density(positions)
+
+    def look(seed: int) -> int:
+        asked.clear()
+        found.look({"field_fine": counted}, seed, CPU)
+        return sum(asked)
+
+    found = space()
+    whole, again, third = (look(seed) for seed in range(3))
+    assert again < whole / 2 and third < whole / 2
+    found.forget()
+    assert look(3) > whole / 2 and found.looked
+
+
+def test_a_look_goes_on_alike_with_grids_of_a_checkpoint() -> None:
+    """A resumed run is the uninterrupted one bit for bit: what a look rests on is in the checkpoint."""
+    found, resumed = space(), space()
+    found.look({"field_fine": density}, 0, CPU)
+    resumed.training = grids_from_dict(grids_to_dict(found.training))
+    for each in (found, resumed):
+        each.look({"field_fine": lambda positions: density(positions - 0.03)}, 1, CPU)
+    a, b = (grids_to_dict(each.training) for each in (found, resumed))
+    assert same_bits(a, b) and 0.1 < found.training["field_fine"].occupancy < 0.9
 
 
 def test_a_look_that_fails_leaves_everything_to_be_evaluated() -> None:
@@ -253,7 +285,11 @@ def test_switched_off_it_is_as_if_it_were_not_there(tiny_config: Config) -> None
     """Nor do batches and random numbers change where it is switched on: until the first look both runs have the same
     bits, and the state of the random numbers is the same at the end."""
     ends, states, earlier = [], [], []
-    for name, options in (("off", {"skip_empty_space": False}), ("never", {"occupancy_warm_up_steps": 99}), ("on", {})):
+    for name, options in (
+        ("off", {"skip_empty_space": False}),
+        ("never", {"occupancy_warm_up_steps": 99}),
+        ("on", {"alpha_thre": 0.32}),
+    ):
         trainer = start(skipping(tiny_config(name, strategy="none"), **options))
         third: list[Any] = []
         after_each_step(trainer, lambda step, t=trainer, found=third: found.append(_copy(t)) if step == 2 else None)

@@ -8,9 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.nerf.occupancy import MAX_CELLS, OccupancyGrid, build_grid, density_threshold
+from nerfstudio_prune.nerf.occupancy import (
+    MAX_CELLS,
+    REFRESH,
+    OccupancyGrid,
+    build_grid,
+    density_threshold,
+    refresh_grid,
+)
 
 BOX = torch.tensor([[-4.0, -3.0, -2.0], [4.0, 3.0, 2.0]])
+POSITIONS = BOX[0] + torch.rand(200_000, 3, generator=torch.Generator().manual_seed(3)) * (BOX[1] - BOX[0])
+"""Places all over the box."""
 
 
 def some_grid(seed: int = 0) -> OccupancyGrid:
@@ -71,12 +80,10 @@ def test_what_is_dense_is_occupied_and_what_is_far_from_it_is_empty() -> None:
     """The first is what pictures rest on: not one of the places in the ball may be skipped. The second is the gain: the
     box around the ball is tight, and cells further from it than two diagonals are empty."""
     grid = built(ball)
-    generator = torch.Generator().manual_seed(3)
-    positions = BOX[0] + torch.rand(200_000, 3, generator=generator) * (BOX[1] - BOX[0])
-    inside, occupied = ball(positions) > 1, grid.contains(positions)
+    inside, occupied = ball(POSITIONS) > 1, grid.contains(POSITIONS)
     assert int(inside.sum()) > 200 and bool(occupied[inside].all())
     sides = (grid.aabb[1] - grid.aabb[0]) / torch.tensor(grid.cells.shape)
-    near = ball(positions, 0.5 + 2 * float(sides.norm())) > 1
+    near = ball(POSITIONS, 0.5 + 2 * float(sides.norm())) > 1
     assert not bool(occupied[~near].any())
     assert float((grid.aabb[1] - grid.aabb[0]).max()) < 1.2
     assert abs(max(grid.cells.shape) - 128) < 32
@@ -152,6 +159,121 @@ def test_the_number_of_cells_is_bounded() -> None:
     grid = built(far_apart, resolution=4096)
     assert 64**3 < grid.cells.numel() <= MAX_CELLS
     assert max(asked) <= 2**13
+
+
+def refreshed(known: OccupancyGrid, density_fn: Any, resolution: int = 128, seed: int = 0) -> OccupancyGrid:
+    generator = torch.Generator().manual_seed(seed)
+    return refresh_grid(known, density_fn, BOX, 1.0, resolution, generator, torch.zeros(0, 3))
+
+
+def counted(density_fn: Any, asked: list[int]) -> Any:
+    """The density, and how many places it is asked for."""
+
+    def density(positions: Tensor) -> Tensor:
+        asked.append(len(positions))
+        return density_fn(positions)
+
+    return density
+
+
+def moved(to: tuple[float, float, float], radius: float = 0.5) -> Any:
+    """A solid ball elsewhere."""
+    return lambda positions: ball(positions - torch.tensor(to) + torch.tensor([1.0, -0.5, 0.25]), radius)
+
+
+def test_a_look_at_what_is_known_costs_a_fraction_and_finds_as_much() -> None:
+    """Looks were a quarter of a training's time: of all the space, what was empty 500 steps ago mostly still is."""
+
+    def shell(positions: Tensor) -> Tensor:
+        return ball(positions) - ball(positions, 0.4)
+
+    whole: list[int] = []
+    again: list[int] = []
+    known = built(counted(shell, whole), 64)
+    grid = refreshed(known, counted(shell, again), 64)
+    assert sum(again) < sum(whole) / 4
+    for seed in range(5):
+        grid = refreshed(grid, shell, 64, seed)
+    inside = POSITIONS[shell(POSITIONS) > 1]
+    assert len(inside) > 100 and bool(grid.contains(inside).all())
+    # Looked at again and again, it neither grows nor moves.
+    sides = (known.aabb[1] - known.aabb[0]) / torch.tensor(known.cells.shape)
+    assert bool(((grid.aabb - known.aabb).abs() < 2 * sides).all())
+    assert grid.occupancy == pytest.approx(known.occupancy, rel=0.1)
+
+
+def test_a_surface_that_moves_is_followed() -> None:
+    """Training moves surfaces by less than a cell between two looks; what it leaves is given up, and where it goes it
+    must not be cut off, or the network could not move it there."""
+    grid = built(ball, 32)
+    side = float((grid.aabb[1, 0] - grid.aabb[0, 0]) / grid.cells.shape[0])
+    to = (1.0, -0.5, 0.25)
+    for step in range(1, 31):
+        to = (1.0 + 0.8 * step * side, -0.5, 0.25)
+        grid = refreshed(grid, moved(to), 32, seed=step)
+    inside = POSITIONS[moved(to)(POSITIONS) > 1]
+    assert len(inside) > 100 and bool(grid.contains(inside).all())
+    assert float((grid.aabb[1] - grid.aabb[0]).max()) < 1.3
+
+
+def test_what_appears_in_empty_space_is_found_in_some_looks_and_what_vanishes_is_dropped() -> None:
+    """Only a part of the empty space is looked at each time, another one every time."""
+
+    def other(positions: Tensor) -> Tensor:
+        return torch.maximum(ball(positions), moved((-2.5, 1.5, -1.0), 0.3)(positions))
+
+    centre = torch.tensor([[-2.5, 1.5, -1.0]])
+    looks = []
+    for seed in range(10):
+        grid, count = built(ball, 32, seed), 0
+        while not bool(grid.contains(centre).all()):
+            grid, count = refreshed(grid, other, 32, 100 * seed + count), count + 1
+            assert count <= 3 * REFRESH
+        looks.append(count)
+        assert bool(grid.contains(torch.tensor([[1.0, -0.5, 0.25]])).all())
+    # A ball of several coarse cells is met sooner than a single one.
+    assert sum(looks) / len(looks) < REFRESH / 2
+    gone = refreshed(grid, ball, 32)
+    assert not bool(gone.contains(centre).any())
+
+
+def test_a_place_that_is_given_is_occupied_after_some_looks() -> None:
+    """A speck in the empty space that views see: no place at random meets it."""
+    speck = torch.tensor([[-2.5, 1.5, -1.0]])
+
+    def scene(positions: Tensor) -> Tensor:
+        return torch.maximum(ball(positions), 100.0 * ((positions - speck).norm(dim=1) < 0.01))
+
+    grid, places = built(ball, 32), speck.repeat(REFRESH, 1)
+    grid = refresh_grid(grid, scene, BOX, 1.0, 32, torch.Generator().manual_seed(0), places)
+    assert bool(grid.contains(speck).all())
+
+
+@pytest.mark.parametrize("change", ["finer", "coarser", "other box", "smaller scene", "larger scene"])
+def test_a_grid_of_another_size_is_made_anew(change: str) -> None:
+    """Cells that suited the fog of a young field are too coarse for the scene that comes out of it; and a grid of
+    another box has cells that lie across those of this one."""
+    scenes = {"smaller scene": moved((1.0, -0.5, 0.25), 0.2), "larger scene": moved((0.0, 0.0, 0.0), 1.9)}
+    scene, resolution = scenes.get(change, ball), {"finer": 64, "coarser": 8}.get(change, 32)
+    known = built(ball, 32)
+    if change == "other box":
+        known = OccupancyGrid(known.aabb + 0.3 * (known.aabb[1] - known.aabb[0]) / 36, known.cells)
+    grid = refreshed(known, scene, resolution)
+    for seed in range(REFRESH):
+        grid = refreshed(grid, scene, resolution, seed)
+    found, expected = ((g.aabb[1] - g.aabb[0]) / torch.tensor(g.cells.shape) for g in (grid, built(scene, resolution)))
+    assert torch.allclose(found, expected, rtol=1e-3)
+    inside = POSITIONS[scene(POSITIONS) > 1]
+    assert len(inside) and bool(grid.contains(inside).all())
+
+
+def test_a_grid_that_fills_the_box_is_gone_on_with() -> None:
+    """Fog reaches to every side of the box; its cells end there."""
+    known = built(lambda positions: torch.ones(len(positions)), 32)
+    grid = refreshed(known, lambda positions: torch.ones(len(positions)), 32)
+    assert known.occupancy == grid.occupancy == 1.0 and torch.equal(known.aabb, grid.aabb)
+    empty = refreshed(known, lambda positions: torch.zeros(len(positions)), 32)
+    assert not bool(empty.cells.any())
 
 
 @pytest.mark.parametrize("step", [0.01, 0.0625, 3.0])

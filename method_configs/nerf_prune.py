@@ -79,8 +79,7 @@ nerf_prune_demo = MethodSpecification(
                 occupancy_warm_up_steps=60,
                 occupancy_update_interval=400,
             ),
-            # The rate is as high as a network bears already.
-            prune=PruneConfig(start_step=2750, schedule="one-shot", recovery_lr_factor=1.0),
+            prune=PruneConfig(start_step=2750, schedule="one-shot"),
         ),
         optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),

@@ -167,16 +167,25 @@ class RunFolder:
         """Training steps that a run takes itself.
 
         Raises:
-            FileNotFoundError: If they follow from a measurement of speed that is not there.
+            FileNotFoundError: If they follow from a record that is not there.
         """
         if run.steps is not None:
             return run.steps
+        if run.as_long_as is not None:
+            whole, pace = (self._record_for(run, name) for name in run.as_long_as)
+            return max(1, round((whole.seconds.train_total + whole.seconds.prune) / pace.seconds.train * pace.steps))
         assert run.pruning_ratio is not None
         speed = self.record(SpeedRun(run.pruning_ratio))
         if speed is None:
             raise FileNotFoundError(f"{run.name} needs the record {speed_name(run.pruning_ratio)}")
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
+
+    def _record_for(self, run: Run, name: str) -> RunRecord:
+        record = self.record(self.runs[name])
+        if record is None:
+            raise FileNotFoundError(f"{run.name} needs the record {name}")
+        return record
 
     def carry_out(self, job: Job, advance: Advance) -> NetworkRecord:
         """Runs a job and writes its record; `advance` is told which share is done."""
@@ -313,7 +322,8 @@ class Speeds:
 def _run_seconds(job: Run, known: Speeds) -> float:
     kept = 1.0 if job.procedure in MASKING else (1 - (job.pruning_ratio or 0.0)) ** 2
     # For equal time: the dense steps before the cut, in time.
-    steps = job.steps if job.steps is not None else known.scale.start_steps * (1 / kept - 1) * 0.6
+    more = known.scale.start_steps * (1 / kept - 1) * 0.6
+    steps = job.steps if job.steps is not None else more + (known.scale.steps if job.as_long_as else 0)
     return steps * known.rays * known.dense * kept / known.speed * (1 + known.share)
 
 

@@ -262,10 +262,10 @@ def make_config(
     for path, value in run_options(run, scale, scene.method).items():
         set_option(config, path, value)
     if run.decay is not None:
-        share, steps = run.decay
+        share, length = run.decay
         for optimizer in config.optimizers.values():
             final = optimizer["optimizer"].lr * share
-            optimizer["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=final, max_steps=steps)
+            optimizer["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=final, max_steps=length or steps)
     return config
 
 

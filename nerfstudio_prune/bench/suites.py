@@ -130,7 +130,7 @@ class Run(SuiteJob):
     seed: int
     role: Role
     steps: Optional[int]
-    """Training steps that it takes itself; None: as many as fit into the time that a pruned run has left."""
+    """Training steps that it takes itself; None: as many as fit into the time of a pruned run."""
     parent: Optional[str] = None
     """Run whose last checkpoint it goes on from."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -144,8 +144,12 @@ class Run(SuiteJob):
     """Score, or criterion of another library."""
     pruning_ratio: Optional[float] = None
     recovery: Optional[str] = None
-    decay: Optional[tuple[float, int]] = None
-    """Share of the initial learning rate that is left after a number of steps, exponential decay; None: constant."""
+    decay: Optional[tuple[float, Optional[int]]] = None
+    """Share of the initial learning rate that is left after a number of steps, None for its own, exponential decay;
+    None: constant."""
+    as_long_as: Optional[tuple[str, str]] = None
+    """Where steps are None: the run whose whole time it takes from scratch, and the run whose steps take as long as its
+    own. None: it goes on from its parent for the time that a pruned run spends on dense steps."""
     describe: bool = False
     """Whether the distributions of weights and scores are kept."""
 
@@ -161,7 +165,9 @@ class Run(SuiteJob):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Runs that it goes on from, and the speed that its steps follow from."""
+        """Runs that it goes on from, and what its steps follow from."""
+        if self.as_long_as is not None:
+            return (*self.sources, *self.as_long_as)
         ratio = self.pruning_ratio
         return (*self.sources, *([speed_name(ratio)] if self.steps is None and ratio else []))
 
@@ -397,7 +403,6 @@ def ablation(scale: Scale) -> list[Job]:
 
     With `--start-steps` near `--steps` it shows a late cut with a short recovery, with few an early one.
     """
-    decay = (DECAY, scale.steps)
     first = scale.seeds[0]
     runs: list[Job] = []
     for seed in scale.seeds:
@@ -405,24 +410,42 @@ def ablation(scale: Scale) -> list[Job]:
         own += [_recipe(seed, scale, ratio) for ratio in (HALF, 0.625, 0.7)]
         own += [pruned(seed, scale, "importance", "w_out", HALF)]
         small = _small(seed, scale, HALF)[0]
+        own += [small]
         if _is_early(scale):
             own += [_preset(seed, scale, name) for name in PRESETS]
-            # It bears the larger rate as well, and is better for it.
-            rate = {LEARNING_RATE: EARLY_FACTOR * scale.options.get(LEARNING_RATE, STOCK_RATE)}
-            small = replace(small, options={**small.options, **rate})
-        own += [small]
+            own += [_small_as_long_as("preset-best", small)]
         if seed == first:
             own += [_recipe(seed, scale, HALF, without) for without in recipe_parts(scale)]
             own += [pruned(seed, scale, "uniform", None, HALF)]
-        for run in own:
-            # Runs of another rate are others than those of the same name in other suites.
-            parent = run.parent and run.parent.replace("dense-start", "dense-start-decay")
-            runs.append(replace(run, arm=f"{run.arm}-decay", parent=parent, decay=decay))
+            if _is_early(scale):
+                own += [_preset(seed, scale, "best", "twice-the-rate", recovery_lr_factor=2.0)]
+        runs += [_decaying(run, scale) for run in own]
     return runs
 
 
-EARLY_FACTOR = 2.0
-"""On the learning rate after an early cut; half the width bears twice the rate."""
+def _small_as_long_as(arm: str, small: Run) -> Run:
+    """A small network from scratch for as long as a pruned one of the same seed takes, its dense steps included."""
+    time_of = f"{arm}-s{small.seed}"
+    return replace(
+        small, arm=f"{small.arm}-equal-time", role="small-equal-time", steps=None, as_long_as=(time_of, small.name)
+    )
+
+
+def _decaying(run: Run, scale: Scale) -> Run:
+    """The same at a rate that falls to the end of the run; under another name, for it is another run than those of that
+    name in other suites."""
+
+    def renamed(name: str) -> str:
+        return f"{name.removesuffix(seed)}-decay{seed}"
+
+    seed = f"-s{run.seed}"
+    return replace(
+        run,
+        arm=f"{run.arm}-decay",
+        parent=run.parent and renamed(run.parent),
+        as_long_as=run.as_long_as and (renamed(run.as_long_as[0]), renamed(run.as_long_as[1])),
+        decay=(DECAY, scale.steps if run.steps is not None else None),
+    )
 
 
 def _is_early(scale: Scale) -> bool:
@@ -438,7 +461,7 @@ def recipe_parts(scale: Scale) -> dict[str, dict[str, Any]]:
         "gradients": {"calibration_weights": "contribution"},
     }
     if _is_early(scale):
-        return parts | {"rate": {"recovery_lr_factor": None}}
+        return parts
     return parts | {"teacher": {"teacher.steps": None}, "rate": {"recovery_lr": None, "recovery_decay": None}}
 
 
@@ -453,10 +476,8 @@ def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
         "target_parameters": parameter_share(tuple(scale.options.items()), ratio),
         "start_step": scale.start_steps,
     }
-    if _is_early(scale):
-        # A teacher that has hardly been trained itself would hold the network back.
-        options |= {"recovery_lr_factor": EARLY_FACTOR}
-    else:
+    # A teacher that has hardly been trained itself would hold the network back.
+    if not _is_early(scale):
         options |= {"teacher.steps": max(1, min(recovery // 3, scale.start_steps // 10))}
         if rate * DECAY ** (scale.start_steps / scale.steps) < rate / 2:
             options |= {"recovery_lr": rate / 2, "recovery_decay": recovery}
@@ -476,22 +497,22 @@ def _recipe(seed: int, scale: Scale, ratio: float, without: str = "") -> Run:
     )
 
 
-def _preset(seed: int, scale: Scale, name: PresetName) -> Run:
-    """A preset of the method as it is, but for the step of its first event."""
+def _preset(seed: int, scale: Scale, name: PresetName, variant: str = "", **others: Any) -> Run:
+    """A preset of the method as it is, but for the step of its first event and for options that are given."""
     preset = PRESETS[name]
-    options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps}
+    options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps, **others}
     if preset.get("num_events", 1) > 1:
         # The run goes on from the dense start, and would count the share of its own steps only.
         options["stop_step"] = scale.steps * PruneConfig.stop_percent // 100
     share = preset.get("target_parameters", preset.get("target_macs"))
     sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
     return _cut(
-        f"preset-{name}",
+        "-".join(part for part in ("preset", name, variant) if part),
         seed,
         scale,
         "pruned",
         options=_prune(**options),
-        strategy=f"preset {name}",
+        strategy=" ".join(part for part in ("preset", name, variant.replace("-", " ")) if part),
         pruning_ratio=HALF if share is None else min(sizes, key=lambda ratio: abs(sizes[ratio] - share)),
         recovery="continue",
     )

@@ -292,8 +292,8 @@ class RecoveryOptions(Group):
     run."""
     recovery_lr_factor: Optional[float] = option(1.0, "the preset's, else {:g}")
     """Factor on the learning rate from an event on, in [0.001, 100]; with several events it grows with the share of the
-    cut that is done. Narrow layers bear larger rates: half the width about twice the rate. TensorBoard shows the rate
-    in force, with it."""
+    cut that is done. Narrow layers bear larger rates, which pays in runs of a few thousand steps. TensorBoard shows the
+    rate in force, with it."""
     recovery_warm_up: Optional[int] = option(0)
     """Training steps after an event in which the learning rate rises from zero to what it would be."""
 

@@ -81,8 +81,8 @@ class NeuronForm:
             FormField(
                 "lr_factor",
                 factor,
-                "recovery_lr_factor: on the learning rate from this cut on; used for the plan, from now on. Half the "
-                "width bears twice the rate.",
+                "recovery_lr_factor: on the learning rate from this cut on; used for the plan, from now on. Narrow "
+                "layers bear larger rates.",
                 low=min(0.1, factor),
                 high=max(10.0, factor),
                 step=0.1,

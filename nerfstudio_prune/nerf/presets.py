@@ -15,7 +15,7 @@ TARGETS = ("width", "head_width", "pruning_ratio", "group_widths", *BUDGETS)
 HALF = 0.5
 """Share that leaves every layer where nothing says how far, the preset neither."""
 
-_OURS = {"strategy": "obs", "refit": "lstsq", "recovery_lr_factor": 2.0}
+_OURS = {"strategy": "obs", "refit": "lstsq"}
 
 PRESETS: dict[PresetName, Mapping[str, Any]] = {
     "paper": {},
@@ -44,13 +44,10 @@ def preset_options(name: PresetName, given: Mapping[str, Any], target_given: boo
     preset = PRESETS[name]
     left_out = set(given)
     if target_given:
-        # The rate that a network bears follows from how narrow it becomes.
-        left_out |= {*TARGETS, "recovery_lr_factor"}
+        left_out.update(TARGETS)
     if given.get("recovery") in ("rewind", "scratch") or given.get("coreset_variant") == "mussay":
         # Both have new weights of their own.
         left_out.add("refit")
     if given.get("schedule", preset.get("schedule")) != preset.get("schedule"):
         left_out.add("num_events")
-    if "recovery_lr" in given and not given.get("recovery_decay"):
-        left_out.add("recovery_lr_factor")
     return {option: value for option, value in preset.items() if option not in left_out}

@@ -114,7 +114,7 @@ def test_matrix_of_the_frontier() -> None:
     assert {job.name for job in SUITES["frontier"](CPU) if isinstance(job, SpeedRun)} == {"speed-0.5", "speed-0.75"}
 
 
-WITHOUT = ("obs", "refit", "budget", "gradients", "rate")
+WITHOUT = ("obs", "refit", "budget", "gradients")
 
 
 def test_arms_of_a_late_ablation() -> None:
@@ -122,7 +122,7 @@ def test_arms_of_a_late_ablation() -> None:
     dense one too, has the same decaying rate; otherwise the recipe would be credited with what the decay is worth."""
     scale = replace(CPU, start_steps=3000, steps=3300)
     everywhere = {"dense-start", "dense", "recipe-0.5", "recipe-0.625", "recipe-0.7", "importance-w_out-0.5"}
-    once = {f"recipe-0.5-without-{part}" for part in (*WITHOUT, "teacher")} | {"uniform-0.5"}
+    once = {f"recipe-0.5-without-{part}" for part in (*WITHOUT, "rate", "teacher")} | {"uniform-0.5"}
     expected = {**dict.fromkeys(everywhere | {"small-0.5"}, (1, 2, 3)), **dict.fromkeys(once, (1,))}
     runs = runs_of("ablation", scale)
     assert seeds_of(runs) == {f"{arm}-decay": seeds for arm, seeds in expected.items()}
@@ -133,22 +133,27 @@ def test_arms_of_a_late_ablation() -> None:
 
 
 def test_arms_of_an_early_ablation() -> None:
-    """An early cut is followed by most of the training: the narrow networks get the larger rate that they bear, the one
-    from scratch too, for the comparison to be fair; presets are measured as they are."""
+    """An early cut is followed by most of the training. Presets are measured as they are; the small network has as many
+    steps as they have, and as much time, its rate lowered to the end of each, for the comparison to be fair."""
     scale = replace(CPU, start_steps=450, steps=3000)
     runs = runs_of("ablation", scale)
     seeds = seeds_of(runs)
-    for name in ("paper", "fast", "best", "tiny"):
-        assert seeds[f"preset-{name}-decay"] == (1, 2, 3)
+    for name in ("preset-paper", "preset-fast", "preset-best", "preset-tiny", "small-0.5", "small-0.5-equal-time"):
+        assert seeds[f"{name}-decay"] == (1, 2, 3)
     arms = {run.arm: run for run in runs if run.seed == 1}
     assert {arm for arm in arms if "without" in arm} == {f"recipe-0.5-without-{part}-decay" for part in WITHOUT}
-    assert arms["recipe-0.5-decay"].options["pipeline.prune.recovery_lr_factor"] == 2.0
-    assert not any("teacher" in option for option in arms["recipe-0.5-decay"].options)
-    assert arms["small-0.5-decay"].options["optimizers.fields.optimizer.lr"] == 4e-3
+    assert not any("teacher" in option or "lr" in option for option in arms["recipe-0.5-decay"].options)
     best = arms["preset-best-decay"]
     assert best.options["pipeline.prune.preset"] == "best" and best.options["pipeline.prune.start_step"] == 450
     assert {option.split(".")[-1] for option in best.options} <= {"preset", "start_step", "stop_step"}
     assert (arms["preset-tiny-decay"].pruning_ratio, best.pruning_ratio) == (0.75, 0.5)
+    faster = arms["preset-best-twice-the-rate-decay"]
+    assert faster.options == {**best.options, "pipeline.prune.recovery_lr_factor": 2.0}
+    small, as_long = arms["small-0.5-decay"], arms["small-0.5-equal-time-decay"]
+    assert (small.steps, small.decay) == (3000, (0.1, 3000))
+    assert (as_long.steps, as_long.decay, as_long.parent) == (None, (0.1, None), None)
+    assert as_long.needs == ("preset-best-decay-s1", "small-0.5-decay-s1")
+    assert as_long.options == small.options and as_long.width_ratio == small.width_ratio
 
 
 @pytest.mark.parametrize("start_steps", [450, 1500])
@@ -162,10 +167,10 @@ def test_leaving_a_part_out_changes_that_part_only(start_steps: int) -> None:
         "refit": {"refit"},
         "budget": {"target_parameters", "pruning_ratio"},
         "gradients": {"calibration_weights"},
-        "rate": {"recovery_lr", "recovery_decay", "recovery_lr_factor"},
+        "rate": {"recovery_lr", "recovery_decay"},
         "teacher": {"teacher.steps"},
     }
-    for part in (*WITHOUT, *(["teacher"] if start_steps == 1500 else [])):
+    for part in (*WITHOUT, *(["rate", "teacher"] if start_steps == 1500 else [])):
         left_out = arms[f"recipe-0.5-without-{part}-decay"]
         different = {key for key in whole | left_out if whole.get(key) != left_out.get(key)}
         assert different and {key.removeprefix("pipeline.prune.") for key in different} <= allowed[part], part
@@ -337,7 +342,8 @@ def test_digest_covers_what_a_preset_says(monkeypatch: pytest.MonkeyPatch) -> No
     before = digests("ablation", scale)
     monkeypatch.setitem(PRESETS, "best", {**PRESETS["best"], "target_parameters": 0.3})
     after = digests("ablation", scale)
-    assert {name for name in before if before[name] != after[name]} == {f"preset-best-decay-s{i}" for i in (1, 2, 3)}
+    changed = {f"preset-best-decay-s{i}" for i in (1, 2, 3)} | {"preset-best-twice-the-rate-decay-s1"}
+    assert {name for name in before if before[name] != after[name]} == changed
 
 
 def test_digest_covers_method_and_scene() -> None:

@@ -23,8 +23,8 @@ from nerfstudio_prune.bench import suites
 from nerfstudio_prune.bench import training as training_module
 from nerfstudio_prune.bench.machine import clock_of
 from nerfstudio_prune.bench.quality import ViewMeter
-from nerfstudio_prune.bench.runs import estimate_seconds, macs_per_ray
-from nerfstudio_prune.bench.setup import find_scene, run_options
+from nerfstudio_prune.bench.runs import RunFolder, estimate_seconds, macs_per_ray
+from nerfstudio_prune.bench.setup import find_scene, make_config, run_options
 from nerfstudio_prune.bench.speed import step_time_ratio
 from nerfstudio_prune.bench.suites import SCALES, SUITES, Run, SpeedRun, digest
 from nerfstudio_prune.engine.controller import PruneController
@@ -147,6 +147,31 @@ def test_equal_time_is_the_time_of_the_dense_start(tmp_path: Path, times_faster:
     record = record_of(tmp_path, "small-0.5-equal-time-s1")
     assert record.steps == SMOKE.steps + more
     assert more == max(1, round(SMOKE.start_steps * (times_faster - 1)))
+
+
+def test_equal_time_from_scratch_is_the_whole_time_of_a_pruned_run(tmp_path: Path) -> None:
+    """A run of fewer steps at a rate that falls to its own end is what a user would have started instead: a longer one
+    that had decayed before would waste its last steps."""
+    bench("ablation", tmp_path, only="small-0.5-equal-time-decay-s1", start_steps=1)
+    names = ("preset-best-decay-s1", "small-0.5-decay-s1", "small-0.5-equal-time-decay-s1")
+    assert names_in(tmp_path) == {"dense-start-decay-s1", *names}
+    pruned, small, as_long = (record_of(tmp_path, name) for name in names)
+    seconds = pruned.seconds.train_total + pruned.seconds.prune
+    assert as_long.steps == max(1, round(seconds * small.steps / small.seconds.train))
+    assert as_long.role == "small-equal-time" and as_long.end.sizes.parts == small.end.sizes.parts
+    run = next(job for job in SUITES["ablation"](replace(SMOKE, start_steps=1)) if job.name == names[2])
+    assert isinstance(run, Run)
+    config = make_config(run, SMOKE, find_scene(None, SMOKE), as_long.steps, tmp_path, None)
+    assert {part["scheduler"].max_steps for part in config.optimizers.values()} == {as_long.steps}
+
+
+def test_equal_time_from_scratch_needs_both_records(tmp_path: Path) -> None:
+    """Its steps follow from two measurements; where one failed there is no number to fall back to."""
+    folder = RunFolder(tmp_path, SMOKE, find_scene(None, SMOKE), {})
+    scale = replace(SMOKE, start_steps=1)
+    folder.runs = {job.name: job for job in SUITES["ablation"](scale) if isinstance(job, Run)}
+    with pytest.raises(FileNotFoundError, match=r"small-0\.5-equal-time-\S+ needs the record preset-best-decay-s1"):
+        folder.steps(folder.runs["small-0.5-equal-time-decay-s1"])
 
 
 @pytest.fixture

@@ -74,8 +74,6 @@ def test_target_that_is_given_takes_the_place_of_the_presets(name: PresetName, t
     )
     for option in ("strategy", "refit", "schedule", "num_events"):
         assert getattr(config, option) == getattr(whole, option)
-    # What rate a network bears follows from how narrow it becomes, and that is not the preset's any more.
-    assert (config.recovery_lr_factor, whole.recovery_lr_factor) == (1.0, 2.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,14 +110,6 @@ def test_schedule_that_is_given_brings_its_own_number_of_events() -> None:
     assert filled(preset="tiny", schedule="cubic") == filled(preset="tiny")
 
 
-def test_rate_that_is_given_takes_the_place_of_the_presets_factor() -> None:
-    """Both say what the rate is after a cut, and together they are refused. A rate that comes back within some steps
-    comes back to the one with the factor."""
-    for name in NAMES:
-        assert filled(preset=name, recovery_lr=1e-3).recovery_lr_factor == 1.0
-    assert filled(recovery_lr=1e-3, recovery_decay=100).recovery_lr_factor == 2.0
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "options",
@@ -154,8 +144,7 @@ def test_stored_preset_holds_on_resume() -> None:
     assert (changed, in_force, later.plan) == ([], started, state.plan)
     in_force, changed = updated(later, PruneConfig(target_parameters=0.5), model, 10, 100)
     assert changed == ["target_parameters"]
-    # The rate that the preset had for its own size goes with it.
-    assert in_force == replace(started, target_parameters=0.5, recovery_lr_factor=1.0)
+    assert in_force == replace(started, target_parameters=0.5)
 
 
 def test_preset_given_again_replaces_what_the_old_one_said() -> None:

@@ -34,6 +34,8 @@ SUITS = 0.6, 1.5
 """Cells along the longest side of a grid that is gone on with, as shares of those that are asked for."""
 SAME = 0.01
 """By how much of a cell two lattices may differ that are the same but for rounding."""
+FOG = 0.5
+"""Share of a box from which what fills it has coarse cells only: there is little to be skipped, and much to look at."""
 MAX_CELLS = 2**24
 """Most cells of a grid, a byte each; as many as float32 counts exactly."""
 
@@ -183,7 +185,7 @@ def build_grid(
         box: Lower and upper corner of the space to look at.
         threshold: Density, > 0.
         resolution: Cells along the longest side of what turns out to be occupied, >= 1; fewer where the grid would have
-            more than `MAX_CELLS`.
+            more than `MAX_CELLS`, or where most of the box is occupied.
         generator: Random numbers, of the CPU.
         places: Further places to look at, of any number; on rays that views show, say.
 
@@ -193,7 +195,7 @@ def build_grid(
     look = _Look(density_fn, box, threshold, resolution, generator, _dense(density_fn, places, threshold))
     everything = torch.ones(look.shape, dtype=torch.bool, device=box.device)
     first, coarse = _cropped(_dilated(look.coarse(everything, ~everything)))
-    parts = max(1, round(resolution / max(coarse.shape)))
+    parts = max(1, round(resolution / max(coarse.shape))) if coarse.sum() <= FOG * everything.numel() else 1
     while coarse.numel() * parts**3 > MAX_CELLS:
         parts -= 1
     return look.fine(first, parts, _in_parts(coarse, parts))

@@ -161,6 +161,21 @@ def test_the_number_of_cells_is_bounded() -> None:
     assert max(asked) <= 2**13
 
 
+def test_the_number_of_looks_is_bounded_where_everything_is_fog() -> None:
+    """A young field is fog all over: there is nothing to be skipped, and to look at each of two million cells takes as
+    long as a hundred training steps. Where the fog clears, cells become small."""
+    asked: list[int] = []
+    fog = built(counted(lambda positions: torch.ones(len(positions)), asked))
+    assert fog.occupancy == 1.0 and sum(asked) <= 3 * 64 * 48 * 32
+    half = refreshed(fog, lambda positions: 100.0 * (positions[:, 0] < 0))
+    assert bool(half.contains(POSITIONS[POSITIONS[:, 0] < 0]).all()) and half.aabb[1, 0] < 0.3
+    clear = refreshed(fog, ball)
+    for seed in range(3):
+        clear = refreshed(clear, ball, seed=seed)
+    assert max(clear.cells.shape) > 1.5 * max(fog.cells.shape)
+    assert float((clear.aabb[1] - clear.aabb[0]).max()) < 1.2
+
+
 def refreshed(known: OccupancyGrid, density_fn: Any, resolution: int = 128, seed: int = 0) -> OccupancyGrid:
     generator = torch.Generator().manual_seed(seed)
     return refresh_grid(known, density_fn, BOX, 1.0, resolution, generator, torch.zeros(0, 3))

@@ -16,7 +16,7 @@ class Demo:
     output_dir: Path = Path("outputs")
     """Where the run is saved."""
     max_num_iterations: Optional[int] = None
-    """Training steps. None: as in the method; pruning happens half-way."""
+    """Training steps. None: as in the method. The cut comes after the same share of them."""
     image_size: Optional[int] = None
     """Height and width of the scene's views, in pixels. None: as in the method."""
     num_test_views: int = 3

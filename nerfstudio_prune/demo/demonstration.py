@@ -74,10 +74,10 @@ class Demonstration:
         config = deepcopy(all_methods[self.show.method])
         config.output_dir = self.options.output_dir
         config.experiment_name = "demo"
-        if self.options.max_num_iterations is not None:
-            config.max_num_iterations = self.options.max_num_iterations
-        if self.show.start_share is not None:
-            config.pipeline.prune.start_step = int(config.max_num_iterations * self.show.start_share)
+        if (steps := self.options.max_num_iterations) is not None:
+            if (start := config.pipeline.prune.start_step) is not None:
+                config.pipeline.prune.start_step = start * steps // config.max_num_iterations
+            config.max_num_iterations = steps
         # The test views are measured by this script; the trainer's own evaluation would only take time.
         config.steps_per_eval_batch = config.steps_per_eval_image = config.max_num_iterations + 1
         dataparser = config.pipeline.datamanager.dataparser

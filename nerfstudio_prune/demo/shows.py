@@ -31,8 +31,6 @@ class Show:
     """Moments in the picture."""
     from_start: bool = False
     """Whether the first moment is the beginning of the run, or else the one right before the first event."""
-    start_share: Optional[float] = None
-    """Share of the run after which the cut happens. None: as in the method."""
     copy: Callable[[Any], Any] = lambda model: None
     """What is to be kept of the model right before the cut."""
     left_out: Optional[LeftOut] = None
@@ -79,7 +77,6 @@ SHOWS: Mapping[str, Show] = {
         dense="dense",
         cut="right after pruning",
         seen=("dense", "right after pruning", "after recovery"),
-        start_share=0.5,
     ),
 }
 """What is pruned -> its demo."""

@@ -37,8 +37,9 @@ class StockSpeed(SuiteJob):
     widths: tuple[int, ...] = (256, 128, 64)
     """Trunk widths, descending; the last one is trained, the first one is pruned."""
     samples: Samples = (64, 128)
-    train_steps: int = 1500
-    """Training steps of the field that all show."""
+    train_steps: int = 20_000
+    """Training steps of the field that all show, at a rate that falls to their end: the errors of a field that has
+    hardly been trained would hide what skipping changes in pictures."""
     rounds: int = 5
     """Blocks of each arm."""
     block_seconds: float = 1.0

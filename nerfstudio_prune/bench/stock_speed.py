@@ -19,13 +19,14 @@ from nerfstudio_prune.bench.padding import pad_into
 from nerfstudio_prune.bench.peak import peak_flops
 from nerfstudio_prune.bench.setup import Scene, ready_trainer, run_options
 from nerfstudio_prune.bench.stock import stock_config
-from nerfstudio_prune.bench.suites import Run, Scale
+from nerfstudio_prune.bench.suites import DECAY, Run, Scale
 from nerfstudio_prune.bench.timed import PointCounter, TimedNetwork, mean_points
 from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.engine.memory import kept_memory
 from nerfstudio_prune.engine.products import Precision
 from nerfstudio_prune.nerf.layouts import fields_of
 from nerfstudio_prune.nerf.model import PruneModelConfig
+from nerfstudio_prune.nerf.occupancy import Grids
 from nerfstudio_prune.records.cost_schema import CostArm, EventCost, SkippedView, StockSpeedRecord
 
 PRESET = "best"
@@ -53,7 +54,7 @@ def measure_stock_speed(
         advance: Is told which share is done, in [0, 1].
     """
     makers = _Makers(job, scale, scene, folder)
-    trained = makers.own(job.widths[-1], **{SKIP: True})
+    trained = makers.trained()
     precision = own_precision(trained.model.device)
     torch.set_float32_matmul_precision(precision)
     for step in range(job.train_steps):
@@ -115,6 +116,11 @@ class _Makers:
             options: Options by dotted path.
         """
         return own_network(self.run(width, **options), self.scale, self.scene, self.folder)
+
+    def trained(self) -> TimedNetwork:
+        """The network that is to be trained, as a user's is: at a rate that falls, without what is in empty space."""
+        run = replace(self.run(self.job.widths[-1], **{SKIP: True}), decay=(DECAY, self.job.train_steps))
+        return own_network(run, self.scale, self.scene, self.folder)
 
     def stock(self, rays_per_batch: int) -> TimedNetwork:
         """The host's network, as large as it is."""
@@ -179,6 +185,7 @@ class _Arm:
         self.step_seconds: list[float] = []
         self.frame_seconds: list[float] = []
         self.look_seconds: list[float] = []
+        self.grids: Grids = {}
         self.step_points: list[dict[str, float]] = []
         self.frame_points: list[dict[str, float]] = []
         self.memory: tuple[Optional[float], Optional[float]] = (None, None)
@@ -194,16 +201,17 @@ class _Arm:
         return 1 if self.skipping else min(self.job.rows, int(self.network.camera(0).height.item()))
 
     def prepare(self) -> None:
-        """Sets what the arms differ in; where the scene is empty is looked at anew."""
+        """Sets what the arms differ in; where the scene is empty is looked at, going on from the block before."""
         torch.set_float32_matmul_precision(self.precision)
         if not self.own:
             return
         model = self.network.model
-        model.empty_space.training = {}
+        model.empty_space.training = self.grids
         if self.skipping:
             start = self.network.clock()
-            model.look(self.job.seed)
+            model.look(self.job.seed + len(self.look_seconds))
             self.look_seconds.append(self.network.clock() - start)
+            self.grids = model.empty_space.training
 
     def warm_up(self) -> None:
         """First steps and pictures, which do not count, and what they take of memory.

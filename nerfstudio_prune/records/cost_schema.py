@@ -45,7 +45,8 @@ class CostArm:
     frame_seconds: Times
     """Seconds to render one view, one value a block, of another view each time; the look at the space is not in it."""
     look_seconds: list[Seconds]
-    """Seconds of a look at the whole space, both fields, one value a block; empty where nothing is skipped."""
+    """Seconds of a look at the space that goes on from the one before, both fields, one value a block; empty where
+    nothing is skipped."""
     step_points: Points
     """Of a training step."""
     frame_points: Points

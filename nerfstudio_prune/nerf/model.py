@@ -82,7 +82,7 @@ class PruneModelConfig(VanillaModelConfig):
     """Opacity of a step from which a cell counts as occupied, in (0, 1)."""
     render_step_size: Optional[float] = None
     """Length of that step. None: a coarse sample's interval in training."""
-    occupancy_warm_up_steps: int = 500
+    occupancy_warm_up_steps: int = 100
     """Training steps in which everything is evaluated."""
     occupancy_update_interval: int = 500
     """Training steps between two looks at the space: at what was not empty, and at a random eighth of the rest, so

@@ -243,7 +243,7 @@ def refresh_grid(
     if coarse.numel() * parts**3 > MAX_CELLS:
         return build_grid(density_fn, box, threshold, resolution, generator, places)
     x, y, z = (slice(int(a), int(a) + count) for a, count in zip(first, coarse.shape, strict=True))
-    fine = _in_parts(new[x, y, z], parts)
+    fine = _in_parts((new | (drawn & inside))[x, y, z], parts)
     fine[tuple((occupied - first * parts).T)] = True
     return look.fine(first, parts, fine)
 

@@ -252,6 +252,21 @@ def test_what_appears_in_empty_space_is_found_in_some_looks_and_what_vanishes_is
     assert not bool(gone.contains(centre).any())
 
 
+def test_what_appears_beside_something_known_is_found_too() -> None:
+    """In the coarse cell of a surface, but further from it than a cell: empty space there is looked at like any."""
+
+    def plate(positions: Tensor, x: float) -> Tensor:
+        inside = ((positions - torch.tensor([x, 0.0, 0.0])).abs() < torch.tensor([0.01, 0.5, 0.5])).all(dim=1)
+        return 100.0 * inside
+
+    grid = built(lambda positions: plate(positions, 1.02))
+    places = torch.cat([torch.full((5000, 1), 1.1), POSITIONS[:5000, 1:] / 8], dim=1)
+    assert not bool(grid.contains(places).any())
+    for seed in range(3 * REFRESH):
+        grid = refreshed(grid, lambda positions: plate(positions, 1.02) + plate(positions, 1.1), seed=seed)
+    assert float(grid.contains(places).float().mean()) > 0.99
+
+
 def test_a_place_that_is_given_is_occupied_after_some_looks() -> None:
     """A speck in the empty space that views see: no place at random meets it."""
     speck = torch.tensor([[-2.5, 1.5, -1.0]])

@@ -1,0 +1,133 @@
+"""Evaluation of any points: sorting, parts and packing give what each network alone gives, in the points' order."""
+
+import pytest
+import torch
+from support.single_networks import member, single, some_classes, some_networks, some_shape
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nerfstudio_prune.kilonerf import evaluate as module
+from nerfstudio_prune.kilonerf.classes import NetworkClasses
+from nerfstudio_prune.kilonerf.evaluate import evaluate
+from nerfstudio_prune.kilonerf.grouped import Evaluation, native_works
+
+RAYS = 10
+Points = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def drawn(count: int, networks: int, seed: int = 0) -> Points:
+    """Coordinates, networks of which some have no point, rays and their directions."""
+    generator = torch.Generator().manual_seed(seed)
+    coordinates = 2 * torch.rand(count, 3, generator=generator) - 1
+    network = (torch.rand(count, generator=generator) ** 2 * (networks - 1)).int()
+    ray = torch.randint(RAYS, (count,), generator=generator, dtype=torch.int32)
+    return coordinates, network, ray, normalize(torch.randn(RAYS, 3, generator=generator), dim=1)
+
+
+def one_by_one(networks: NetworkClasses, points: Points) -> tuple[Tensor, Tensor]:
+    """Each point through its network, alone, in float64."""
+    coordinates, network, ray, directions = points
+    values = [
+        single(*member(networks, int(n)), coordinates[i : i + 1], directions[int(ray[i])][None])
+        for i, n in enumerate(network)
+    ]
+    return torch.cat([density for density, _ in values]), torch.cat([rgb for _, rgb in values])
+
+
+@pytest.mark.parametrize("way", ["native", "buckets", "loop", "auto"])
+def test_every_way_is_each_network_alone(way: Evaluation) -> None:
+    """All ways show the same scene; networks of several widths, some without a point, rays in any order."""
+    if way == "native" and not native_works(torch.device("cpu"), torch.float32):
+        pytest.skip("this PyTorch's grouped_mm does not pass the check")
+    networks = some_classes({8: 4, 5: 3, 12: 2})
+    points = drawn(80, 9)
+    density, rgb = evaluate(networks, *points, way=way)
+    expected = one_by_one(networks, points)
+    torch.testing.assert_close(density.double(), expected[0], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(rgb.double(), expected[1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_parts_change_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points are evaluated in parts that fit the cache and end between networks; where they end must not show."""
+    networks = some_classes({8: 4, 5: 3})
+    points = drawn(60, 7)
+    whole = evaluate(networks, *points)
+    monkeypatch.setattr(module, "POINTS_AT_ONCE", at_once)
+    with torch.no_grad():
+        parts = evaluate(networks, *points)
+    torch.testing.assert_close(parts[0], whole[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(parts[1], whole[1], atol=1e-6, rtol=1e-6)
+
+
+def test_parts_end_between_networks() -> None:
+    """A network is in one part; a part holds what fits, and at least one network with points."""
+    bounds = [0, 3, 3, 10, 11, 30, 30, 31, 31]
+    parts = list(module._chunks(bounds, 8))
+    assert parts == [(0, 2), (2, 4), (4, 5), (5, 8)]
+    assert list(module._chunks([0, 0, 0], 8)) == [] and list(module._chunks([0], 8)) == []
+
+
+def test_the_order_of_points_does_not_matter() -> None:
+    """Sorting is undone: each point gets its own values wherever it stands."""
+    networks = some_classes({8: 6})
+    coordinates, network, ray, directions = drawn(50, 6)
+    density, rgb = evaluate(networks, coordinates, network, ray, directions)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    again = evaluate(networks, coordinates[order], network[order], ray[order], directions)
+    torch.testing.assert_close(again[0], density[order], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(again[1], rgb[order], atol=1e-6, rtol=1e-6)
+
+
+def test_shuffled_networks_show_another_scene() -> None:
+    """The control of all comparisons here: points that are given to wrong networks come out wrong."""
+    networks = some_classes({8: 6})
+    coordinates, network, ray, directions = drawn(50, 6)
+    density, _ = evaluate(networks, coordinates, network, ray, directions)
+    shuffled, _ = evaluate(networks, coordinates, (network + 1) % 6, ray, directions)
+    assert bool((shuffled - density).abs().mean() > 0.05)
+
+
+def test_packed_evaluation_has_the_gradients_of_single_networks() -> None:
+    """Fine-tuning goes through the packed form: biases stand in a row of the matrices there, and the density beside the
+    colour's layer. A network without points has a gradient of zero."""
+    networks = some_classes({8: 3, 5: 2})
+    points = drawn(40, 5)
+    factors = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for density, rgb in (evaluate(networks, *points), one_by_one(networks, points)):
+        loss = (density * factors[:, 3]).sum() + (rgb * factors[:, :3]).sum()
+        gradients.append(torch.autograd.grad(loss, list(networks.parameters())))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found.double(), expected.double(), atol=1e-5, rtol=1e-4)
+    assert any(bool((gradient[-1] == 0).all()) for gradient in gradients[0])
+
+
+def test_evaluation_is_the_batched_form() -> None:
+    """What was distilled in one form is rendered in the other."""
+    networks = NetworkClasses([some_networks(3, some_shape(8, 3))])
+    coordinates, _, _, directions = drawn(30, 3)
+    network = torch.arange(30, dtype=torch.int32) // 10
+    ray = torch.arange(30, dtype=torch.int32) % RAYS
+    density, rgb = evaluate(networks, coordinates, network, ray, directions)
+    batched = networks.batched(coordinates.view(3, 10, 3), directions[ray.long()].view(3, 10, 3))
+    torch.testing.assert_close(density.view(3, 10), batched[0], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(rgb.view(3, 10, 3), batched[1], atol=1e-6, rtol=1e-5)
+
+
+def test_no_points_give_no_values() -> None:
+    """A view may show nothing, and a new model has no networks."""
+    networks = NetworkClasses.uniform(0, some_shape(), torch.Generator())
+    none = torch.zeros(0, dtype=torch.int32)
+    density, rgb = evaluate(networks, torch.zeros(0, 3), none, none, torch.zeros(0, 3))
+    assert density.shape == (0,) and rgb.shape == (0, 3)
+
+
+def test_a_network_that_does_not_exist_is_refused() -> None:
+    """-1 marks a point outside of all cells; it would be taken for the last network."""
+    networks = some_classes({8: 3})
+    coordinates, network, ray, directions = drawn(5, 3)
+    for wrong in (-1, 3):
+        network[2] = wrong
+        with pytest.raises(ValueError, match=r"networks in \[0, 3\), got"):
+            evaluate(networks, coordinates, network, ray, directions)

@@ -1,0 +1,167 @@
+"""Colours of pixels from samples along rays, and when to stop asking for more."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from jaxtyping import Float, Int32, Int64
+from torch import Tensor
+
+MAX_DEPTH = 100.0
+"""Optical depth of a sample that counts: behind it there is no light left in any precision. An unbounded one would
+swallow all others in the running sum."""
+
+Evaluate = Callable[[Int64[Tensor, " asked"]], tuple[Float[Tensor, " asked"], Float[Tensor, "asked 3"]]]
+"""Numbers of samples -> their density, per unit of length, and colour in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """What rays show, in front of a background."""
+
+    rgb: Float[Tensor, "rays 3"]
+    """Colour without the background."""
+    depth: Float[Tensor, " rays"]
+    """Sum of weight times distance, in units of the scene; what the background adds is not in it."""
+    transmittance: Float[Tensor, " rays"]
+    """Share of the light that comes through to the background, in [0, 1]."""
+    evaluated: Int64[Tensor, " rays"]
+    """Samples of each ray that were evaluated."""
+
+    @property
+    def accumulation(self) -> Float[Tensor, " rays"]:
+        """Share of the light that does not come through, in [0, 1]."""
+        return 1 - self.transmittance
+
+    def over(self, background: Float[Tensor, "*#rays 3"]) -> Float[Tensor, "rays 3"]:
+        """Colour in front of a background.
+
+        Args:
+            background: Colour behind the rays, one for each or one for all.
+        """
+        return self.rgb + self.transmittance[:, None] * background
+
+
+def optical_depths(density: Float[Tensor, " samples"], length: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """Density times length, up to `MAX_DEPTH`, in float64.
+
+    Args:
+        density: Density, per unit of length, >= 0.
+        length: Length of the steps.
+    """
+    return (density * length).double().clamp(max=MAX_DEPTH)
+
+
+def weights_of(depths: Float[Tensor, " samples"], ray: Int32[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """Contribution of each sample to its pixel: T_i (1 - exp(-tau_i)), T_i = exp(-sum of tau_j in front).
+
+    NeRF (arXiv 2003.08934, equation 3). One running sum over the whole frame, less what it was where the ray begins: in
+    float64, for in float32 the difference of two large sums is off by 0.002 at 10,000 rays.
+
+    Args:
+        depths: Optical depths, in float64.
+        ray: Ray of each sample, ascending.
+    """
+    behind = depths.cumsum(dim=0)
+    before = behind - depths
+    begins = torch.ones_like(ray, dtype=torch.bool)
+    begins[1:] = ray[1:] != ray[:-1]
+    # The running sum where each sample's ray begins.
+    at_begin = before[begins][begins.cumsum(dim=0) - 1]
+    return torch.exp(at_begin - before) * -torch.expm1(-depths)
+
+
+def composite(
+    density: Float[Tensor, " samples"],
+    rgb: Float[Tensor, "samples 3"],
+    ray: Int32[Tensor, " samples"],
+    distance: Float[Tensor, " samples"],
+    length: Float[Tensor, " samples"],
+    num_rays: int,
+) -> Rendered:
+    """Renders rays from all of their samples.
+
+    Args:
+        density: Density of the samples, per unit of length, >= 0.
+        rgb: Colour of the samples, in [0, 1].
+        ray: Ray of each sample, ascending.
+        distance: Distance of each sample.
+        length: Length of the step of each sample.
+        num_rays: Number of rays; those without samples show the background.
+
+    Returns:
+        What the rays show, in the precision of the colours.
+    """
+    depths = optical_depths(density, length)
+    weights = weights_of(depths, ray)
+    values = torch.cat([rgb.double(), distance[:, None].double()], dim=1) * weights[:, None]
+    sums = values.new_zeros(num_rays, 5).index_add(0, ray, torch.cat([values, depths[:, None]], dim=1))
+    return Rendered(
+        sums[:, :3].to(rgb.dtype),
+        sums[:, 3].to(rgb.dtype),
+        torch.exp(-sums[:, 4]).to(rgb.dtype),
+        ray.long().bincount(minlength=num_rays),
+    )
+
+
+@torch.no_grad()
+def render(
+    evaluate: Evaluate,
+    ray: Int32[Tensor, " samples"],
+    distance: Float[Tensor, " samples"],
+    length: Float[Tensor, " samples"],
+    num_rays: int,
+    threshold: float = 0.0,
+    passes: Optional[Sequence[int]] = None,
+) -> Rendered:
+    """Renders rays front to back in passes, and leaves those out that hardly any light comes through.
+
+    The error of a colour, with any background in [0, 1], is at most the threshold. KiloNeRF (arXiv 2103.13744, section
+    3.3) stops at 0.01.
+
+    Args:
+        evaluate: Density and colour of samples.
+        ray: Ray of each sample, ascending, front to back within a ray.
+        distance: Distance of each sample.
+        length: Length of the step of each sample.
+        num_rays: Number of rays.
+        threshold: Transmittance at which a ray is left out, in [0, 1). At 0 all is done in one pass.
+        passes: Samples of each ray in the first, second, ... pass; the rest is one more. None: one pass.
+
+    Raises:
+        ValueError: If the threshold is out of range or a pass has no sample.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"model.transmittance_threshold must be in [0, 1), got {threshold}")
+    sizes = list(passes or ())
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"model.samples_per_pass must be at least 1, got {sizes}")
+    if threshold == 0:
+        sizes = []
+    counts = ray.long().bincount(minlength=num_rays)
+    left = torch.arange(len(ray), device=ray.device)
+    place = left - (counts.cumsum(dim=0) - counts)[ray.long()]
+    sums = torch.zeros(num_rays, 5, dtype=torch.float64, device=ray.device)
+    evaluated = torch.zeros_like(counts)
+    begin = 0
+    for size in (*sizes, None):
+        if size is None:
+            now, left = left, left[:0]
+        else:
+            due = place[left] < begin + size
+            now, left, begin = left[due], left[~due], begin + size
+        if len(now):
+            own = ray[now]
+            density, rgb = evaluate(now)
+            depths = optical_depths(density, length[now])
+            weights = weights_of(depths, own) * torch.exp(-sums[:, 4])[own.long()]
+            values = torch.cat([rgb.double(), distance[now, None].double()], dim=1) * weights[:, None]
+            sums = sums.index_add(0, own, torch.cat([values, depths[:, None]], dim=1))
+            evaluated = evaluated.index_add(0, own, torch.ones_like(now))
+        if not len(left):
+            break
+        alive = torch.exp(-sums[:, 4]) > threshold
+        left = left[alive[ray[left].long()]]
+    dtype = distance.dtype
+    return Rendered(sums[:, :3].to(dtype), sums[:, 3].to(dtype), torch.exp(-sums[:, 4]).to(dtype), evaluated)

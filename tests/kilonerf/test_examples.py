@@ -1,0 +1,151 @@
+"""Examples for distilling: where points lie, from where they are seen, how much memory they take, and their order."""
+
+from typing import Any
+
+import pytest
+import torch
+from support.tiny_cells import CELL_SIZE, tiny_cells
+from torch import Tensor
+
+from nerfstudio_prune.kilonerf.cells import CellGrid, LiveCells
+from nerfstudio_prune.kilonerf.examples import Batch, Examples, PointSampler, bytes_per_point
+from nerfstudio_prune.occupancy import POINTS_AT_ONCE
+
+CAMERAS = torch.tensor([[5.0, 0.0, 3.0], [-4.0, 2.0, 3.0]])
+
+
+def teacher(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Values from which point and direction can be read again."""
+    return points.sum(dim=1), directions * 10 + points[:, None]
+
+
+def some_examples(memory: int = 10**6, seed: int = 0, **options: Any) -> Examples:
+    options = {"points_per_network": 5, "directions": 3, "teacher": teacher, "live": tiny_cells(), **options}
+    return Examples(cameras=CAMERAS, memory=memory, seed=seed, **options)
+
+
+def world(examples: Examples, batch: Batch) -> Tensor:
+    """Places of a batch in the scene."""
+    return examples.live.corners[:, None] + (batch.positions + 1) / 2 * CELL_SIZE
+
+
+def test_points_lie_in_occupied_voxels_of_their_own_cell() -> None:
+    """A network that is shown empty space, or another cell, learns what it is never asked for."""
+    live = tiny_cells()
+    points, voxels = PointSampler(live).draw(2, 9, 50, torch.Generator().manual_seed(0))
+    assert points.shape == (7, 50, 3)
+    for i in range(7):
+        assert bool(live.occupied.flatten()[voxels[i].long()].all())
+        assert set(live.networks(voxels[i]).tolist()) == {2 + i}
+        inside = (points[i] - live.grid.lower) / live.grid.voxel_size - live.grid.voxel_coordinates(voxels[i])
+        assert float(inside.min()) >= -1e-4 and float(inside.max()) <= 1 + 1e-4
+
+
+def test_points_are_uniform_over_what_is_occupied() -> None:
+    """Voxels of a cell are drawn alike, and places within them: the mean of each is where it should be to four standard
+    deviations."""
+    occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
+    occupied[0, 0, 0] = occupied[3, 1, 2] = occupied[2, 2, 2] = True
+    live = LiveCells(CellGrid(torch.zeros(3), 1.0, (1, 1, 1), 4), occupied)
+    points, voxels = PointSampler(live).draw(0, 1, 6000, torch.Generator().manual_seed(0))
+    counts = voxels.flatten().long().bincount(minlength=64)
+    assert counts.nonzero()[:, 0].tolist() == occupied.flatten().nonzero()[:, 0].tolist()
+    assert bool(((counts[occupied.flatten()] - 2000).abs() < 4 * 37).all())
+    inside = points[0] * 4 - live.grid.voxel_coordinates(voxels[0])
+    assert bool(((inside.mean(dim=0) - 0.5).abs() < 4 * 0.29 / 6000**0.5).all())
+
+
+def test_directions_are_those_in_which_cameras_see_the_points() -> None:
+    """No other direction is ever asked for, and the colour belongs to the direction beside it. Both cameras are used."""
+    examples, used = some_examples(), set()
+    for step in range(examples.batches_per_refresh):
+        batch = examples.batch(step)
+        points = world(examples, batch)
+        torch.testing.assert_close(batch.directions.norm(dim=-1), torch.ones(points.shape[:2]))
+        towards = torch.nn.functional.normalize(points[..., None, :] - CAMERAS, dim=-1)
+        off = (towards - batch.directions[..., None, :]).norm(dim=-1)
+        assert float(off.amin(dim=-1).max()) < 1e-4
+        used |= set(off.argmin(dim=-1).flatten().tolist())
+        torch.testing.assert_close(batch.density, points.sum(dim=-1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(batch.rgb, batch.directions * 10 + points, atol=1e-4, rtol=1e-4)
+        if step > 20:
+            break
+    assert used == {0, 1}
+
+
+def test_one_evaluation_of_the_trunk_serves_several_directions() -> None:
+    """The trunk is most of the teacher's work: each point is asked for once, with all of its directions, and never more
+    than fit the cache."""
+    asked: list[tuple[int, int]] = []
+
+    def watched(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append((len(points), directions.shape[1]))
+        return teacher(points, directions)
+
+    live = tiny_cells()
+    examples = some_examples(memory=live.count * 2000 * bytes_per_point(3), teacher=watched, live=live)
+    seen = [examples.batch(step).positions for step in range(examples.batches_per_refresh)]
+    assert sum(count for count, _ in asked) == live.count * 2000
+    assert {views for _, views in asked} == {3} and max(count for count, _ in asked) <= POINTS_AT_ONCE
+    assert len(seen) == 1200 and torch.equal(seen[0], seen[400]) and not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("batches", [1, 2.5, 7])
+def test_memory_is_bounded(batches: float) -> None:
+    """KiloNeRF's public code draws a million examples for each network and runs out of memory; here the memory decides
+    how many are drawn at once, and new ones come when they are used up."""
+    live = tiny_cells()
+    memory = int(live.count * 5 * bytes_per_point(3) * batches)
+    examples = some_examples(memory=memory)
+    for step in range(2 * examples.batches_per_refresh + 1):
+        examples.batch(step)
+        assert 0 < examples.held_bytes <= memory
+    assert examples.batches_of_points == int(batches)
+
+
+def test_all_examples_are_new_after_a_refresh() -> None:
+    """Networks of some thousand weights would learn a small set by heart."""
+    examples = some_examples(memory=tiny_cells().count * 5 * bytes_per_point(3))
+    first, again = examples.batch(0).positions.clone(), examples.batch(2).positions.clone()
+    assert examples.batches_per_refresh == 3 and torch.equal(first, again)
+    assert not bool((examples.batch(3).positions == first).any())
+
+
+def test_a_batch_follows_from_seed_and_step_alone() -> None:
+    """A resumed run trains on what the uninterrupted one would have, whatever was asked for before; the random state
+    that photos are drawn by stays."""
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    memory = tiny_cells().count * 10 * bytes_per_point(3)
+    straight, resumed, other = some_examples(memory), some_examples(memory), some_examples(memory, seed=2**32)
+    batches = [straight.batch(step) for step in range(15)]
+    for step in (14, 7):
+        again = resumed.batch(step)
+        for name in ("positions", "directions", "density", "rgb"):
+            assert torch.equal(getattr(again, name), getattr(batches[step], name))
+    assert not torch.equal(other.batch(7).positions, batches[7].positions)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": 1000}, r"distil\.memory_mb 0\.001 is too small: \d+ networks with 5 points each need at least"),
+        ({"points_per_network": 0}, r"distil\.points_per_network and directions must be at least 1, got 0 and 3"),
+        ({"directions": 0}, r"got 5 and 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(options: dict[str, Any], message: str) -> None:
+    """Before the teacher is asked; the message names the option."""
+    with pytest.raises(ValueError, match=message):
+        some_examples(**options)
+
+
+def test_no_cells_and_no_cameras_are_refused() -> None:
+    """Both would give batches of nothing, or directions that are no numbers."""
+    live = tiny_cells()
+    with pytest.raises(ValueError, match="at least one live cell"):
+        some_examples(live=live.restricted(torch.zeros_like(live.occupied)))
+    for cameras in (torch.zeros(0, 3), torch.full((1, 3), torch.nan)):
+        with pytest.raises(ValueError, match="at least one finite place"):
+            Examples(live, cameras, teacher, 5, 10**6, 0)

@@ -56,7 +56,8 @@ def test_points_are_uniform_over_what_is_occupied() -> None:
 
 
 def test_directions_are_those_in_which_cameras_see_the_points() -> None:
-    """No other direction is ever asked for, and the colour belongs to the direction beside it. Both cameras are used."""
+    """No other direction is ever asked for, and the colour belongs to the direction beside it. Both cameras are
+    used."""
     examples, used = some_examples(), set()
     for step in range(examples.batches_per_refresh):
         batch = examples.batch(step)

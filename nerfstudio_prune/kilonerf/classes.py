@@ -1,6 +1,7 @@
 """Networks of several widths: those that need less are stored and evaluated as less."""
 
 from collections.abc import Iterator, Sequence
+from typing import Optional
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
@@ -24,7 +25,7 @@ class NetworkClasses(nn.Module):
 
     position: Int32[Tensor, " networks"]
 
-    def __init__(self, stacks: Sequence[TinyNetworks], position: Int32[Tensor, " networks"] | None = None) -> None:
+    def __init__(self, stacks: Sequence[TinyNetworks], position: Optional[Int32[Tensor, " networks"]] = None) -> None:
         super().__init__()
         if not stacks:
             raise ValueError("there must be at least one class of networks")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Optional
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 MAX_DEPTH = 100.0
 """Optical depth of a sample that counts: behind it there is no light left in any precision. An unbounded one would
 swallow all others in the running sum."""
+
+POINTS_PER_NETWORK = 64
+"""Points that a network should have in a pass: with fewer, starting its products takes longer than they save."""
 
 Evaluate = Callable[[Int64[Tensor, " asked"]], tuple[Float[Tensor, " asked"], Float[Tensor, "asked 3"]]]
 """Numbers of samples -> their density, per unit of length, and colour in [0, 1]."""
@@ -103,6 +107,21 @@ def composite(
         torch.exp(-sums[:, 4]).to(rgb.dtype),
         ray.long().bincount(minlength=num_rays),
     )
+
+
+def automatic_passes(samples: int, rays: int, networks: int) -> list[int]:
+    """Passes that leave each network enough points; on a CPU usually a single one.
+
+    Args:
+        samples: Occupied samples of all rays.
+        rays: Number of rays.
+        networks: Number of networks.
+
+    Returns:
+        Samples of each ray in the first, second, ... pass, for `render`; none: one pass.
+    """
+    count = samples // max(1, POINTS_PER_NETWORK * networks)
+    return [ceil(samples / (rays * count))] * (count - 1) if count > 1 and rays else []
 
 
 @torch.no_grad()

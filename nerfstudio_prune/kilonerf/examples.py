@@ -100,6 +100,9 @@ class Examples:
         memory: Largest number of bytes that examples are kept in.
         seed: Seed of all draws.
         directions: Directions from which each point is seen, >= 1; each is a batch of its own.
+        most_points: Most points of each network that are kept at once, whatever the memory, for a short distillation
+            needs no more. None: as many as fit.
+        uses: How often each example is used before new ones are drawn, >= 1.
 
     Raises:
         ValueError: If there is no network or no camera, an argument is out of range, or not even a single batch fits
@@ -115,6 +118,8 @@ class Examples:
         memory: int,
         seed: int,
         directions: int = 3,
+        most_points: Optional[int] = None,
+        uses: int = 1,
     ) -> None:
         if not live.count:
             raise ValueError("there must be at least one live cell to draw examples for, got none")
@@ -125,6 +130,11 @@ class Examples:
                 "distil.points_per_network and directions must be at least 1, got "
                 f"{points_per_network} and {directions}"
             )
+        if uses < 1 or (most_points is not None and most_points < points_per_network):
+            raise ValueError(
+                f"examples must be used at least once and kept for at least one batch of {points_per_network} points, "
+                f"got {uses} uses and {most_points} points"
+            )
         batch_bytes = live.count * points_per_network * bytes_per_point(directions)
         if batch_bytes > memory:
             raise ValueError(
@@ -134,8 +144,11 @@ class Examples:
             )
         self.live, self.cameras, self.teacher = live, cameras, teacher
         self.points_per_network, self.directions, self.seed = points_per_network, directions, seed
+        self.uses = uses
         self.batches_of_points = memory // batch_bytes
         """Batches of new points that are kept at once."""
+        if most_points is not None:
+            self.batches_of_points = min(self.batches_of_points, most_points // points_per_network)
         self._sampler = PointSampler(live)
         self._refresh = -1
         self._store: Optional[dict[str, Tensor]] = None
@@ -143,7 +156,7 @@ class Examples:
     @property
     def batches_per_refresh(self) -> int:
         """Batches until all are used up."""
-        return self.batches_of_points * self.directions
+        return self.batches_of_points * self.directions * self.uses
 
     @property
     def held_bytes(self) -> int:
@@ -162,8 +175,9 @@ class Examples:
             self._store = None
             self._store = self._drawn(refresh)
             self._refresh = refresh
-        # First every point from one direction, then from the next.
+        # First every point from one direction, then from the next; then all over again.
         direction, part = divmod(index, self.batches_of_points)
+        direction %= self.directions
         points = slice(part * self.points_per_network, (part + 1) * self.points_per_network)
         store = self._store
         return Batch(

@@ -208,7 +208,7 @@ _OUTER_PRODUCTS: dict[Way, _Product] = {"native": _native_outer, "buckets": _buc
 
 
 def _native_function() -> Any:
-    """PyTorch's grouped product; versions before 2.8 have none."""
+    """PyTorch's grouped product; older versions have none."""
     function = getattr(functional, "grouped_mm", None)
     if function is None:
         raise NotImplementedError("this PyTorch has no grouped_mm")

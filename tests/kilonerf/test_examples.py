@@ -112,6 +112,20 @@ def test_all_examples_are_new_after_a_refresh() -> None:
     assert not bool((examples.batch(3).positions == first).any())
 
 
+def test_examples_may_be_used_again_and_need_not_fill_the_memory() -> None:
+    """Asking the teacher is most of a short distillation: what it needs is drawn, and each of it is used some times."""
+    examples = some_examples(most_points=14, uses=2)
+    assert examples.batches_of_points == 2 and examples.batches_per_refresh == 12
+    batches = [examples.batch(step) for step in range(13)]
+    for name in ("positions", "directions", "rgb"):
+        values = [getattr(batch, name) for batch in batches]
+        assert torch.equal(values[0], values[6]) and torch.equal(values[5], values[11])
+        assert not torch.equal(values[0], values[12])
+    for options in ({"most_points": 4}, {"uses": 0}):
+        with pytest.raises(ValueError, match="used at least once and kept for at least one batch of 5 points"):
+            some_examples(**options)
+
+
 def test_a_batch_follows_from_seed_and_step_alone() -> None:
     """A resumed run trains on what the uninterrupted one would have, whatever was asked for before; the random state
     that photos are drawn by stays."""

@@ -120,6 +120,21 @@ def composite(
     )
 
 
+def last_colours(
+    rgb: Float[Tensor, "samples 3"], ray: Int32[Tensor, " samples"], num_rays: int
+) -> Float[Tensor, "rays 3"]:
+    """Colour of the last sample of each ray, the background of unbounded scenes; 0 for rays without samples.
+
+    Args:
+        rgb: Colour of the samples.
+        ray: Ray of each sample, ascending.
+        num_rays: Number of rays.
+    """
+    counts = ray.long().bincount(minlength=num_rays)
+    padded = pad(rgb, (0, 0, 1, 0))  # a black one in front, for rays without samples
+    return padded.index_select(0, torch.where(counts > 0, counts.cumsum(dim=0), 0))
+
+
 def automatic_passes(samples: int, rays: int, networks: int) -> list[int]:
     """Passes that leave each network enough points; on a CPU usually a single one.
 

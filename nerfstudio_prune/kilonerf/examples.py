@@ -103,6 +103,8 @@ class Examples:
         most_points: Most points of each network that are kept at once, whatever the memory, for a short distillation
             needs no more. None: as many as fit.
         uses: How often each example is used before new ones are drawn, >= 1.
+        to_world: From the space of the cells to that of the cameras, which directions are those of. None: it is one
+            space.
 
     Raises:
         ValueError: If there is no network or no camera, an argument is out of range, or not even a single batch fits
@@ -120,6 +122,7 @@ class Examples:
         directions: int = 3,
         most_points: Optional[int] = None,
         uses: int = 1,
+        to_world: Optional[Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]] = None,
     ) -> None:
         if not live.count:
             raise ValueError("there must be at least one live cell to draw examples for, got none")
@@ -144,7 +147,7 @@ class Examples:
             )
         self.live, self.cameras, self.teacher = live, cameras, teacher
         self.points_per_network, self.directions, self.seed = points_per_network, directions, seed
-        self.uses = uses
+        self.uses, self.to_world = uses, to_world
         self.batches_of_points = memory // batch_bytes
         """Batches of new points that are kept at once."""
         if most_points is not None:
@@ -211,7 +214,8 @@ class Examples:
             which = torch.randint(len(self.cameras), (len(points), views), generator=generator).to(points.device)
             for begin in range(0, len(points), POINTS_AT_ONCE):
                 part = slice(begin, begin + POINTS_AT_ONCE)
-                directions = normalize(points[part, None] - self.cameras[which[part]], dim=-1)
+                seen = points[part] if self.to_world is None else self.to_world(points[part])
+                directions = normalize(seen[:, None] - self.cameras[which[part]], dim=-1)
                 density, rgb = self.teacher(points[part], directions)
                 for name, values in (("directions", directions), ("density", density), ("rgb", rgb)):
                     store[name][first:last].flatten(0, 1)[part] = values

@@ -3,9 +3,10 @@
 KiloNeRF, Reiser et al. 2021, arXiv 2103.13744; shapes as in its figure 2 but for what `shape.py` says.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,31 @@ class Packed:
         return Packed(self.shape, trunk, self.head[first:last], self.rgb[first:last])
 
 
+class _Seen:
+    """Parameters as they were at one time.
+
+    Args:
+        parameters: The parameters.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.versions = [p._version for p in parameters]
+        # Keeps the memory: another tensor cannot come to lie at the same address.
+        self.values = [p.detach() for p in parameters]
+
+    def holds(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether parameters are still these, with the values that they had.
+
+        Args:
+            parameters: The parameters.
+        """
+        return all(
+            old is new and version == new._version and value.data_ptr() == new.data_ptr() and value.shape == new.shape
+            for old, new, version, value in zip(self.parameters, parameters, self.versions, self.values, strict=True)
+        )
+
+
 class TinyNetworks(nn.Module):
     """Networks of one shape. All begin as one and the same random network, as KiloNeRF's do.
 
@@ -80,7 +106,7 @@ class TinyNetworks(nn.Module):
         self._add(num_networks, "w_feature", "b_feature", width, width + seen, width, sqrt(6), generator)
         self._add(num_networks, "w_direction", None, seen, width + seen, width, sqrt(6), generator)
         self._add(num_networks, "w_rgb", "b_rgb", width, width, 3, sqrt(3), generator)
-        self._packed: Optional[tuple[Any, Packed]] = None
+        self._packed: Optional[tuple[_Seen, Packed]] = None
 
     def _add(
         self,
@@ -150,9 +176,8 @@ class TinyNetworks(nn.Module):
         parameter changes."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             return self._pack()
-        state = tuple((p.data_ptr(), p._version, p.shape, p.dtype) for p in self.parameters())
-        if self._packed is None or self._packed[0] != state:
-            self._packed = (state, self._pack())
+        if self._packed is None or not self._packed[0].holds(list(self.parameters())):
+            self._packed = (_Seen(list(self.parameters())), self._pack())
         return self._packed[1]
 
     def _pack(self) -> Packed:

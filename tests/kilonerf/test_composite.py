@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.kilonerf.composite import MAX_DEPTH, Rendered, automatic_passes, composite, render, weights_of
+from nerfstudio_prune.kilonerf.composite import (
+    MAX_DEPTH,
+    Rendered,
+    automatic_passes,
+    composite,
+    last_colours,
+    render,
+    weights_of,
+)
 
 NUM_RAYS = 40
 LENGTH = 0.1
@@ -166,6 +174,16 @@ def test_passes_are_as_many_as_leave_the_networks_enough_points() -> None:
     assert automatic_passes(60_000, 10_000, 800) == [] and automatic_passes(0, 0, 0) == []
     assert automatic_passes(60_000, 1000, 300) == [20, 20]  # 3 passes of some 20 samples a ray
     assert automatic_passes(10**6, 10**5, 1) == [1] * (10**6 // 64 - 1)
+
+
+def test_the_last_sample_of_each_ray_is_its_background() -> None:
+    """An unbounded scene goes on behind the last sample in its colour; a ray without samples has none."""
+    ray = torch.tensor([0, 0, 2, 4, 4, 4], dtype=torch.int32)
+    rgb = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    black = torch.zeros(3)
+    expected = torch.stack([rgb[1], black, rgb[2], black, rgb[5], black])
+    assert torch.equal(last_colours(rgb, ray, 6), expected)
+    assert torch.equal(last_colours(rgb[:0], ray[:0], 2), torch.zeros(2, 3))
 
 
 def test_nothing_to_render_is_background() -> None:

@@ -74,6 +74,14 @@ def test_directions_are_those_in_which_cameras_see_the_points() -> None:
     assert used == {0, 1}
 
 
+def test_directions_in_contracted_space_are_those_of_the_world() -> None:
+    """Cells lie in contracted space there, cameras and directions do not."""
+    examples = some_examples(to_world=lambda points: 3 * points)
+    batch = examples.batch(0)
+    towards = torch.nn.functional.normalize(3 * world(examples, batch)[..., None, :] - CAMERAS, dim=-1)
+    assert float((towards - batch.directions[..., None, :]).norm(dim=-1).amin(dim=-1).max()) < 1e-4
+
+
 def test_one_evaluation_of_the_trunk_serves_several_directions() -> None:
     """The trunk is most of the teacher's work: each point is asked for once, with all of its directions, and never more
     than fit the cache."""

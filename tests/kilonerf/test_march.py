@@ -85,6 +85,22 @@ def test_rays_along_faces_and_of_no_number_do_no_harm() -> None:
     assert set(found.ray.tolist()) == {0, 4} and len(found) == 20
 
 
+def test_points_on_borders_of_cells_have_one_network() -> None:
+    """Rays that run within the plane between two cells: which of the two has the point is for the voxel to say, once.
+    The point lies in or on that cell, and nothing is asked of a cell without a network."""
+    live = tiny_cells(1.0, dead=())
+    border = live.grid.lower + torch.tensor([0.5, 0.5, 0.0])
+    origins = torch.stack([border - torch.tensor([0.0, 0.0, 1.0]), border - torch.tensor([1.0, 0.0, -0.5])])
+    directions = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    found = Marcher(live, Lattice(0.0, 4.0, 64)).occupied(origins, directions)
+    networks = live.networks(found.voxel)
+    assert torch.equal(live.grid.cells(found.voxel), live.cells[networks.long()])
+    points = found.points(origins, directions)
+    inside = points - live.corners[networks.long()]
+    assert len(found) > 40 and float(inside.min()) > -1e-5 and float(inside.max()) < live.grid.cell_size + 1e-5
+    assert float(live.local(points, networks).abs().max()) <= 1
+
+
 def test_no_rays_and_empty_cells_give_no_samples() -> None:
     """The viewer asks for a frame before there is anything, and a batch may meet nothing."""
     live = tiny_cells(0.2)

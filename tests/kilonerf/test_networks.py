@@ -204,6 +204,12 @@ def test_packed_networks_are_kept_until_a_weight_changes() -> None:
         assert third is not second
         networks.resize_(5)
         assert len(networks.pack().head) == 5
+        twin = deepcopy(networks)
+        twin.get_parameter("b1").add_(1.0)
+        assert float((twin.pack().trunk[0] - networks.pack().trunk[0]).sum()) == 40
+        old = networks.pack()
+        networks.b1 = torch.nn.Parameter(networks.get_parameter("b1") + 1)
+        assert networks.pack() is not old
     trained = networks.pack()
     assert trained.head.requires_grad and networks.pack() is not trained
 

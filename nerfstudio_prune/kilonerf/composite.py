@@ -67,11 +67,23 @@ def weights_of(depths: Float[Tensor, " samples"], ray: Int32[Tensor, " samples"]
     Args:
         depths: Optical depths, in float64.
         ray: Ray of each sample, ascending.
+
+    Returns:
+        The contributions; NaN, without a gradient, from a depth that is no number to the end of its ray.
     """
     counts = ray.long().bincount()
+    begins = counts.cumsum(dim=0) - counts
+    broken = pad((~depths.isfinite()).cumsum(dim=0), (1, 0))
+    depths = _finite(depths)
     behind = pad(depths.cumsum(dim=0), (1, 0))
-    at_begin = behind[counts.cumsum(dim=0) - counts].index_select(0, ray)
-    return torch.exp(at_begin - behind[:-1]) * -torch.expm1(-depths)
+    at_begin = behind[begins].index_select(0, ray)
+    weights = torch.exp(at_begin - behind[:-1]) * -torch.expm1(-depths)
+    return weights.masked_fill(broken[1:] > broken[begins].index_select(0, ray), torch.nan)
+
+
+def _finite(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The values, and 0 without a gradient for what is no finite number: a running sum hands it on to all rays."""
+    return torch.where(values.isfinite(), values, 0.0)
 
 
 def _sums_along_rays(
@@ -81,11 +93,18 @@ def _sums_along_rays(
     depths: Float[Tensor, " samples"],
     counts: Int64[Tensor, " rays"],
 ) -> Float[Tensor, "rays 5"]:
-    """Weighted colours and distances and the optical depths, added up along each ray: differences of a running sum."""
-    values = torch.cat([rgb.double() * weights[:, None], (distance * weights)[:, None], depths[:, None]], dim=1)
+    """Weighted colours and distances and the optical depths, added up along each ray: differences of a running sum.
+
+    A sum to which a term is no finite number is NaN, and has no gradient; those of other rays do not notice.
+    """
+    factors = torch.cat([rgb.double(), distance.double()[:, None]], dim=1)
+    values = torch.cat([_finite(factors) * _finite(weights)[:, None], _finite(depths)[:, None]], dim=1)
     ends = counts.cumsum(dim=0)
     running = pad(values.cumsum(dim=0), (0, 0, 1, 0))
-    return running.index_select(0, ends) - running.index_select(0, ends - counts)
+    sums = running.index_select(0, ends) - running.index_select(0, ends - counts)
+    fine = torch.cat([factors.isfinite() & weights.isfinite()[:, None], depths.isfinite()[:, None]], dim=1)
+    broken = pad((~fine).cumsum(dim=0), (0, 0, 1, 0))
+    return sums.masked_fill(broken.index_select(0, ends) > broken.index_select(0, ends - counts), torch.nan)
 
 
 def composite(

@@ -110,5 +110,7 @@ def _forward(
     hidden = grouped_matmul(hidden, packed.head, groups, way)
     # Read before the activation of the colour's layer, which works in place.
     density = softplus(hidden[:, width + 1].clone())
+    # The colour's layer has a row of zeros for it: times infinity they would be no number.
+    hidden[:, width + 1].zero_()
     rgb = grouped_matmul(hidden.relu_(), packed.rgb, groups, way)[:, :3].sigmoid()
     return torch.cat([rgb, density[:, None]], dim=1)

@@ -114,6 +114,16 @@ def grouped_matmul(
             f"{len(weights)} matrices and {len(x)} rows need as many groups and rows, got {len(groups.ends)} groups of "
             f"{groups.rows} rows"
         )
+    with _full_precision(x.device):
+        return _grouped_matmul(x, weights, groups, way)
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Without autocast, which would give the ways results of other types than they have made room for."""
+    return torch.autocast(device.type if device.type in ("cpu", "cuda") else "cpu", enabled=False)
+
+
+def _grouped_matmul(x: Tensor, weights: Tensor, groups: Groups, way: Evaluation) -> Tensor:
     if way == "auto":
         dense = groups.rows >= ROWS_FOR_NATIVE * len(weights)
         way = "native" if dense and native_works(x.device, x.dtype) else "buckets"
@@ -145,8 +155,12 @@ class _GroupedProduct(torch.autograd.Function):
         x, weights = ctx.saved_tensors
         # The native way takes no gradient that is expanded from a sum.
         gradient = gradients[0].contiguous()
-        of_x = _PRODUCTS[ctx.way](gradient, weights.transpose(1, 2), ctx.groups) if ctx.needs_input_grad[0] else None
-        of_weights = _OUTER_PRODUCTS[ctx.way](x, gradient, ctx.groups) if ctx.needs_input_grad[1] else None
+        of_x = of_weights = None
+        with _full_precision(x.device):
+            if ctx.needs_input_grad[0]:
+                of_x = _PRODUCTS[ctx.way](gradient, weights.transpose(1, 2), ctx.groups)
+            if ctx.needs_input_grad[1]:
+                of_weights = _OUTER_PRODUCTS[ctx.way](x, gradient, ctx.groups)
         return of_x, of_weights, None, None
 
 
@@ -228,6 +242,11 @@ def native_works(device: torch.device, dtype: torch.dtype) -> bool:
     """
     if not dtype.is_floating_point:
         return False
+    with _full_precision(device):
+        return _native_agrees(device, dtype)
+
+
+def _native_agrees(device: torch.device, dtype: torch.dtype) -> bool:
     tolerance = 16 * torch.finfo(dtype).eps
     groups = Groups(torch.tensor([0, 3, 3, 20, 21], dtype=torch.int32, device=device))
     # Numbers of some irregularity that take nothing from the random state.

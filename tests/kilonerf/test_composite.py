@@ -106,6 +106,61 @@ def test_a_wall_does_not_blind_the_rays_behind_it_in_the_list() -> None:
     assert math.exp(-MAX_DEPTH) < torch.finfo(torch.float32).eps
 
 
+BROKEN = (("density", math.nan), ("rgb", math.nan), ("density", -math.inf), ("distance", math.inf))
+
+
+@pytest.mark.parametrize(("name", "value"), BROKEN)
+def test_what_is_no_number_stays_on_its_ray(name: str, value: float) -> None:
+    """All rays share one running sum, which would hand a single NaN on to every later ray of the picture, and to all
+    gradients. Its own ray shows it; the others are what they are without it, in both ways of rendering."""
+    frame, sound = Frame(), Frame()
+    sample = int((frame.ray == 5).nonzero()[0])
+    getattr(frame, name)[sample] = value
+    own = torch.arange(NUM_RAYS) == 5
+    for found, expected in (
+        (frame.whole(), sound.whole()),
+        (frame.passes(0.0), sound.passes(0.0)),
+        (frame.passes(0.01, [4, 8]), sound.passes(0.01, [4, 8])),
+    ):
+        for field in ("rgb", "depth", "transmittance"):
+            torch.testing.assert_close(getattr(found, field)[~own], getattr(expected, field)[~own], atol=1e-6, rtol=0)
+        assert torch.equal(found.evaluated[~own], expected.evaluated[~own])
+        shown = {"rgb": found.rgb, "distance": found.depth, "density": found.transmittance}
+        assert bool(shown[name][own].isnan().all())
+        assert name != "density" or bool(found.rgb[own].isnan().all() and found.depth[own].isnan().all())
+
+
+@pytest.mark.parametrize(("name", "value"), BROKEN)
+def test_gradients_of_other_rays_do_not_notice_what_is_no_number(name: str, value: float) -> None:
+    """A step of an optimizer with one NaN in a gradient ends the run for all networks."""
+    gradients = []
+    for broken in (True, False):
+        frame = Frame()
+        sample = int((frame.ray == 5).nonzero()[0])
+        if broken:
+            getattr(frame, name)[sample] = value
+        frame.density.requires_grad_()
+        frame.rgb.requires_grad_()
+        found = frame.whole()
+        others = torch.arange(NUM_RAYS) != 5
+        loss = sum(x[others].square().sum() for x in (found.rgb, found.depth, found.transmittance))
+        whole = found.rgb.sum() + found.depth.sum() + found.transmittance.sum()
+        gradients.append(torch.autograd.grad(loss, [frame.density, frame.rgb], retain_graph=True))
+        assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(whole, [frame.density, frame.rgb]))
+    for found, expected in zip(*gradients, strict=True):
+        others = frame.ray != 5
+        torch.testing.assert_close(found[others], expected[others], atol=1e-6, rtol=1e-5)
+
+
+def test_weights_behind_what_is_no_number_are_none() -> None:
+    """How much light comes so far is not known there; in front of it, and on other rays, it is."""
+    depths = torch.tensor([1.0, math.nan, 1.0, 2.0, 1.0]).double()
+    found = weights_of(depths, torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32))
+    nan = math.nan
+    expected = [1 - math.exp(-1), nan, nan, 1 - math.exp(-2), math.exp(-2) - math.exp(-3)]
+    assert found.tolist() == pytest.approx(expected, nan_ok=True)
+
+
 def test_gradients_of_a_picture_are_those_of_the_definition() -> None:
     """Fine-tuning goes by these; checked against differences in float64."""
     ray = torch.tensor([0, 0, 0, 2, 2], dtype=torch.int32)

@@ -1,5 +1,7 @@
 """Evaluation of any points: sorting, parts and packing give what each network alone gives, in the points' order."""
 
+import math
+
 import pytest
 import torch
 from support.single_networks import member, single, some_classes, some_networks, some_shape
@@ -113,6 +115,42 @@ def test_evaluation_is_the_batched_form() -> None:
     batched = networks.batched(coordinates.view(3, 10, 3), directions[ray.long()].view(3, 10, 3))
     torch.testing.assert_close(density.view(3, 10), batched[0], atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(rgb.view(3, 10, 3), batched[1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["buckets", "loop", "auto"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_density_that_is_no_number_leaves_the_colour_alone(value: float, way: Evaluation) -> None:
+    """Packed, the density stands beside what the colour reads, and its row of zeros times infinity is NaN; the batched
+    form, which distilling goes by, keeps them apart."""
+    networks = NetworkClasses([some_networks(2, some_shape(8, 3))])
+    with torch.no_grad():
+        next(iter(networks)).get_parameter("b_density")[1] = value
+    coordinates, _, _, directions = drawn(20, 2)
+    network = torch.arange(20, dtype=torch.int32) // 10
+    ray = torch.arange(20, dtype=torch.int32) % RAYS
+    density, rgb = evaluate(networks, coordinates, network, ray, directions, way=way)
+    batched = networks.batched(coordinates.view(2, 10, 3), directions[ray.long()].view(2, 10, 3))
+    torch.testing.assert_close(density.view(2, 10), batched[0], atol=2e-6, rtol=1e-5, equal_nan=True)
+    torch.testing.assert_close(rgb.view(2, 10, 3), batched[1], atol=1e-6, rtol=1e-5)
+    assert not bool(density[10:].isfinite().any()) and bool(rgb.isfinite().all())
+
+
+@pytest.mark.parametrize("points", [12, 300])
+def test_autocast_changes_nothing(points: int) -> None:
+    """Trainers run models under it. The products make room in the type of what they read, and 16 bits would not hold a
+    running sum over a ray; forward and backward are those without it, be it few points or many."""
+    networks = some_classes({8: 3, 5: 2})
+    drawn_points = drawn(points, 5)
+    values = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            native_works.cache_clear()
+            density, rgb = evaluate(networks, *drawn_points, way="auto")
+            assert density.dtype == rgb.dtype == torch.float32
+            gradients = torch.autograd.grad(density.sum() + rgb.square().sum(), list(networks.parameters()))
+            works = native_works(torch.device("cpu"), torch.float32)
+        values.append((density, rgb, gradients, works))
+    torch.testing.assert_close(values[1], values[0], atol=1e-6, rtol=1e-5)
 
 
 def test_no_points_give_no_values() -> None:

@@ -6,7 +6,7 @@ KiloNeRF, Reiser et al. 2021, arXiv 2103.13744; shapes as in its figure 2 but fo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from jaxtyping import Float
@@ -138,8 +138,22 @@ class TinyNetworks(nn.Module):
         Args:
             num_networks: Number of networks, >= 0.
         """
+        self._packed = None
         for parameter in self.parameters():
             parameter.data = parameter.data.new_zeros(num_networks, *parameter.shape[1:])
+
+    def train(self, mode: bool = True) -> "TinyNetworks":
+        """Training or evaluation; either way the packed networks are made anew.
+
+        Args:
+            mode: Whether to train.
+        """
+        self._packed = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither copies nor files need what is packed.
+        return {**self.__dict__, "_packed": None}
 
     def _value(self, name: str) -> Tensor:
         # Not `get_parameter`, which refuses what `torch.func.functional_call` puts in place of a parameter.
@@ -172,13 +186,24 @@ class TinyNetworks(nn.Module):
         return softplus(density[..., 0]), rgb.sigmoid()
 
     def pack(self) -> Packed:
-        """The networks for evaluation. Gradients reach the parameters; without them the result is kept until a
-        parameter changes."""
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+        """The networks for evaluation. Gradients reach the parameters; without them the result is kept.
+
+        It is kept until a parameter changes, the mode is set by `train` or `eval`, or networks are packed with
+        gradients. Fused optimizers and writes through `.data` change values without a trace: after the former one of
+        the other two has to come, as it does in training; the latter are not seen.
+        """
+        parameters = list(self.parameters())
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+            self._packed = None
             return self._pack()
-        if self._packed is None or not self._packed[0].holds(list(self.parameters())):
-            self._packed = (_Seen(list(self.parameters())), self._pack())
-        return self._packed[1]
+        if self._packed is not None and self._packed[0].holds(parameters):
+            return self._packed[1]
+        self._packed = None  # the old one leaves before the new one comes
+        packed = self._pack()
+        # What is made in inference mode may take part in no graph later.
+        if not torch.is_inference_mode_enabled():
+            self._packed = (_Seen(parameters), packed)
+        return packed
 
     def _pack(self) -> Packed:
         trunk = tuple(_with_bias(*self._layer(i)) for i in range(1, self.shape.num_layers + 1))

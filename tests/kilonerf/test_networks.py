@@ -1,5 +1,7 @@
 """Tiny networks: stacked, packed and in classes, against each network alone in float64."""
 
+import pickle
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -212,6 +214,66 @@ def test_packed_networks_are_kept_until_a_weight_changes() -> None:
         assert networks.pack() is not old
     trained = networks.pack()
     assert trained.head.requires_grad and networks.pack() is not trained
+
+
+@pytest.mark.parametrize("through", ["mode", "pack"])
+def test_a_step_of_a_fused_optimizer_is_seen(through: str) -> None:
+    """Such a step leaves no trace at the parameters: pictures after it would show the scene before it. Either what a
+    trainer does between two pictures is enough: setting the mode, or evaluating with gradients."""
+    networks = some_networks(3, some_shape())
+    optimizer = torch.optim.Adam(networks.parameters(), lr=0.1, fused=True)
+    networks.eval()
+    with torch.no_grad():
+        before = networks.pack()
+    if through == "mode":
+        networks.train()
+        density, rgb = networks.batched(*drawn(3, 4))
+        (density.sum() + rgb.sum()).backward()
+    else:
+        packed = networks.pack()
+        (packed.head.sum() + packed.rgb.sum() + packed.trunk[0].sum()).backward()
+    optimizer.step()
+    if through == "mode":
+        networks.eval()
+    with torch.no_grad():
+        after, expected = networks.pack(), networks._pack()
+    assert torch.equal(after.rgb, expected.rgb) and torch.equal(after.trunk[0], expected.trunk[0])
+    assert not torch.equal(after.rgb, before.rgb)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_setting_the_mode_forgets_what_was_packed(training: bool) -> None:
+    """In both directions: pictures are made in either mode, and a fused step may come after each."""
+    networks = some_networks(2, some_shape())
+    with torch.no_grad():
+        first = networks.pack()
+        NetworkClasses([networks]).train(training)
+        assert networks.pack() is not first
+
+
+def test_inference_mode_leaves_nothing_behind() -> None:
+    """A pack of inference tensors can be saved for no gradient: a picture would end the training that follows."""
+    networks = some_networks(2, some_shape())
+    with torch.inference_mode():
+        assert networks.pack() is not networks.pack()
+    with torch.no_grad():
+        packed = networks.pack()
+    x = torch.ones(2, 1, packed.rgb.shape[1], requires_grad=True)
+    (x @ packed.rgb).sum().backward()
+    with torch.inference_mode():
+        assert networks.pack() is packed
+
+
+def test_an_old_pack_takes_no_memory() -> None:
+    """With what it was made of it is twice the model: it goes with a copy, a change of size and training."""
+    networks = some_networks(2, some_shape())
+    for forget in (lambda: networks.resize_(3), networks.pack, networks.train):
+        with torch.no_grad():
+            packed = weakref.ref(networks.pack())
+            assert packed() is not None and deepcopy(networks)._packed is None
+        assert pickle.loads(pickle.dumps(networks))._packed is None
+        forget()
+        assert packed() is None
 
 
 def test_packed_shapes_suit_the_native_product() -> None:

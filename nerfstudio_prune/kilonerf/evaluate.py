@@ -62,14 +62,14 @@ def evaluate(
     ends = key.long().bincount(minlength=networks.num_networks).cumsum(dim=0)
     seen = encode_directions(directions, networks.shapes[0].direction_frequencies)
     coordinates, ray = coordinates.index_select(0, order), ray.index_select(0, order)
-    keeps_graph = torch.is_grad_enabled()
+    most = len(network) if torch.is_grad_enabled() else POINTS_AT_ONCE
     first_network, begin, parts = 0, 0, []
     for stack, count in zip(networks, networks.counts, strict=True):
         bounds = [begin, *ends[first_network : first_network + count].tolist()]
         packed = stack.pack() if bounds[-1] > begin else None
-        for first, last in _chunks(bounds, bounds[-1] if keeps_graph else POINTS_AT_ONCE):
-            rows = slice(bounds[first], bounds[last])
-            groups = Groups(ends[first_network + first : first_network + last].int() - bounds[first])
+        for first, last, start, stop in _chunks(bounds, most):
+            rows = slice(start, stop)
+            groups = Groups((ends[first_network + first : first_network + last].int() - start).clamp(max=stop - start))
             assert packed is not None
             parts.append(_forward(packed.part(first, last), coordinates[rows], seen, ray[rows], groups, way))
         first_network, begin = first_network + count, bounds[-1]
@@ -78,15 +78,16 @@ def evaluate(
     return values[:, 3], values[:, :3]
 
 
-def _chunks(bounds: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """First and last network of each part: as many as have `most` points together, at least one that has any."""
+def _chunks(bounds: list[int], most: int) -> Iterator[tuple[int, int, int, int]]:
+    """First and last network, and first and last row, of each part of at most `most` points: as many whole networks as
+    fit, and those that have more points in parts of their own."""
     first = 0
     while first < len(bounds) - 1:
         last = first + 1
         while last < len(bounds) - 1 and bounds[last + 1] - bounds[first] <= most:
             last += 1
-        if bounds[last] > bounds[first]:
-            yield first, last
+        for start in range(bounds[first], bounds[last], most):
+            yield first, last, start, min(start + most, bounds[last])
         first = last
 
 

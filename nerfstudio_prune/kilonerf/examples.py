@@ -90,7 +90,10 @@ class PointSampler:
 
 
 class Examples:
-    """Examples from a teacher, drawn anew when they are used up. A batch follows from seed and step alone.
+    """Examples from a teacher, drawn anew when they are used up.
+
+    A batch follows from the arguments and the step alone. The memory is one of them: it says how many examples are
+    drawn in a row.
 
     Args:
         live: The cells, one network each.
@@ -145,7 +148,7 @@ class Examples:
                 f"points each need at least {batch_bytes / MEGABYTE:.3g}; lower distil.points_per_network or "
                 "grid.resolution"
             )
-        self.live, self.cameras, self.teacher = live, cameras, teacher
+        self.live, self.cameras, self.teacher = live, cameras.float(), teacher
         self.points_per_network, self.directions, self.seed = points_per_network, directions, seed
         self.uses, self.to_world = uses, to_world
         self.batches_of_points = memory // batch_bytes
@@ -183,40 +186,48 @@ class Examples:
         direction %= self.directions
         points = slice(part * self.points_per_network, (part + 1) * self.points_per_network)
         store = self._store
+        # Copies: a view would hold all examples for as long as the batch lives.
         return Batch(
-            store["positions"][:, points],
-            store["directions"][:, points, direction],
-            store["density"][:, points],
-            store["rgb"][:, points, direction],
+            store["positions"][:, points].clone(memory_format=torch.contiguous_format),
+            store["directions"][:, points, direction].clone(memory_format=torch.contiguous_format),
+            store["density"][:, points].clone(memory_format=torch.contiguous_format),
+            store["rgb"][:, points, direction].clone(memory_format=torch.contiguous_format),
         )
 
     @torch.no_grad()
     def _drawn(self, refresh: int) -> dict[str, Tensor]:
-        """Points, directions and the teacher's values, some networks at a time."""
+        """Points, directions and the teacher's values, at most `POINTS_AT_ONCE` points at a time."""
         # The generator of the CPU looks at the lower 32 bits of its seed only.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} examples {refresh}".encode()))
         networks, views = self.live.count, self.directions
         count = self.batches_of_points * self.points_per_network
-        new = self.cameras.new_empty
-        store = {
-            "positions": new(networks, count, 3),
-            "directions": new(networks, count, views, 3),
-            "density": new(networks, count),
-            "rgb": new(networks, count, views, 3),
+        shapes = {
+            "positions": (networks, count, 3),
+            "directions": (networks, count, views, 3),
+            "density": (networks, count),
+            "rgb": (networks, count, views, 3),
         }
+        device = self.cameras.device
+        store = {name: torch.empty(shape, dtype=torch.float32, device=device) for name, shape in shapes.items()}
         at_once = max(1, POINTS_AT_ONCE // count)
         for first in range(0, networks, at_once):
             last = min(first + at_once, networks)
-            drawn, _ = self._sampler.draw(first, last, count, generator)
-            points = drawn.flatten(0, 1)
-            network = torch.arange(first, last, dtype=torch.int32, device=points.device).repeat_interleave(count)
-            store["positions"][first:last] = self.live.local(points, network).view_as(drawn)
-            which = torch.randint(len(self.cameras), (len(points), views), generator=generator).to(points.device)
-            for begin in range(0, len(points), POINTS_AT_ONCE):
-                part = slice(begin, begin + POINTS_AT_ONCE)
-                seen = points[part] if self.to_world is None else self.to_world(points[part])
-                directions = normalize(seen[:, None] - self.cameras[which[part]], dim=-1)
-                density, rgb = self.teacher(points[part], directions)
-                for name, values in (("directions", directions), ("density", density), ("rgb", rgb)):
-                    store[name][first:last].flatten(0, 1)[part] = values
+            for begin in range(0, count, POINTS_AT_ONCE):
+                self._draw_into(store, first, last, begin, min(begin + POINTS_AT_ONCE, count), generator)
         return store
+
+    def _draw_into(
+        self, store: dict[str, Tensor], first: int, last: int, begin: int, end: int, generator: torch.Generator
+    ) -> None:
+        """Draws the examples from `begin` to `end` of the networks from `first` to `last`."""
+        drawn, _ = self._sampler.draw(first, last, end - begin, generator)
+        points = drawn.flatten(0, 1)
+        network = torch.arange(first, last, dtype=torch.int32, device=points.device).repeat_interleave(end - begin)
+        which = torch.randint(len(self.cameras), (len(points), self.directions), generator=generator).to(points.device)
+        seen = points if self.to_world is None else self.to_world(points)
+        directions = normalize(seen[:, None] - self.cameras[which], dim=-1)
+        density, rgb = self.teacher(points, directions)
+        positions = self.live.local(points, network)
+        found = {"positions": positions, "directions": directions, "density": density, "rgb": rgb}
+        for name, values in found.items():
+            store[name][first:last, begin:end] = values.unflatten(0, (last - first, end - begin))

@@ -1,6 +1,7 @@
 """Evaluation of any points: sorting, parts and packing give what each network alone gives, in the points' order."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from nerfstudio_prune.kilonerf import evaluate as module
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
 from nerfstudio_prune.kilonerf.evaluate import evaluate
 from nerfstudio_prune.kilonerf.grouped import Evaluation, native_works
+from nerfstudio_prune.kilonerf.networks import Packed
 
 RAYS = 10
 Points = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -51,7 +53,7 @@ def test_every_way_is_each_network_alone(way: Evaluation) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_parts_change_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points are evaluated in parts that fit the cache and end between networks; where they end must not show."""
+    """Points are evaluated in parts that fit the cache; where they end must not show."""
     networks = some_classes({8: 4, 5: 3})
     points = drawn(60, 7)
     whole = evaluate(networks, *points)
@@ -62,12 +64,34 @@ def test_parts_change_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(parts[1], whole[1], atol=1e-6, rtol=1e-6)
 
 
-def test_parts_end_between_networks() -> None:
-    """A network is in one part; a part holds what fits, and at least one network with points."""
+def test_no_part_has_more_points_than_fit() -> None:
+    """One network of a million points would take hundreds of megabytes for its activations. A part is as many whole
+    networks as fit, or a piece of one that does not; together they are all rows."""
     bounds = [0, 3, 3, 10, 11, 30, 30, 31, 31]
     parts = list(module._chunks(bounds, 8))
-    assert parts == [(0, 2), (2, 4), (4, 5), (5, 8)]
+    assert parts == [(0, 2, 0, 3), (2, 4, 3, 11), (4, 5, 11, 19), (4, 5, 19, 27), (4, 5, 27, 30), (5, 8, 30, 31)]
     assert list(module._chunks([0, 0, 0], 8)) == [] and list(module._chunks([0], 8)) == []
+
+
+def test_points_at_once_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few networks there are; where a graph is kept its activations stay in any case, and there is one part of
+    each class."""
+    networks, points, sizes = some_classes({8: 2, 5: 1}), drawn(200, 3), []
+
+    def watched(packed: Packed, coordinates: Tensor, *others: Any) -> Tensor:
+        sizes.append(len(coordinates))
+        return forward(packed, coordinates, *others)
+
+    forward = module._forward
+    monkeypatch.setattr(module, "_forward", watched)
+    monkeypatch.setattr(module, "POINTS_AT_ONCE", 16)
+    with torch.no_grad():
+        parts = evaluate(networks, *points)
+    assert max(sizes) == 16 and sum(sizes) == 200
+    sizes.clear()
+    whole = evaluate(networks, *points)
+    assert len(sizes) <= 2 and sum(sizes) == 200
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
 
 
 def test_the_order_of_points_does_not_matter() -> None:

@@ -112,6 +112,55 @@ def test_memory_is_bounded(batches: float) -> None:
     assert examples.batches_of_points == int(batches)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_examples_take_what_was_counted_whatever_the_cameras_are(dtype: torch.dtype) -> None:
+    """The memory is counted in values of 32 bits. Cameras in 64 would double it, and in 16 the positions would be
+    wrong by a voxel."""
+    memory = tiny_cells().count * 10 * bytes_per_point(3)
+    examples = Examples(tiny_cells(), CAMERAS.to(dtype), teacher, 5, memory, 0)
+    expected = some_examples(memory).batch(3)
+    batch = examples.batch(3)
+    assert examples.held_bytes == memory
+    for name in ("positions", "directions", "density", "rgb"):
+        assert getattr(batch, name).dtype == torch.float32
+        assert torch.equal(getattr(batch, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_batch_does_not_hold_the_other_examples(batches: int) -> None:
+    """A trainer still has the last batch when new examples are drawn: as a view it would keep the old set beside the
+    new one, and the memory would be twice what was asked for."""
+    examples = some_examples(tiny_cells().count * 5 * bytes_per_point(3) * batches)
+    batch = examples.batch(0)
+    assert examples._store is not None
+    for name, stored in examples._store.items():
+        tensor = getattr(batch, name)
+        assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
+        assert tensor.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr()
+
+
+def test_points_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few networks each has many points, whose random numbers and places take more memory than what is kept of
+    them; each part goes to its own place in the store."""
+    monkeypatch.setattr("nerfstudio_prune.kilonerf.examples.POINTS_AT_ONCE", 8)
+    examples, drawn = some_examples(tiny_cells().count * 20 * bytes_per_point(3)), []
+    draw = examples._sampler.draw
+
+    def watched(first: int, last: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        drawn.append((last - first) * count)
+        return draw(first, last, count, generator)
+
+    monkeypatch.setattr(examples._sampler, "draw", watched)
+    batches = [examples.batch(step) for step in range(12)]
+    assert max(drawn) == 8 and sum(drawn) == examples.live.count * 20
+    places = torch.cat([world(examples, batch) for batch in batches[:4]], dim=1)
+    assert all(len(of_network.unique(dim=0)) == 20 for of_network in places)
+    for batch in batches:
+        points = world(examples, batch)
+        torch.testing.assert_close(batch.density, points.sum(dim=-1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(batch.rgb, batch.directions * 10 + points, atol=1e-4, rtol=1e-4)
+
+
 def test_all_examples_are_new_after_a_refresh() -> None:
     """Networks of some thousand weights would learn a small set by heart."""
     examples = some_examples(memory=tiny_cells().count * 5 * bytes_per_point(3))
@@ -134,7 +183,7 @@ def test_examples_may_be_used_again_and_need_not_fill_the_memory() -> None:
             some_examples(**options)
 
 
-def test_a_batch_follows_from_seed_and_step_alone() -> None:
+def test_a_batch_follows_from_seed_step_and_memory() -> None:
     """A resumed run trains on what the uninterrupted one would have, whatever was asked for before; the random state
     that photos are drawn by stays."""
     torch.manual_seed(9)
@@ -147,6 +196,7 @@ def test_a_batch_follows_from_seed_and_step_alone() -> None:
         for name in ("positions", "directions", "density", "rgb"):
             assert torch.equal(getattr(again, name), getattr(batches[step], name))
     assert not torch.equal(other.batch(7).positions, batches[7].positions)
+    assert not torch.equal(some_examples(memory // 2).batch(0).positions, batches[0].positions)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -1,7 +1,8 @@
 """Which cells have something in them: looked up in a trained field once, and in the tiny networks themselves later."""
 
+from bisect import bisect_right
 from collections.abc import Callable
-from math import ceil, expm1, floor, prod
+from math import ceil, expm1, prod
 
 import torch
 from jaxtyping import Bool, Float, Int32
@@ -83,13 +84,15 @@ def build_cells(
 
     Raises:
         ValueError: If an argument is out of range, nothing is found (names the largest opacity that was seen), or there
-            would be more than `max_voxels` (names the largest resolution that fits).
+            would be more than `max_voxels` (names the largest resolution that fits into the same tight box).
     """
     if not 0 < alpha_threshold < 1:
         raise ValueError(f"occupancy.alpha_threshold must be in (0, 1), got {alpha_threshold}")
     for name, value, least in (("grid.resolution", resolution, 1), ("occupancy.refine", refine, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not bool(box.isfinite().all()) or not bool((box[0] < box[1]).all()):
+        raise ValueError(f"the box must be finite, its lower corner below its upper one, got {box.tolist()}")
     if dilate < 0:
         raise ValueError(f"occupancy.dilate must be at least 0, got {dilate}")
     watched, voxels_along = _Watched(density_fn), resolution * refine
@@ -137,19 +140,25 @@ def _nothing_found(density: float, alpha_threshold: float, voxel_size: float) ->
 
 def _cubes(aabb: Float[Tensor, "2 3"], resolution: int, refine: int, max_voxels: int) -> CellGrid:
     """Cubic cells around a box, which lies in their middle."""
-    extent = aabb[1] - aabb[0]
-    cell_size = float(extent.max()) / resolution
-    # Not one cell more for what is rounded.
-    x, y, z = (max(1, ceil(float(side) / cell_size - 1e-3)) for side in extent)
-    voxels = x * y * z * refine**3
-    if voxels > min(max_voxels, MAX_CELLS):
-        fits = floor(resolution * (min(max_voxels, MAX_CELLS) / voxels) ** (1 / 3))
-        while fits > 1 and prod(ceil(side * fits / resolution) for side in (x, y, z)) * refine**3 > max_voxels:
-            fits -= 1
+    extent, most = (aabb[1] - aabb[0]).tolist(), min(max_voxels, MAX_CELLS)
+
+    def shape(resolution: int) -> tuple[int, int, int]:
+        # Not one cell more for what is rounded.
+        x, y, z = (max(1, ceil(side / (max(extent) / resolution) - 1e-3)) for side in extent)
+        return x, y, z
+
+    def voxels(resolution: int) -> int:
+        return prod(shape(resolution)) * refine**3
+
+    if voxels(resolution) > most:
+        # No side has fewer cells at a higher resolution.
+        fits = bisect_right(range(1, resolution), most, key=voxels)
         raise ValueError(
-            f"grid.resolution {resolution} with occupancy.refine {refine} needs {voxels:,} voxels, and "
-            f"{min(max_voxels, MAX_CELLS):,} are allowed; the largest resolution that fits is {fits}"
+            f"grid.resolution {resolution} with occupancy.refine {refine} needs {voxels(resolution):,} voxels, and "
+            f"{most:,} are allowed; "
+            + (f"the largest resolution that fits is {fits}" if fits else "none fits: lower occupancy.refine")
         )
+    (x, y, z), cell_size = shape(resolution), max(extent) / resolution
     middle = (aabb[0] + aabb[1]) / 2
     lower = middle - torch.tensor([x, y, z], device=aabb.device, dtype=aabb.dtype) * (cell_size / 2)
     return CellGrid(lower, cell_size, (x, y, z), refine)
@@ -197,6 +206,8 @@ def tighten(
     grid, largest = live.grid, 0.0
     threshold = density_threshold(alpha_threshold, grid.voxel_size)
     voxels = live.occupied.flatten().nonzero()[:, 0].int()
+    if not len(voxels):
+        raise ValueError("there must be at least one occupied voxel to look at, got none")
     stays = torch.zeros(len(voxels), dtype=torch.bool, device=voxels.device)
     start = 0
     for part in voxels.split(max(1, POINTS_AT_ONCE // places)):

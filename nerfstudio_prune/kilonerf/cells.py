@@ -207,8 +207,9 @@ class LiveCells:
         Raises:
             ValueError: If the grids differ, or a cell had no network before.
         """
-        if former.grid.shape != self.grid.shape or former.grid.refine != self.grid.refine:
-            raise ValueError(f"the grid must stay as it is, {former.grid.shape}, got {self.grid.shape}")
+        was, now = ((grid.shape, grid.refine, grid.cell_size, grid.lower.tolist()) for grid in (former.grid, self.grid))
+        if was != now:
+            raise ValueError(f"the grid must stay as it is, (shape, refine, cell_size, lower) = {was}, got {now}")
         kept = former.ids[self.cells.long()].long()
         if bool((kept < 0).any()):
             raise ValueError(f"{int((kept < 0).sum())} cells had no network before; networks are only ever removed")

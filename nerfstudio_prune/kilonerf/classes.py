@@ -20,7 +20,8 @@ class NetworkClasses(nn.Module):
         position: Where each network stands in the row of all stacks. None: in the order of the stacks.
 
     Raises:
-        ValueError: If there is no class, or the position is no order of the networks.
+        ValueError: If there is no class, two have one width or differ in more than it, or the position is no order of
+            the networks.
     """
 
     position: Int32[Tensor, " networks"]
@@ -29,6 +30,9 @@ class NetworkClasses(nn.Module):
         super().__init__()
         if not stacks:
             raise ValueError("there must be at least one class of networks")
+        shapes = [stack.shape for stack in stacks]
+        if len({shape.hidden_width for shape in shapes}) < len(shapes) or len({s.with_width(1) for s in shapes}) > 1:
+            raise ValueError(f"classes of networks must differ in their widths, and in nothing else, got {shapes}")
         self.stacks = nn.ModuleList(stacks)
         count = sum(stack.num_networks for stack in stacks)
         if position is None:
@@ -88,7 +92,7 @@ class NetworkClasses(nn.Module):
             position: Where each network stands in the row of all stacks.
 
         Raises:
-            ValueError: If there are as many counts as classes, or the position is no order of the networks.
+            ValueError: If there are not as many counts as classes, or the position is no order of the networks.
         """
         if len(counts) != len(self.stacks) or min(counts) < 0:
             raise ValueError(f"there are {len(self.stacks)} classes of networks, got counts {list(counts)}")

@@ -17,6 +17,9 @@ swallow all others in the running sum."""
 POINTS_PER_NETWORK = 64
 """Points that a network should have in a pass: with fewer, starting its products takes longer than they save."""
 
+MOST_PASSES = 3
+"""Each further pass stops few rays more, and starts the products of all networks once more."""
+
 Evaluate = Callable[[Int64[Tensor, " asked"]], tuple[Float[Tensor, " asked"], Float[Tensor, "asked 3"]]]
 """Numbers of samples -> their density, per unit of length, and colour in [0, 1]."""
 
@@ -154,18 +157,21 @@ def last_colours(
     return padded.index_select(0, torch.where(counts > 0, counts.cumsum(dim=0), 0))
 
 
-def automatic_passes(samples: int, rays: int, networks: int) -> list[int]:
-    """Passes that leave each network enough points; on a CPU usually a single one.
+def automatic_passes(samples: int, rays: int, networks: int, device: torch.device | str = "cuda") -> list[int]:
+    """Passes that leave each network enough points, at most `MOST_PASSES`, of equally many samples of a mean ray.
 
     Args:
         samples: Occupied samples of all rays.
-        rays: Number of rays.
+        rays: Number of rays that have samples.
         networks: Number of networks.
+        device: Where they are evaluated. A CPU does all in one pass: there further ones take longer than they save.
 
     Returns:
         Samples of each ray in the first, second, ... pass, for `render`; none: one pass.
     """
-    count = samples // max(1, POINTS_PER_NETWORK * networks)
+    if torch.device(device).type == "cpu":
+        return []
+    count = min(MOST_PASSES, samples // max(1, POINTS_PER_NETWORK * networks))
     return [ceil(samples / (rays * count))] * (count - 1) if count > 1 and rays else []
 
 

@@ -82,8 +82,9 @@ class Elimination:
     order: Int64[Tensor, "networks removed"]
     """Neurons in the order in which they leave."""
     errors: Float[Tensor, "networks removed_and_none"]
-    """Squared error of all layers that read them, after 0, 1, ... removals with refit; counted from the refit of all
-    neurons on."""
+    """What 0, 1, ... removals with refit add to what a refit minimises, over all layers that read them: the squared
+    error, and the ridge times the squared change of the weights, those that leave among them. 0 is the refit of all
+    neurons, not the present weights."""
 
     def kept(self, neurons: int) -> Int64[Tensor, "networks kept"]:
         """Neurons that are left, sorted.

@@ -43,7 +43,10 @@ def encode(coordinates: Float[Tensor, "*batch 3"], frequencies: int) -> Float[Te
 
 
 def frequencies_for(cell_size: float, footprint: float, most: int = 10) -> int:
-    """Frequencies that give a cell detail down to a period of two pixels, and none finer.
+    """As many frequencies as have periods of at least two pixels, within [1, most].
+
+    The finest period is from two to four pixels. It is longer where `most` cuts it off, and shorter where a cell is
+    smaller than a pixel, for there is always one frequency.
 
     Args:
         cell_size: Side of a cell, > 0.

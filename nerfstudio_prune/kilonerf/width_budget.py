@@ -27,13 +27,15 @@ def allocate(
         Number of each network's width.
 
     Raises:
-        ValueError: If costs do not ascend, an error is no number, a network has no width, or the narrowest ones exceed
-            the budget.
+        ValueError: If costs do not ascend, an error or the budget is no number, a network has no width, or the
+            narrowest ones exceed the budget.
     """
     if len(costs) != errors.shape[1] or list(costs) != sorted(set(costs)):
         raise ValueError(f"costs must ascend, one for each of {errors.shape[1]} widths, got {list(costs)}")
     if np.isnan(errors).any() or not np.isfinite(errors).any(axis=1).all():
         raise ValueError("errors must be numbers, and each network must have a width with a finite one")
+    if math.isnan(budget):
+        raise ValueError(f"grid.narrow_to: the budget must be a number, got {budget}")
     narrowest = np.isfinite(errors).argmax(axis=1)
     total = sum(costs[k] for k in narrowest)
     if total > budget:

@@ -8,7 +8,7 @@ import torch
 from support.tiny_cells import tiny_cells
 from torch import Tensor
 
-from nerfstudio_prune.kilonerf.building import build_cells, tighten, visible
+from nerfstudio_prune.kilonerf.building import _cubes, build_cells, tighten, visible
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.march import Lattice, Marcher
 from nerfstudio_prune.occupancy import POINTS_AT_ONCE, dilated
@@ -131,6 +131,33 @@ def test_there_are_never_more_voxels_than_allowed() -> None:
     assert 10**6 / 2 < built(ball, resolution=fits, refine=8, max_voxels=10**6).occupied.numel() <= 10**6
 
 
+@pytest.mark.parametrize("sides", [(1.0, 1.0, 1.0), (1.0, 0.26, 0.51), (0.001, 1.0, 0.3), (1.0, 1 / 3, 2 / 3)])
+def test_the_resolution_that_is_said_to_fit_is_the_largest(sides: tuple[float, float, float]) -> None:
+    """Whoever follows the message must neither fail again nor get less than there is room for; all are tried. Where
+    not even one cell fits it is the voxels in it that are too many."""
+    aabb = torch.tensor([[0.0, 0.0, 0.0], sides])
+    for refine, most in ((1, 5), (2, 1000), (4, 5000), (3, 27)):
+
+        def voxels(resolution: int, refine: int = refine) -> int:
+            return math.prod(_cubes(aabb, resolution, refine, 10**8).voxel_shape)
+
+        with pytest.raises(ValueError, match=r"largest resolution that fits is \d+") as raised:
+            _cubes(aabb, 50, refine, most)
+        assert int(str(raised.value).split()[-1]) == max(r for r in range(1, 51) if voxels(r) <= most)
+    with pytest.raises(ValueError, match=r"needs 64 voxels, and 63 are allowed; none fits: lower occupancy\.refine"):
+        _cubes(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.1, 0.1]]), 1, 4, 63)
+
+
+@pytest.mark.parametrize(
+    "corners", [((0, 0, 0), (1, math.inf, 1)), ((math.nan, 0, 0), (1, 1, 1)), ((0, 0, 2), (1, 1, 1)), ((0, 0, 0),) * 2]
+)
+def test_a_box_that_is_none_is_refused(corners: tuple[tuple[float, ...], ...]) -> None:
+    """Its corners come from a data set; later they would be sizes that make no grid, and an error that names none."""
+    arguments = (8, 4, 0.02, torch.Generator(), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="the box must be finite, its lower corner below its upper one, got"):
+        build_cells(ball, torch.tensor(corners, dtype=torch.float32), *arguments)
+
+
 def test_the_field_is_asked_in_parts_and_the_random_state_stays() -> None:
     """A teacher has wide layers: all voxels at once would take gigabytes. Photo batches must not depend on how the
     occupancy was built, and a resumed run builds the same one."""
@@ -204,6 +231,9 @@ def test_tightening_that_would_leave_nothing_is_refused() -> None:
         tighten(live, lambda points, voxels: torch.zeros(len(points)), 0.02, torch.Generator())
     broken = tighten(live, lambda points, voxels: torch.full((len(points),), math.nan), 0.02, torch.Generator())
     assert torch.equal(broken.occupied, live.occupied)
+    empty = live.restricted(torch.zeros_like(live.occupied))
+    with pytest.raises(ValueError, match="at least one occupied voxel"):
+        tighten(empty, lambda points, voxels: torch.zeros(len(points)), 0.02, torch.Generator())
     for options in ({"alpha_threshold": 1.0}, {"places": 0}):
         with pytest.raises(ValueError, match="must be"):
             arguments: dict[str, Any] = {"alpha_threshold": 0.02, "generator": torch.Generator(), **options}

@@ -121,8 +121,17 @@ def test_networks_that_stay_are_told_by_their_former_numbers() -> None:
     assert live.cells[kept].tolist() == fewer.cells.tolist() and 0 < fewer.count < live.count
     with pytest.raises(ValueError, match="cells had no network before"):
         live.kept_of(fewer)
-    with pytest.raises(ValueError, match="grid must stay"):
-        LiveCells(CellGrid(torch.zeros(3), 1.0, (1, 1, 1), 4), torch.ones(4, 4, 4, dtype=torch.bool)).kept_of(live)
+    lower, shape = torch.tensor(LOWER), SHAPE
+    for grid in (
+        CellGrid(lower, CELL_SIZE, (SHAPE[0], SHAPE[2], SHAPE[1]), REFINE),
+        CellGrid(lower, CELL_SIZE, shape, 2),
+        CellGrid(lower, CELL_SIZE * 1.01, shape, REFINE),
+        CellGrid(lower + torch.tensor([0.0, 0.5, 0.0]), CELL_SIZE, shape, REFINE),
+    ):
+        with pytest.raises(ValueError, match="grid must stay"):
+            LiveCells(grid, torch.ones(grid.voxel_shape, dtype=torch.bool)).kept_of(live)
+    everything = LiveCells(CellGrid(lower, CELL_SIZE, shape, REFINE), torch.ones_like(live.occupied))
+    assert fewer.kept_of(everything).tolist() == fewer.cells.tolist()
 
 
 def test_cells_survive_their_own_description() -> None:

@@ -191,6 +191,21 @@ def test_a_place_that_is_no_order_is_refused() -> None:
         NetworkClasses([])
 
 
+def test_classes_differ_in_their_widths_alone() -> None:
+    """All read one encoding of the directions; another number of frequencies would be read as other columns of it, or
+    fail in the middle of a picture. Two classes of one width could not be told apart in what is saved."""
+    first = some_networks(2, NetworkShape(8, 2, 3, 2))
+    for other in (
+        NetworkShape(4, 1, 3, 2),
+        NetworkShape(4, 2, 2, 2),
+        NetworkShape(4, 2, 3, 1),
+        NetworkShape(8, 2, 3, 2),
+    ):
+        with pytest.raises(ValueError, match="must differ in their widths, and in nothing else"):
+            NetworkClasses([first, some_networks(1, other)])
+    assert NetworkClasses([first, some_networks(1, NetworkShape(4, 2, 3, 2))]).num_networks == 3
+
+
 def test_packed_networks_are_kept_until_a_weight_changes() -> None:
     """Packing takes as long as a tenth of a frame; an old pack would show an old scene. A step of an optimizer, a load
     and another tensor under the parameter all count as changes."""

@@ -68,13 +68,14 @@ def test_equal_networks_are_chosen_in_a_fixed_order() -> None:
     ("errors", "costs", "budget", "message"),
     [
         ([[0.1, 0.0]], (10, 20), 9, r"narrowest widths take 10 parameters, which is above the budget of 9"),
+        ([[0.1, 0.0]], (10, 20), np.nan, r"grid\.narrow_to: the budget must be a number, got nan"),
         ([[0.1, 0.0]], (20, 10), 90, r"costs must ascend"),
         ([[0.1, 0.0]], (10,), 90, r"one for each of 2 widths"),
         ([[0.1, np.nan]], (10, 20), 90, r"errors must be numbers"),
         ([[np.inf, np.inf]], (10, 20), 90, r"must have a width with a finite one"),
     ],
 )
-def test_what_cannot_be_shared_out_is_refused(errors: list, costs: tuple, budget: int, message: str) -> None:
+def test_what_cannot_be_shared_out_is_refused(errors: list, costs: tuple, budget: float, message: str) -> None:
     """Before anything is cut."""
     with pytest.raises(ValueError, match=message):
         allocate(np.array(errors), costs, budget)

@@ -168,8 +168,8 @@ def width_errors(
 ) -> Float[Tensor, "networks widths"]:
     """Error that each network would have at each width: score `obs` of every hidden layer, with refit.
 
-    An estimate of the increase of the loss of distillation: its squared gradients stand for the second derivatives,
-    only their diagonal over the outputs of a layer counts, and hidden layers are added up as if each were cut alone.
+    An estimate of the increase of the loss of distillation, by the diagonal of the Gauss-Newton matrix of the
+    pre-activations, its mean over the points; hidden layers are added up as if each were cut alone.
     Measured it is 0.6 to 3.3 times the real increase of the loss, 1.3 to 1.7 times in the median.
 
     Args:

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Optional
 
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float, Int32, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -76,12 +76,20 @@ def weights_of(depths: Float[Tensor, " samples"], ray: Int32[Tensor, " samples"]
     """
     counts = ray.long().bincount()
     begins = counts.cumsum(dim=0) - counts
-    broken = pad((~depths.isfinite()).cumsum(dim=0), (1, 0))
-    depths = _finite(depths)
-    behind = pad(depths.cumsum(dim=0), (1, 0))
+    clean = depths if _sound(depths) else _finite(depths)
+    behind = pad(clean.cumsum(dim=0), (1, 0))
     at_begin = behind[begins].index_select(0, ray)
-    weights = torch.exp(at_begin - behind[:-1]) * -torch.expm1(-depths)
+    weights = torch.exp(at_begin - behind[:-1]) * -torch.expm1(-clean)
+    if clean is depths:
+        return weights
+    broken = pad((~depths.isfinite()).cumsum(dim=0), (1, 0))
     return weights.masked_fill(broken[1:] > broken[begins].index_select(0, ray), torch.nan)
+
+
+def _sound(values: Float[Tensor, "*shape"]) -> bool:
+    """Whether all values are finite: as a rule they are, and what takes care of others takes as long as all the rest.
+    Their sum knows."""
+    return bool(values.detach().sum().isfinite())
 
 
 def _finite(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -101,13 +109,19 @@ def _sums_along_rays(
     A sum to which a term is no finite number is NaN, and has no gradient; those of other rays do not notice.
     """
     factors = torch.cat([rgb.double(), distance.double()[:, None]], dim=1)
+    values = torch.cat([factors * weights[:, None], depths[:, None]], dim=1)
+    if _sound(values):
+        return _differences(values, counts)
+    fine = torch.cat([factors.isfinite() & weights.isfinite()[:, None], depths.isfinite()[:, None]], dim=1)
     values = torch.cat([_finite(factors) * _finite(weights)[:, None], _finite(depths)[:, None]], dim=1)
+    return _differences(values, counts).masked_fill(_differences((~fine).long(), counts) > 0, torch.nan)
+
+
+def _differences(values: Shaped[Tensor, "samples 5"], counts: Int64[Tensor, " rays"]) -> Shaped[Tensor, "rays 5"]:
+    """Sums along each ray."""
     ends = counts.cumsum(dim=0)
     running = pad(values.cumsum(dim=0), (0, 0, 1, 0))
-    sums = running.index_select(0, ends) - running.index_select(0, ends - counts)
-    fine = torch.cat([factors.isfinite() & weights.isfinite()[:, None], depths.isfinite()[:, None]], dim=1)
-    broken = pad((~fine).cumsum(dim=0), (0, 0, 1, 0))
-    return sums.masked_fill(broken.index_select(0, ends) > broken.index_select(0, ends - counts), torch.nan)
+    return running.index_select(0, ends) - running.index_select(0, ends - counts)
 
 
 def composite(

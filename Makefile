@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python -m
 # Two processes with one thread each. Tests of one file share what its fixtures make, and stay together.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
 # The rooms below `nerf`, without those of their tests that need a training.
-QUICK := core scenes data raster gaussians neurons engine records report viewer
+QUICK := core scenes data raster gaussians neurons occupancy kilonerf engine records report viewer
 
 .PHONY: demo test quick lint types check report check-report screenshots other-pythons clean
 

@@ -10,8 +10,8 @@ from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.nerf.config import PruneConfig
-from nerfstudio_prune.nerf.occupancy import grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import NeuronGroup, expected_shapes
+from nerfstudio_prune.occupancy import grids_from_dict, grids_to_dict
 
 EXTRA_STATE = "_extra_state"
 OCCUPANCY = "occupancy"

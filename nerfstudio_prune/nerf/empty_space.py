@@ -14,7 +14,7 @@ from torch import Tensor
 from nerfstudio_prune.core.events import PruneEvent
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
-from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, build_grid, refresh_grid
+from nerfstudio_prune.occupancy import DensityFn, Grids, build_grid, refresh_grid
 
 EVALUATION_SEED = 0
 """Seed of the places that grids for evaluation look at: the same weights give the same picture."""

@@ -15,7 +15,7 @@ from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu_
 
-from nerfstudio_prune.nerf.occupancy import OccupancyGrid
+from nerfstudio_prune.occupancy import OccupancyGrid
 
 FLOATS_AT_ONCE = 2**18
 """Activations of a layer that are computed at once where no graph is kept: a megabyte, which stays in the cache."""

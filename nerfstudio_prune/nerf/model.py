@@ -35,8 +35,8 @@ from nerfstudio_prune.nerf.checkpoint import ENCODING, MAX_FREQ_EXP, OCCUPANCY, 
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions
 from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
-from nerfstudio_prune.nerf.occupancy import DensityFn, Grids, density_threshold, grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
+from nerfstudio_prune.occupancy import DensityFn, Grids, density_threshold, grids_from_dict, grids_to_dict
 
 FIELDS = ("field_coarse", "field_fine")
 COARSE_PLACES = 3

@@ -197,6 +197,10 @@ def test_room_imports_without_what_stands_above_it(room: str) -> None:
     assert done.stdout.split() == modules
 
 
+OTHER_PYTHONS = ("core", "neurons", "occupancy", "kilonerf")
+"""Rooms that `.ci/other_pythons` tests."""
+
+
 def test_other_pythons_have_what_they_test() -> None:
     """`.ci/other_pythons` installs some packages and no Nerfstudio. One import more in these rooms, in their tests or
     in what these share, and the other versions are not tested at all: every collection fails there."""
@@ -204,8 +208,8 @@ def test_other_pythons_have_what_they_test() -> None:
         r"pip install .*constraints\.txt (.*)", (ROOT.parent / ".ci" / "other_pythons").read_text()
     )
     tests = Path(__file__).resolve().parents[1]
-    waiting = [file for name, file in MODULES.items() if room_of(name) in ("core", "neurons")]
-    waiting += [tests / "conftest.py", *tests.glob("core/**/*.py"), *tests.glob("neurons/**/*.py")]
+    waiting = [file for name, file in MODULES.items() if room_of(name) in OTHER_PYTHONS]
+    waiting += [tests / "conftest.py", *(file for room in OTHER_PYTHONS for file in tests.glob(f"{room}/**/*.py"))]
     seen: set[Path] = set()
     while waiting:
         file = waiting.pop()

@@ -24,8 +24,8 @@ from torch import Tensor
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions, Space, pieces_of_rays, reached_box
 from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
-from nerfstudio_prune.nerf.occupancy import OccupancyGrid, grids_from_dict, grids_to_dict
 from nerfstudio_prune.neurons.groups import linears
+from nerfstudio_prune.occupancy import OccupancyGrid, grids_from_dict, grids_to_dict
 
 Config = Callable[..., Any]
 CPU = torch.device("cpu")

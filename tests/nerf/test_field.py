@@ -14,7 +14,7 @@ from torch import Tensor
 from nerfstudio_prune.nerf import field as field_module
 from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.model import PruneModel
-from nerfstudio_prune.nerf.occupancy import OccupancyGrid
+from nerfstudio_prune.occupancy import OccupancyGrid
 
 DENSITY, RGB = FieldHeadNames.DENSITY, FieldHeadNames.RGB
 AABB = torch.tensor([[-2.0] * 3, [2.0] * 3])

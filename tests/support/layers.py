@@ -1,6 +1,7 @@
 """Which room may import which; docs/design.md shows the same."""
 
-_BELOW_METHODS = ("core", "scenes", "data", "raster", "gaussians", "neurons", "engine", "records", "viewer", "report")
+_TENSORS = ("raster", "gaussians", "neurons", "occupancy", "kilonerf")
+_BELOW_METHODS = ("core", "scenes", "data", *_TENSORS, "engine", "records", "viewer", "report")
 _UP_TO_METHODS = (*_BELOW_METHODS, "nerf", "splats")
 LAYERS: dict[str, tuple[str, ...]] = {
     "core": (),
@@ -9,11 +10,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "neurons": ("core",),
     "raster": ("core",),
     "gaussians": ("core", "raster"),
+    "occupancy": ("core",),
+    "kilonerf": ("core", "occupancy"),
     "engine": ("core",),
     "records": ("core",),
     "viewer": ("core", "engine"),
     "report": ("core", "records"),
-    "nerf": ("core", "scenes", "data", "neurons", "engine", "viewer"),
+    "nerf": ("core", "scenes", "data", "neurons", "occupancy", "engine", "viewer"),
     "splats": ("core", "scenes", "data", "raster", "gaussians", "engine", "viewer"),
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats"),

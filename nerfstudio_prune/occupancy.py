@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool3d, pad
+from torch.nn.functional import pad
 
 from nerfstudio_prune.core.plain import shown
 
@@ -192,9 +192,9 @@ def build_grid(
     Returns:
         A grid around what is occupied.
     """
-    look = _Look(density_fn, box, threshold, resolution, generator, _dense(density_fn, places, threshold))
+    look = _Look(density_fn, box, threshold, resolution, generator, dense_places(density_fn, places, threshold))
     everything = torch.ones(look.shape, dtype=torch.bool, device=box.device)
-    first, coarse = _cropped(_dilated(look.coarse(everything, ~everything)))
+    first, coarse = _cropped(dilated(look.coarse(everything, ~everything)))
     parts = max(1, round(resolution / max(coarse.shape))) if coarse.sum() <= FOG * everything.numel() else 1
     while coarse.numel() * parts**3 > MAX_CELLS:
         parts -= 1
@@ -229,7 +229,7 @@ def refresh_grid(
         A grid around what is occupied now.
     """
     first_place = int(torch.randint(REFRESH, (), generator=generator))
-    seen = _dense(density_fn, places[first_place::REFRESH], threshold)
+    seen = dense_places(density_fn, places[first_place::REFRESH], threshold)
     look = _Look(density_fn, box, threshold, resolution, generator, seen)
     lattice = look.lattice_of(known)
     if lattice is None:
@@ -238,7 +238,7 @@ def refresh_grid(
     inside = torch.zeros(look.shape, dtype=torch.bool, device=box.device)
     inside[tuple((occupied // parts).T)] = True
     drawn = torch.randint(REFRESH, look.shape, generator=generator).to(box.device) == 0
-    new = _dilated(look.coarse(drawn & ~inside, inside))
+    new = dilated(look.coarse(drawn & ~inside, inside))
     first, coarse = _cropped(new | inside)
     if coarse.numel() * parts**3 > MAX_CELLS:
         return build_grid(density_fn, box, threshold, resolution, generator, places)
@@ -276,19 +276,15 @@ class _Look:
     ) -> Bool[Tensor, "width height depth"]:
         """Occupied ones of the coarse cells that are asked for, and of those around them; none that are known."""
         lower, sides, threshold = self.box[0], self.sides, CAUTION * self.threshold
-        found = _reached(self.density_fn, lower, sides, asked, COARSE_PLACES, threshold, self.generator)
-        found = (found | _cells_of(self.seen, lower, sides, found)) & ~known
-        looked_at = found | known
-        while bool((shell := _dilated(found) & ~looked_at).any()):
-            more = _reached(self.density_fn, lower, sides, shell, NEIGHBOUR_PLACES, threshold, self.generator)
-            found, looked_at = found | more, looked_at | shell
-        return found
+        found = reached(self.density_fn, lower, sides, asked, COARSE_PLACES, threshold, self.generator)
+        found = (found | cells_of(self.seen, lower, sides, found)) & ~known
+        return spread(self.density_fn, lower, sides, found, known, NEIGHBOUR_PLACES, threshold, self.generator)
 
     def fine(self, first: Int[Tensor, " 3"], parts: int, asked: Bool[Tensor, "width height depth"]) -> OccupancyGrid:
         """The grid of those parts of coarse cells that are asked for, from the first coarse cell on."""
         lower, sides = self.box[0] + first * self.sides, self.sides / parts
-        found = _reached(self.density_fn, lower, sides, asked, FINE_PLACES, self.threshold, self.generator)
-        first, cells = _cropped(_dilated(found | _cells_of(self.seen, lower, sides, found)))
+        found = reached(self.density_fn, lower, sides, asked, FINE_PLACES, self.threshold, self.generator)
+        first, cells = _cropped(dilated(found | cells_of(self.seen, lower, sides, found)))
         lower = lower + first * sides
         upper = lower + sides * torch.tensor(cells.shape, device=lower.device)
         return OccupancyGrid(torch.stack([lower, upper]), cells)
@@ -310,8 +306,16 @@ class _Look:
         return (count, known.cells.nonzero() + first.round().long()) if suits else None
 
 
-def _dense(density_fn: DensityFn, places: Float[Tensor, "places 3"], threshold: float) -> Float[Tensor, "dense 3"]:
-    """Those of the places at which the density reaches the threshold."""
+def dense_places(
+    density_fn: DensityFn, places: Float[Tensor, "places 3"], threshold: float
+) -> Float[Tensor, "dense 3"]:
+    """Those of the places at which the density reaches the threshold.
+
+    Args:
+        density_fn: The density; is asked for `POINTS_AT_ONCE` positions at most.
+        places: The places.
+        threshold: Density, > 0; one that is no number counts as reached.
+    """
     parts = places.split(POINTS_AT_ONCE) if len(places) else ()
     dense = [part[~(density_fn(part.contiguous()) < threshold)] for part in parts]
     return torch.cat([places[:0], *dense])
@@ -324,7 +328,7 @@ def _in_parts(cells: Bool[Tensor, "width height depth"], parts: int) -> Bool[Ten
     return cells
 
 
-def _reached(
+def reached(
     density_fn: DensityFn,
     lower: Float[Tensor, " 3"],
     sides: Float[Tensor, " 3"],
@@ -333,7 +337,17 @@ def _reached(
     threshold: float,
     generator: torch.Generator,
 ) -> Bool[Tensor, "width height depth"]:
-    """Whether the density reaches the threshold at random places of each of the cells that are asked for."""
+    """Whether the density reaches the threshold at random places of each of the cells that are asked for.
+
+    Args:
+        density_fn: The density; is asked for `POINTS_AT_ONCE` positions at most.
+        lower: Lower corner of the cells.
+        sides: Sides of a cell.
+        cells: The cells that are asked for.
+        places: Random places in each, in [1, `POINTS_AT_ONCE`].
+        threshold: Density, > 0; one that is no number counts as reached.
+        generator: Random numbers, of the CPU.
+    """
     indices: Int[Tensor, "asked 3"] = cells.nonzero()
     found = torch.zeros_like(cells)
     if not len(indices):
@@ -347,13 +361,52 @@ def _reached(
     return found
 
 
-def _cells_of(
+def spread(
+    density_fn: DensityFn,
+    lower: Float[Tensor, " 3"],
+    sides: Float[Tensor, " 3"],
+    found: Bool[Tensor, "width height depth"],
+    known: Bool[Tensor, "width height depth"],
+    places: int,
+    threshold: float,
+    generator: torch.Generator,
+) -> Bool[Tensor, "width height depth"]:
+    """Looks into the neighbours of occupied cells, into the neighbours of what is found there, and so on.
+
+    Args:
+        density_fn: The density.
+        lower: Lower corner of the cells.
+        sides: Sides of a cell.
+        found: Cells that are known to be occupied; those are not looked at.
+        known: Others that are not to be looked at.
+        places: Random places that are looked at in each neighbour, >= 1.
+        threshold: Density, > 0.
+        generator: Random numbers, of the CPU.
+
+    Returns:
+        All that is occupied.
+    """
+    looked_at = found | known
+    while bool((shell := dilated(found) & ~looked_at).any()):
+        more = reached(density_fn, lower, sides, shell, places, threshold, generator)
+        found, looked_at = found | more, looked_at | shell
+    return found
+
+
+def cells_of(
     places: Float[Tensor, "places 3"],
     lower: Float[Tensor, " 3"],
     sides: Float[Tensor, " 3"],
     cells: Bool[Tensor, "width height depth"],
 ) -> Bool[Tensor, "width height depth"]:
-    """The cells that places lie in, of as many as these; those outside lie in none."""
+    """The cells that places lie in, of as many as these; those outside lie in none.
+
+    Args:
+        places: The places.
+        lower: Lower corner of the cells.
+        sides: Sides of a cell.
+        cells: Tells how many cells there are; its values are not looked at.
+    """
     index = ((places - lower) / sides).floor().long()
     inside = ((index >= 0) & (index < torch.tensor(cells.shape, device=index.device))).all(dim=1)
     found = torch.zeros_like(cells)
@@ -361,9 +414,21 @@ def _cells_of(
     return found
 
 
-def _dilated(cells: Bool[Tensor, "width height depth"]) -> Bool[Tensor, "width height depth"]:
-    """Cells, and their 26 neighbours."""
-    return max_pool3d(cells[None].float(), 3, stride=1, padding=1)[0] > 0
+def dilated(cells: Bool[Tensor, "width height depth"], radius: int = 1) -> Bool[Tensor, "width height depth"]:
+    """Cells, and those that are at most so many cells away along each axis; with radius 1 their 26 neighbours.
+
+    Args:
+        cells: The cells.
+        radius: How many cells, >= 0.
+    """
+    for axis in range(3):
+        grown = cells.clone()
+        count = cells.shape[axis]
+        for shift in range(1, min(radius, count - 1) + 1):
+            grown.narrow(axis, shift, count - shift).logical_or_(cells.narrow(axis, 0, count - shift))
+            grown.narrow(axis, 0, count - shift).logical_or_(cells.narrow(axis, shift, count - shift))
+        cells = grown
+    return cells
 
 
 def _cropped(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_prune.nerf.occupancy import (
+from nerfstudio_prune.occupancy import (
     MAX_CELLS,
     REFRESH,
     OccupancyGrid,

@@ -1,0 +1,1 @@
+"""A field as a grid of tiny networks, one for each part of space. Torch only: no Nerfstudio."""

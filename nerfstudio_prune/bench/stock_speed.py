@@ -26,7 +26,7 @@ from nerfstudio_prune.engine.memory import kept_memory
 from nerfstudio_prune.engine.products import Precision
 from nerfstudio_prune.nerf.layouts import fields_of
 from nerfstudio_prune.nerf.model import PruneModelConfig
-from nerfstudio_prune.nerf.occupancy import Grids
+from nerfstudio_prune.occupancy import Grids
 from nerfstudio_prune.records.cost_schema import CostArm, EventCost, SkippedView, StockSpeedRecord
 
 PRESET = "best"

@@ -51,7 +51,7 @@ GROUP = "networks"
 
 @dataclass
 class KiloPipelineConfig(ComputePipelineConfig):
-    """Stock pipeline with what makes tiny networks of a teacher."""
+    """A grid of tiny networks from a teacher."""
 
     _target: type = field(default_factory=lambda: KiloPipeline)
     model: KiloModelConfig = field(default_factory=KiloModelConfig)

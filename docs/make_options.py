@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from docstring_parser import parse_from_object
 
 from nerfstudio_prune.engine.compute import ComputeConfig
+from nerfstudio_prune.kilo.pipeline import KiloPipelineConfig
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type] = {
     "--pipeline.model.": PruneModelConfig,
     "splat-prune --pipeline.prune.": SplatPruneConfig,
     "splat-prune --pipeline.model.": SplatPruneModelConfig,
+    "kilonerf --pipeline.": KiloPipelineConfig,
     "--pipeline.compute.": ComputeConfig,
     "splat-prune --pipeline.compute.": ComputeConfig,
     "demo-data --": DemoDataParserConfig,
@@ -39,7 +41,8 @@ Every option that this project adds to those of Nerfstudio, with its type, its d
 made from the sources (`make docs`); `ns-train nerf-prune --help` and `ns-train splat-prune --help` say the same.
 
 Names are given as they are typed, without what stands before them: the line below each heading says that. Where it
-names `splat-prune`, the options are those of the methods for Gaussians; where it names no method, of those for NeRFs.
+names `splat-prune`, the options are those of the methods for Gaussians; where it names `kilonerf`, of that one; where
+it names no method, of those for NeRFs.
 In texts, and in the `config.yml` of a run, the same names have underscores. A default of — means that nothing holds
 unless the option is given. Where the default is the preset's, see [Presets](presets.md); an option that is given takes
 the place of those of the preset that contradict it. What happens when options are given again on a resumed run is told

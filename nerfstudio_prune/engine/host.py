@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -145,3 +146,36 @@ def guard_event_writers() -> None:
     writer.EVENT_WRITERS[:] = [
         found if isinstance(found, writer.LocalWriter) else GuardedWriter(found) for found in writer.EVENT_WRITERS
     ]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Everything that is drawn in the body follows from a seed; all generators are left as they were.
+
+    Args:
+        seed: The seed, in [0, 2**32).
+        device: Device that may be drawn on besides the CPU.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
+    try:
+        with forked(device):
+            seed_host(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def free_memory(device: torch.device) -> Optional[int]:
+    """Bytes that a training could still take; None where that is not known.
+
+    Args:
+        device: Where it would live.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

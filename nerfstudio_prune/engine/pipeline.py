@@ -2,30 +2,22 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Optional
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
-from nerfstudio.pipelines.base_pipeline import VanillaPipeline
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 
 from nerfstudio_prune.core.subject import Measure, Subject
+from nerfstudio_prune.engine.checked_pipeline import CheckedPipeline
 from nerfstudio_prune.engine.checks import check_training
-from nerfstudio_prune.engine.compute import check_compute
 from nerfstudio_prune.engine.controller import PruneController
-from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.options import PruneOptions
-from nerfstudio_prune.engine.products import set_precision
 from nerfstudio_prune.engine.resuming import take_up
 from nerfstudio_prune.engine.run import PruneRun
 from nerfstudio_prune.engine.steering import Steering
-from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
 
-class ControlledPipeline(VanillaPipeline):
+class ControlledPipeline(CheckedPipeline):
     """Trains a model and lets a controller prune it. What is pruned, and by what it is measured, a method says.
 
     Args:
@@ -56,20 +48,6 @@ class ControlledPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: Optional[Any] = None,
     ) -> None:
-        if world_size > 1:
-            raise ValueError(
-                f"models that are pruned train on one device: machine.num_devices x machine.num_machines must be 1, "
-                f"got {world_size}. DistributedDataParallel builds its buckets for the sizes before pruning"
-            )
-        if torch.device(device).type == "cpu":
-            # The small gradients of a trained field become denormal, which makes a step on a CPU 3 to 4 times slower.
-            torch.set_flush_denormal(True)
-        load_whole_checkpoints_of(ControlledPipeline)
-        print_in_any_encoding()
-        trains = test_mode == "val"
-        check_compute(config.compute, trains)
-        self.check_config(config, trains)
-        self._told_precision = set_precision(config.compute.matmul_precision, torch.device(device))
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.seed = 0 if config.prune.seed is None else config.prune.seed
         """Seed of random choices; a training run without one sets its own."""
@@ -78,19 +56,6 @@ class ControlledPipeline(VanillaPipeline):
         self.steering: Optional[Steering] = None
         """What a person asks of the controller; None where nothing is trained."""
         self._measure: Optional[Measure] = None
-
-    @staticmethod
-    @abstractmethod
-    def check_config(config: Any, trains: bool) -> None:
-        """Checks options before anything is loaded.
-
-        Args:
-            config: Options of the pipeline.
-            trains: Whether there is a training to come; a run that is only shown may have pruned by other ranges.
-
-        Raises:
-            ValueError: Names the option, what was found and what was expected.
-        """
 
     @abstractmethod
     def check_entries(self, loaded_state: Mapping[str, Any]) -> None:
@@ -148,24 +113,6 @@ class ControlledPipeline(VanillaPipeline):
             self._measure = self.make_measure()
         return self._measure
 
-    def get_average_eval_image_metrics(
-        self, step: Optional[int] = None, output_path: Optional[Path] = None, get_std: bool = False
-    ) -> Any:
-        """Mean of the metrics of all evaluation views, as the host computes it.
-
-        Args:
-            step: Training step.
-            output_path: Folder for pictures of the views.
-            get_std: Whether to give standard deviations as well.
-
-        Raises:
-            ValueError: If there are no evaluation views.
-        """
-        if not self.datamanager.eval_dataset:
-            reason = getattr(self.datamanager, "no_evaluation", "")
-            raise ValueError(f"nothing to evaluate on, there are no evaluation views: {reason}")
-        return super().get_average_eval_image_metrics(step, output_path, get_std)
-
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
@@ -177,9 +124,7 @@ class ControlledPipeline(VanillaPipeline):
         trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
         assert trainer is not None and optimizers is not None
         check_training(trainer.config)
-        if self._told_precision:
-            CONSOLE.print(escape(self._told_precision), soft_wrap=True)
-        self.model.lpips.may_download = False
+        self.training_begins()
         run = take_up(
             self.model.prune_state,
             self.config.prune,

@@ -99,6 +99,24 @@ class PruneField(NeRFField):
         density = self.field_output_density(self._embedding(positions))[:, 0]
         return density if self.spatial_distortion is None else density * self.spatial_distortion.stretch(positions)
 
+    def values_at(
+        self, positions: Float[Tensor, "points 3"], directions: Float[Tensor, "points directions 3"]
+    ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points directions 3"]]:
+        """Density as `density_at` gives it, and the colour in several directions; the trunk is evaluated once.
+
+        Args:
+            positions: The places.
+            directions: Directions of length 1 in which each is seen.
+        """
+        count = directions.shape[1]
+        embedding = self._embedding(positions)
+        density = self.field_output_density(embedding)[:, 0]
+        if self.spatial_distortion is not None:
+            density = density * self.spatial_distortion.stretch(positions)
+        seen = self._seen(directions.reshape(-1, 1, 3))
+        rgb = self._colour(embedding.repeat_interleave(count, dim=0), seen)
+        return density, rgb.view(len(positions), count, 3)
+
     def _occupied(self, ray_samples: RaySamples) -> Bool[Tensor, "rays samples"]:
         """Whether there is something in a sample's interval."""
         assert self.occupancy is not None

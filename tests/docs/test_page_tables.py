@@ -68,7 +68,7 @@ def test_readme_is_an_entrance() -> None:
 
 def test_methods_of_the_readme_are_registered() -> None:
     """A method that does not exist is a command that fails."""
-    ours = {name for name in all_methods if name.startswith(("nerf-prune", "splat-prune"))}
+    ours = {name for name in all_methods if name.startswith(("nerf-prune", "splat-prune", "kilonerf"))}
     rows = table_rows(section(README, "Methods"))
     assert {name for row in rows for name in in_code(row[0])} == ours
 

@@ -2,7 +2,7 @@
 
 _TENSORS = ("raster", "gaussians", "neurons", "occupancy", "kilonerf")
 _BELOW_METHODS = ("core", "scenes", "data", *_TENSORS, "engine", "records", "viewer", "report")
-_UP_TO_METHODS = (*_BELOW_METHODS, "nerf", "splats")
+_UP_TO_METHODS = (*_BELOW_METHODS, "nerf", "splats", "kilo")
 LAYERS: dict[str, tuple[str, ...]] = {
     "core": (),
     "scenes": (),
@@ -18,8 +18,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "report": ("core", "records"),
     "nerf": ("core", "scenes", "data", "neurons", "occupancy", "engine", "viewer"),
     "splats": ("core", "scenes", "data", "raster", "gaussians", "engine", "viewer"),
+    "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "nerf"),
     "method": ("nerf",),
-    "method_configs": ("scenes", "data", "engine", "nerf", "splats"),
+    "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),
     "inspect": _UP_TO_METHODS,
     "bench": _UP_TO_METHODS,
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),

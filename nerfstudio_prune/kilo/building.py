@@ -1,0 +1,157 @@
+"""What the scene asks for: cells, networks and steps along rays, each from the teacher and the training views."""
+
+from dataclasses import dataclass, replace
+from math import ceil, floor, sqrt
+from typing import Any, Optional
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+
+from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, MOST_CELLS, KiloOptions
+from nerfstudio_prune.kilo.space import pixel_footprint, places_on_rays, seen_by, where_seen
+from nerfstudio_prune.kilo.teacher import Teacher
+from nerfstudio_prune.kilonerf.budget import live_counts
+from nerfstudio_prune.kilonerf.building import build_cells
+from nerfstudio_prune.kilonerf.cells import LiveCells
+from nerfstudio_prune.kilonerf.encoding import frequencies_for
+from nerfstudio_prune.kilonerf.march import Lattice
+from nerfstudio_prune.kilonerf.shape import NetworkShape
+from nerfstudio_prune.nerf.empty_space import reached_box
+from nerfstudio_prune.occupancy import dense_places, density_threshold
+
+FIRST_CELLS, FIRST_REFINE = 8, 4
+"""Grid of the first look, which finds the box that all else follows from."""
+LEAST_PIXELS = 4
+"""Pixels that a cell covers at least: a network for fewer has nothing to learn."""
+MOST_PIXELS = 2
+"""Pixels that a voxel covers at most, if it can be refined."""
+BYTES = 16
+"""Memory of a parameter in training: itself, its gradient and two moments of Adam."""
+CROWDED = 0.6
+"""Share of occupied voxels from which there is no speed to be had."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is made of."""
+
+    live: LiveCells
+    """The cells."""
+    shape: NetworkShape
+    """The network of each."""
+    lattice: Lattice
+    """Where rays are sampled in training."""
+    options: KiloOptions
+    """Options with numbers in place of what was left open."""
+    told: list[str]
+    """What was chosen and why, a line each."""
+
+
+def make_plan(
+    teacher: Teacher,
+    cameras: Cameras,
+    options: KiloOptions,
+    seed: int,
+    device: torch.device | str,
+    memory: Optional[int],
+) -> Plan:
+    """Looks where the teacher has something to show, and sizes cells, networks and steps by it.
+
+    Args:
+        teacher: The teacher.
+        cameras: Training cameras, on any device.
+        options: Options in force.
+        seed: Seed of the places that are looked at.
+        device: Where the model lives.
+        memory: Bytes that are free on it; None where that is not known.
+
+    Raises:
+        ValueError: If there is nothing to be seen, or the grid does not fit into the memory.
+    """
+    grid, occupancy = options.grid, options.occupancy
+    alpha: Any = occupancy.alpha_threshold
+    generator = torch.Generator().manual_seed(seed)
+    density = where_seen(teacher.density, seen_by(cameras, teacher.near, teacher.far))
+    box = reached_box(cameras, teacher.far).to(device)
+    places = places_on_rays(cameras, teacher.near, teacher.far, generator).to(device)
+    # Each look has smaller voxels, and so a higher threshold, than the one before: what this one leaves out stays out.
+    largest = float((box[1] - box[0]).max()) / (FIRST_CELLS * FIRST_REFINE)
+    places = dense_places(density, places, density_threshold(alpha, largest))
+    first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
+    box = first.grid.aabb
+    longest, pixel = float((box[1] - box[0]).max()), pixel_footprint(cameras, box)
+    told = [f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views"]
+    resolution, reason = grid.resolution, "grid.resolution"
+    if resolution is None:
+        resolution = min(MOST_CELLS, max(1, floor(longest / (LEAST_PIXELS * pixel))))
+        reason = f"at most {MOST_CELLS}, and at least {LEAST_PIXELS} pixels each"
+    told.append(f"{resolution} cells along the longest side: {reason}")
+    refine, reason = occupancy.refine, "occupancy.refine"
+    if refine is None:
+        coarse = longest / resolution / COARSE_REFINE
+        refine = FINE_REFINE if coarse > MOST_PIXELS * pixel else COARSE_REFINE
+        reason = f"of {COARSE_REFINE} each would cover {coarse / pixel:.2g} pixels, and {MOST_PIXELS} are enough"
+    told.append(f"{refine} voxels along the side of a cell: {reason}")
+    live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
+    told.append(
+        f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
+        f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows"
+    )
+    frequencies, reason = grid.position_frequencies, "grid.position_frequencies"
+    if frequencies is None:
+        frequencies = frequencies_for(live.grid.cell_size, pixel)
+        reason = "down to a period of two pixels"
+    told.append(f"{frequencies} frequencies of a place in its cell: {reason}")
+    shape = NetworkShape(_int(grid.hidden_width), _int(grid.num_layers), frequencies, _int(grid.direction_frequencies))
+    check_memory(live, shape, memory)
+    lattice, line = _lattice(teacher, live)
+    told.append(line)
+    told.append(f"{live.count * shape.parameters:,} parameters: {shape.parameters:,} each")
+    grid = replace(grid, resolution=resolution, position_frequencies=frequencies)
+    occupancy = replace(occupancy, refine=refine)
+    return Plan(live, shape, lattice, replace(options, grid=grid, occupancy=occupancy), told)
+
+
+def _int(value: Optional[int]) -> int:
+    """An option that is filled in."""
+    assert value is not None
+    return value
+
+
+def _lattice(teacher: Teacher, live: LiveCells) -> tuple[Lattice, str]:
+    """Steps along rays, and why they are that long."""
+    own = (teacher.far - teacher.near) / teacher.samples
+    diagonal = sqrt(3) * live.grid.voxel_size
+    steps = ceil((teacher.far - teacher.near) / min(own, diagonal) - 1e-6)
+    lattice = Lattice(teacher.near, teacher.far, steps)
+    reason = f"the teacher's mean, {teacher.samples} samples" if own <= diagonal else "the diagonal of a voxel"
+    return lattice, f"steps of {lattice.step_size:.3g} from {teacher.near:g} to {teacher.far:g}: {reason}"
+
+
+def check_memory(live: LiveCells, shape: NetworkShape, memory: Optional[int]) -> None:
+    """Checks that there is room to train the networks.
+
+    Args:
+        live: The cells.
+        shape: The network of each.
+        memory: Bytes that are free; None where that is not known.
+
+    Raises:
+        ValueError: If there is not; names the largest resolution that fits.
+    """
+    needed = live.count * shape.parameters * BYTES
+    if memory is None or needed <= memory:
+        return
+    longest, resolution = max(live.grid.voxel_shape), max(live.grid.shape)
+    refines = [ceil(longest / cells) for cells in range(1, resolution)]
+    counts = live_counts(live, sorted(set(refines)))
+    fits = [
+        cells
+        for cells, refine in zip(range(1, resolution), refines, strict=True)
+        if counts[refine] * shape.parameters * BYTES <= memory
+    ]
+    help_text = f"the largest grid.resolution that fits is {max(fits)}" if fits else "not even one cell for all fits"
+    raise ValueError(
+        f"grid.resolution {resolution} gives {live.count:,} networks of {shape.parameters:,} parameters, which take "
+        f"{needed / 1e6:,.0f} MB to train, and {memory / 1e6:,.0f} MB are free; {help_text}"
+    )

@@ -1,0 +1,54 @@
+"""What a step of a run is for, and at which rate: a function of the step alone."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nerfstudio_prune.kilo.config import KiloOptions
+
+Phase = Literal["distil", "finetune"]
+"""distil: learn from the teacher; finetune: learn from photos."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of a run, one after the other.
+
+    Args:
+        options: Options in force.
+    """
+
+    options: KiloOptions
+
+    @property
+    def distil_steps(self) -> int:
+        """Steps of the first phase; the number of the first step of the second one."""
+        return self._steps(self.options.distil)
+
+    @property
+    def steps(self) -> int:
+        """Steps of both phases."""
+        return self.distil_steps + self._steps(self.options.finetune)
+
+    def phase(self, step: int) -> Phase:
+        """What a step is for.
+
+        Args:
+            step: Training step.
+        """
+        return "distil" if step < self.distil_steps else "finetune"
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: falls by the same factor with each, from the phase's first rate to its last.
+
+        Args:
+            step: Training step.
+        """
+        first = self.phase(step) == "distil"
+        own: Any = self.options.distil if first else self.options.finetune
+        place = step if first else step - self.distil_steps
+        share = min(place / max(1, own.steps - 1), 1.0)
+        return own.lr * (own.lr_final / own.lr) ** share
+
+    @staticmethod
+    def _steps(own: Any) -> int:
+        return int(own.steps)

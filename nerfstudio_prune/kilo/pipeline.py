@@ -1,0 +1,296 @@
+"""The pipeline of KiloNeRF: looks where the teacher has something to show, distils it, and fine-tunes on photos."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import torch
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+
+from nerfstudio_prune.data.datamanager import CheckedDataManager
+from nerfstudio_prune.engine.checked_pipeline import CheckedPipeline
+from nerfstudio_prune.engine.checkpoints import network_entries
+from nerfstudio_prune.engine.checks import check_data, check_training
+from nerfstudio_prune.engine.compute import ComputePipelineConfig
+from nerfstudio_prune.engine.host import free_memory, seeded
+from nerfstudio_prune.kilo.building import CROWDED, make_plan
+from nerfstudio_prune.kilo.checkpoint import checked_state
+from nerfstudio_prune.kilo.config import (
+    LR,
+    DistilConfig,
+    FinetuneConfig,
+    GridConfig,
+    KiloOptions,
+    OccupancyConfig,
+    options_of,
+    taken_up,
+)
+from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
+from nerfstudio_prune.kilo.phases import Phases
+from nerfstudio_prune.kilo.state import KiloState
+from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
+from nerfstudio_prune.kilonerf.distillation import distillation_loss
+from nerfstudio_prune.kilonerf.examples import MEGABYTE, Examples
+from nerfstudio_prune.kilonerf.shape import NetworkShape
+
+DIRECTIONS = 3
+"""Directions in which the teacher says the colour of each point."""
+POINTS_KEPT = 1024
+"""Points of each network that are kept at once: a short distillation needs no more."""
+MOST_USES = 12
+"""How often each of them is used, at most, before new ones are drawn."""
+GROUP = "networks"
+"""The group of parameters."""
+
+
+@dataclass
+class KiloPipelineConfig(ComputePipelineConfig):
+    """A grid of tiny networks from a teacher."""
+
+    _target: type = field(default_factory=lambda: KiloPipeline)
+    model: KiloModelConfig = field(default_factory=KiloModelConfig)
+    """How they are rendered."""
+    teacher: Optional[Path] = None
+    """Trained run of nerf-prune or vanilla-nerf to learn from: its config.yml. Its views must be these, in the same
+    scale. It is not needed once distilling is over."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """How space is cut into cells, and what the network of each is like."""
+    occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
+    """Where there is something."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    """First phase: the teacher."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Second phase: photos."""
+
+
+class KiloPipeline(CheckedPipeline):
+    """Trains tiny networks: on a teacher first, then on photos.
+
+    Args:
+        config: Configuration of data, model and phases.
+        device: Where model and data live.
+        test_mode: 'val' and 'test' evaluate on those views; 'inference' loads no evaluation images.
+        world_size: Number of processes; only 1 is supported.
+        local_rank: Rank of this process.
+        grad_scaler: Gradient scaler of the trainer.
+
+    Raises:
+        ValueError: If there is more than one process, an option is not of its type or out of its range, or the data
+            cannot be trained on.
+    """
+
+    config: KiloPipelineConfig
+    model: KiloModel
+
+    def __init__(
+        self,
+        config: KiloPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Optional[Any] = None,
+    ) -> None:
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.phases: Optional[Phases] = None
+        """What each step is for; None where nothing is trained."""
+        self._examples: Optional[Examples] = None
+        grid: Any = options_of(config).grid
+        frequencies = 0, grid.direction_frequencies
+        self.model.make_room(NetworkShape(grid.hidden_width, grid.num_layers, *frequencies))
+        self.model.networks.to(self.model.device)
+
+    @staticmethod
+    def check_config(config: KiloPipelineConfig, trains: bool) -> None:
+        """Checks options before anything is loaded.
+
+        Args:
+            config: Options of the pipeline.
+            trains: Whether there is a training to come.
+
+        Raises:
+            ValueError: Names the option, what was found and what was expected.
+        """
+        check_data(config.datamanager)
+        check_model(config.model)
+        options_of(config)
+        if config.datamanager._target is VanillaDataManager:
+            config.datamanager._target = CheckedDataManager
+
+    def check_entries(self, loaded_state: Mapping[str, Any]) -> None:
+        """Checks the entries of a checkpoint without loading them.
+
+        Args:
+            loaded_state: See `load_pipeline`.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        checked_state(self.model.stack, self.model.state_dict(), network_entries(loaded_state))
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Makes networks of the teacher, or takes a checkpoint's up; the host has loaded it by now.
+
+        Raises:
+            ValueError: If there is no teacher that can be learnt from, there is no room, or the options do not fit
+                those of the checkpoint.
+        """
+        trainer, optimizers = training_callback_attributes.trainer, training_callback_attributes.optimizers
+        assert trainer is not None and optimizers is not None
+        config: Any = trainer.config
+        check_training(config)
+        check_optimizer(config.optimizers)
+        self.training_begins()
+        step = trainer._start_step
+        teacher = None
+        if not self.model.networks.num_networks:
+            teacher = self._begin(config.machine.seed)
+        else:
+            self._go_on(step)
+        options = self.model.state.options
+        assert options is not None
+        self.phases = phases = Phases(options)
+        if step >= phases.steps:
+            raise ValueError(
+                f"all {phases.steps} steps of this run are done; raise pipeline.finetune.steps above "
+                f"{options.finetune.steps}"
+            )
+        # The host counts from here on; a run that is gone on with ends where it would have ended.
+        config.max_num_iterations = min(config.max_num_iterations, phases.steps - step)
+        self.model.penalty_factor = float(options.finetune.l2_view_dependent or 0)
+        if phases.phase(step) == "distil":
+            self._examples = self._draw_from(teacher or self._known_teacher(step), options)
+
+        def before_step(step: int) -> None:
+            optimizer = optimizers.optimizers[GROUP]
+            if step == phases.distil_steps:
+                optimizer.state.clear()
+                self._examples = None
+            for group in optimizer.param_groups:
+                group["lr"] = phases.rate(step)
+
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        return [*callbacks, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before_step)]
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Outputs, losses and metrics of a training step. What it draws follows from seed and step.
+
+        Args:
+            step: Training step.
+        """
+        phases = self.phases
+        if phases is None:
+            return super().get_train_loss_dict(step)
+        if phases.phase(step) == "distil":
+            return self._distil(step)
+        seed = zlib.crc32(f"{self.model.state.seed} photos {step - phases.distil_steps}".encode())
+        with seeded(seed, self.model.device):
+            rays, batch = self.datamanager.next_train(step)
+            self.model.shift = torch.rand(len(rays), device=self.model.device)
+            try:
+                outputs = self.model(rays)
+            finally:
+                self.model.shift = None
+            metrics = self.model.get_metrics_dict(outputs, batch)
+            losses = self.model.get_loss_dict(outputs, batch, metrics)
+        return outputs, losses, metrics
+
+    def _distil(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        assert self._examples is not None and self.model.cells.lattice_of_rays is not None
+        batch = self._examples.batch(step)
+        density, rgb = self.model.networks.batched(batch.positions, batch.directions)
+        loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.model.cells.lattice_of_rays.step_size)
+        metrics = {"alpha_error": loss.alpha.detach().mean(), "rgb_error": loss.rgb.detach().mean()}
+        return {}, {"distillation_loss": loss.total}, metrics
+
+    def _begin(self, seed: int) -> Teacher:
+        """The first phase of all: where there is something, and a network for each cell that has it."""
+        options, device = options_of(self.config), self.model.device
+        teacher = load_teacher(self.config.teacher, device)
+        assert self.datamanager.train_dataset is not None
+        cameras = self.datamanager.train_dataset.cameras
+        plan = make_plan(teacher, cameras, options, seed, device, free_memory(device))
+        background: Any = teacher.background
+        self.model.begin(plan.live, plan.lattice, plan.shape, KiloState(plan.options, background, teacher.digest, seed))
+        for line in plan.told:
+            CONSOLE.print(f"KiloNeRF: {escape(line)}", soft_wrap=True)
+        if plan.live.share > CROWDED:
+            CONSOLE.print(
+                f"[yellow]KiloNeRF: {plan.live.share:.0%} of the box around the scene are occupied: there is little "
+                "speed to be had, and the teacher probably shows haze; train it longer, or raise "
+                "pipeline.occupancy.alpha_threshold",
+                soft_wrap=True,
+            )
+        return teacher
+
+    def _go_on(self, step: int) -> None:
+        """Takes up the options of the checkpoint, and what is given anew."""
+        state = self.model.state
+        assert state.options is not None
+        options, told = taken_up(self.config, state.options, step)
+        for line in told:
+            CONSOLE.print(f"[yellow]{escape(line)}", soft_wrap=True)
+        self.model.state = replace(state, options=options)
+
+    def _known_teacher(self, step: int) -> Teacher:
+        """The teacher of a run that is gone on with before it was learnt from to the end."""
+        if self.config.teacher is None:
+            raise ValueError(
+                "--pipeline.teacher is missing: distilling is not over, and goes on from the teacher's config.yml; "
+                f"without it, go on with the photos by --pipeline.distil.steps {step}"
+            )
+        teacher = load_teacher(self.config.teacher, self.model.device)
+        if teacher.digest != self.model.state.teacher:
+            CONSOLE.print(
+                f"[yellow]--pipeline.teacher {escape(str(self.config.teacher))} has other weights than the teacher "
+                "that this run began with; the cells stay those of the former one",
+                soft_wrap=True,
+            )
+        return teacher
+
+    def _draw_from(self, teacher: Teacher, options: KiloOptions) -> Examples:
+        live, distil = self.model.cells.live, options.distil
+        assert live is not None and self.datamanager.train_dataset is not None
+        points, steps, memory = distil.points_per_network, distil.steps, distil.memory_mb
+        assert points is not None and steps is not None and memory is not None
+        kept = max(POINTS_KEPT, points)
+        uses = ceil(steps / (kept // points * DIRECTIONS))
+        return Examples(
+            live,
+            self.datamanager.train_dataset.cameras.camera_to_worlds[:, :, 3].to(self.model.device),
+            teacher.values,
+            points,
+            int(memory * MEGABYTE),
+            self.model.state.seed,
+            directions=DIRECTIONS,
+            most_points=kept,
+            uses=min(uses, MOST_USES),
+        )
+
+
+def check_optimizer(optimizers: Mapping[str, Any]) -> None:
+    """Checks that nothing is asked of the optimizer that the phases say otherwise.
+
+    Args:
+        optimizers: The trainer's configuration of optimizers.
+
+    Raises:
+        ValueError: Names the option, and those that stand for it.
+    """
+    own = optimizers.get(GROUP, {})
+    rate = getattr(own.get("optimizer"), "lr", None)
+    if rate != LR:
+        raise ValueError(
+            f"optimizers.{GROUP}.optimizer.lr has no effect, since each phase has rates of its own: give "
+            f"--pipeline.distil.lr or --pipeline.finetune.lr; got {rate}"
+        )
+    if own.get("scheduler") is not None:
+        raise ValueError(f"optimizers.{GROUP}.scheduler must be None: each phase has rates of its own")

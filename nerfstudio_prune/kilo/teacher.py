@@ -1,0 +1,130 @@
+"""The trained field that tiny networks learn from, out of the folder of its run."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from jaxtyping import Float
+from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
+
+from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
+from nerfstudio_prune.nerf.field import PruneField
+from nerfstudio_prune.nerf.saved_run import load_run
+
+OPTION = "--pipeline.teacher"
+EXPECTED = "the config.yml of a trained run of nerf-prune or vanilla-nerf"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained field, and how its run looked at it."""
+
+    config: TrainerConfig
+    """Configuration of its run."""
+    field: PruneField
+    """The fine field."""
+    near: float
+    """Where rays began in training, in units of the scene."""
+    far: float
+    """Where they ended."""
+    samples: int
+    """Samples of a ray in the fine field."""
+    background: str
+    """Colour behind the scene, as the host names it."""
+    digest: str
+    """Tells the weights apart from others."""
+
+    def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """Density per unit of length.
+
+        Args:
+            points: Places.
+        """
+        return self.field.density_at(points)
+
+    def values(
+        self, points: Float[Tensor, "points 3"], directions: Float[Tensor, "points directions 3"]
+    ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points directions 3"]]:
+        """Density, and the colour in each direction.
+
+        Args:
+            points: Places.
+            directions: Several directions for each, of length 1.
+        """
+        return self.field.values_at(points, directions)
+
+
+def load_teacher(path: Optional[Path], device: torch.device | str) -> Teacher:
+    """Loads the field of a run of `nerf-prune`, pruned or not, or of the stock `vanilla-nerf`.
+
+    Args:
+        path: Option `teacher`: the run's config.yml, or its folder.
+        device: Where the field is to live.
+
+    Raises:
+        ValueError: If there is no such run, it is of another method, its checkpoint is missing or not whole, the scene
+            is contracted or moves, or a weight is not finite.
+    """
+    if path is None:
+        raise ValueError(f"{OPTION} is missing: expected {EXPECTED}, e.g. {OPTION} outputs/…/config.yml")
+    file = path / "config.yml" if path.is_dir() else path
+    if not file.is_file():
+        found = f"the folder {path} holds no config.yml" if path.is_dir() else f"there is no file {path}"
+        raise ValueError(f"{OPTION} must be {EXPECTED}; {found}")
+    try:
+        config = read_config(file)
+        model = load_run(config, file).model
+    except SavedRunError as error:
+        # It names the file by the host's option for the run that a command opens.
+        raise ValueError(f"{OPTION} {str(error).removeprefix('--load-config ')}") from error
+    options = model.config
+    if options.use_scene_contraction:
+        raise ValueError(
+            f"{OPTION} {file}: its space is contracted (model.use_scene_contraction True), which kilonerf cannot march "
+            "through; expected a teacher without, of a scene within bounds"
+        )
+    if options.enable_temporal_distortion:
+        raise ValueError(
+            f"{OPTION} {file}: its scene moves (model.enable_temporal_distortion True); expected one at rest"
+        )
+    for name, parameter in model.field_fine.named_parameters():
+        bad = int((~parameter.isfinite()).sum())
+        if bad:
+            raise ValueError(
+                f"{OPTION} {file}: field_fine.{name} has {bad} of {parameter.numel()} values that are not finite; "
+                "expected a teacher whose training went well"
+            )
+    near, far = _planes(options.collider_params, file)
+    model.field_fine.eval().requires_grad_(False)
+    return Teacher(
+        config,
+        model.field_fine.to(device),
+        near,
+        far,
+        options.num_coarse_samples + options.num_importance_samples + 1,
+        options.background_color,
+        _digest(model.field_fine),
+    )
+
+
+def _planes(planes: Any, file: Path) -> tuple[float, float]:
+    """Near and far plane of a run."""
+    near, far = (planes or {}).get("near_plane"), (planes or {}).get("far_plane")
+    if not (isinstance(near, int | float) and isinstance(far, int | float) and 0 <= near < far < float("inf")):
+        raise ValueError(
+            f"{OPTION} {file}: model.collider_params must be near_plane and far_plane with 0 <= near_plane < "
+            f"far_plane, got {shown(planes)}"
+        )
+    return float(near), float(far)
+
+
+def _digest(field: PruneField) -> str:
+    """SHA-256 of all weights."""
+    found = hashlib.sha256()
+    for name, value in field.state_dict().items():
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -241,7 +241,8 @@ class KiloModel(Model):
             density, rgb = values(torch.arange(len(samples), device=origins.device))
             last = last_colours(rgb, samples.ray, rays) if self.state.background == "last_sample" else None
             return composite(density, rgb, samples.ray, samples.distance, length, rays), last
-        passes = automatic_passes(len(samples), rays, live.count)
+        hit = len(samples.ray.unique_consecutive())
+        passes = automatic_passes(len(samples), hit, live.count, origins.device)
         if config.samples_per_pass is not None and rays:
             most = int(samples.ray.long().bincount().max()) if len(samples) else 0
             passes = [config.samples_per_pass] * max(0, ceil(most / config.samples_per_pass) - 1)

@@ -5,17 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nerfstudio.configs.method_configs import all_methods
 from support.host_fixtures import clean_host, downloads, one_thread, scene_cache, torch_home  # noqa: F401
 from support.tiny_kilo import Teacher, dense_teacher, make_kilo
-
-from nerfstudio_prune.method_configs.kilonerf import kilonerf
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's commands look a run's method up by its name."""
-    monkeypatch.setitem(all_methods, "kilonerf", kilonerf.config)
 
 
 @pytest.fixture(scope="session")

@@ -197,9 +197,7 @@ def make_kilo(folder: Path, cache: Path, name: str = "run", teacher: Optional[Pa
         teacher: Option `teacher`.
         options: Options as `group__name`, in place of those of a tiny run.
     """
-    from nerfstudio_prune.method_configs.kilonerf import kilonerf  # noqa: PLC0415
-
-    config: Any = deepcopy(kilonerf.config)
+    config: Any = deepcopy(all_methods["kilonerf"])
     config.machine.device_type, config.vis = "cpu", "tensorboard"
     config.output_dir, config.experiment_name, config.timestamp = folder, "tiny", name
     config.steps_per_save = config.steps_per_eval_batch = NEVER

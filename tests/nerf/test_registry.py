@@ -180,7 +180,8 @@ def test_built_wheel(tmp_path: Path) -> None:
     run(install, environment, elsewhere)
     output = run([sys.executable, "-c", CHILD], {**environment, "PYTHONPATH": str(target)}, elsewhere)
     found = json.loads(output.splitlines()[-1])
-    assert found["loaded"] == {**{name: name for name in (*METHODS, *SPLATS)}, "demo-data": "DemoDataParserConfig"}
+    methods = (*METHODS, *SPLATS, "kilonerf")
+    assert found["loaded"] == {**{name: name for name in methods}, "demo-data": "DemoDataParserConfig"}
     assert Path(found["metadata"]).resolve() == target.resolve()
     files = {name: file for name, file in found["modules"].items() if file is not None}
     assert "nerfstudio_prune.method_configs.nerf_prune" in files and "nerfstudio_prune.engine.controller" in files

@@ -840,18 +840,18 @@ def offered(form: NeuronForm, options: PruneConfig) -> Cut:
 @pytest.mark.parametrize(
     ("prune", "expected"),
     [
-        ({"preset": "best"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({"preset": "fast"}, form_values("obs", None, "lstsq", "target_macs", 0.15, 2.0)),
-        ({"preset": "tiny"}, form_values("obs", None, "lstsq", "target_parameters", 0.1, 2.0)),
+        ({"preset": "best"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
+        ({}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
+        ({"preset": "fast"}, form_values("obs", None, "lstsq", "target_macs", 0.15, 1.0)),
+        ({"preset": "tiny"}, form_values("obs", None, "lstsq", "target_parameters", 0.1, 1.0)),
         ({"preset": "paper"}, form_values("coreset", None, "none", "pruning_ratio", 0.5)),
         ({"preset": "paper", "pruning_ratio": 0.3}, form_values("coreset", None, "none", "pruning_ratio", 0.3)),
         (
             {"preset": "paper", "strategy": "importance", "score": "w_in"},
             {**HALF, "strategy": "importance", "score": "w_in"},
         ),
-        ({"strategy": "none"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
-        ({"strategy": "edge"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+        ({"strategy": "none"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
+        ({"strategy": "edge"}, form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
         ({"width": 8, "min_width": 2}, form_values("obs", None, "lstsq", "target_parameters", HALF_SHARE)),
         (
             {"fine": FieldTargetConfig(width=8), "coarse": FieldTargetConfig(pruning_ratio=0.0), "min_width": 2},

@@ -233,6 +233,8 @@ def configured(scenario: Scenario, folder: Path, name: str) -> Any:
     """Configuration of a run of LAST + 1 steps."""
     config = make_config(folder, folder.parent / "scene", name, on_error="stop", **scenario.options)
     config.max_num_iterations = LAST + 1
+    # Chosen by a clock, it may be another one in the process that goes on.
+    config.pipeline.compute.matmul_precision = "highest"
     config.steps_per_save, config.save_only_latest_checkpoint = scenario.save_every, not scenario.keep_all
     if scenario.scheduler:
         config.optimizers["fields"]["scheduler"] = ExponentialDecaySchedulerConfig(lr_final=1e-5, max_steps=20)

@@ -67,14 +67,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CUTS = {
-    "best": (PruneConfig(), form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+    "best": (PruneConfig(), form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
     "paper": (PruneConfig(preset="paper"), form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.5, 1.0)),
     "off the slider": (
         PruneConfig(preset="paper", pruning_ratio=0.999),
         form_values("coreset", OWN_SCORE, "none", "pruning_ratio", 0.99),
     ),
     "macs": (PruneConfig(target_macs=0.2), form_values("obs", None, "lstsq", "target_macs", 0.2, 1.0)),
-    "dense": (PruneConfig(strategy="none"), form_values("obs", None, "lstsq", "target_parameters", 0.28, 2.0)),
+    "dense": (PruneConfig(strategy="none"), form_values("obs", None, "lstsq", "target_parameters", 0.28, 1.0)),
     "scored": (
         PruneConfig(preset="paper", strategy="importance", score="w_out", pruning_ratio=0.7),
         form_values("importance", "w_out", "none", "pruning_ratio", 0.7, 1.0),

@@ -4,15 +4,12 @@ Both are given the widths that this project would prune to, so that only the cho
 """
 
 import importlib
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from nerfstudio_prune.bench.machine import wall_clock
+from nerfstudio_prune.engine.host import seeded
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears
@@ -134,7 +132,7 @@ def torch_pruning(model: PruneModel, criterion: str, pruning_ratio: float, seed:
     # The library truncates the width that is left: half a neuron more makes it exact whatever the rounding.
     ratios = {g.name: max(0.0, 1 - (n_keep[g.name] + 0.5) / g.width) for g in groups}
     removed: dict[str, list[int]] = {}
-    with _seeded(seed), torch.enable_grad():
+    with seeded(seed % 2**32, model.device), torch.enable_grad():
         now = wall_clock(model.device)
         start = now()
         for name, network in networks.items():
@@ -277,18 +275,3 @@ def _copy(model: PruneModel) -> tuple[dict[str, NeRFField], list[NeuronGroup]]:
         for old, new in zip(original.parameters(), fields[name].parameters(), strict=True):
             new.grad = None if old.grad is None else old.grad.clone()
     return fields, groups
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators that a library may draw from on the CPU, and puts their states back."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,10 +1,8 @@
 """Ways to prune besides the method's own controller, carried out once on a live trainer."""
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from nerfstudio.engine.trainer import Trainer
 
@@ -12,7 +10,7 @@ from nerfstudio_prune.bench.machine import wall_clock
 from nerfstudio_prune.bench.peers import mask_neurons, torch_prune_keeps, torch_pruning
 from nerfstudio_prune.bench.suites import Run
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine.host import forked
+from nerfstudio_prune.engine.host import generators_kept
 from nerfstudio_prune.nerf.subject import NeuronSubject
 from nerfstudio_prune.neurons.pruner import prepare_pruning
 
@@ -75,14 +73,11 @@ def _collect_gradients(trainer: Trainer, batches: int) -> float:
     pipeline: Any = trainer.pipeline
     now = wall_clock(pipeline.model.device)
     start = now()
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
-    with forked(pipeline.model.device):
+    with generators_kept(pipeline.model.device):
         trainer.optimizers.zero_grad_all()
         for _ in range(batches):
             _, losses, _ = pipeline.get_train_loss_dict(trainer.step)
             torch.stack(list(losses.values())).sum().backward()
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
     return now() - start
 
 

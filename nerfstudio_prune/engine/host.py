@@ -149,6 +149,22 @@ def guard_event_writers() -> None:
 
 
 @contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Leaves all generators as they were, Python's and NumPy's too.
+
+    Args:
+        device: Device that may be drawn on besides the CPU.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
+    try:
+        with forked(device):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Everything that is drawn in the body follows from a seed; all generators are left as they were.
 
@@ -156,14 +172,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         seed: The seed, in [0, 2**32).
         device: Device that may be drawn on besides the CPU.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the host's samplers use the global state
-    try:
-        with forked(device):
-            seed_host(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+    with generators_kept(device):
+        seed_host(seed)
+        yield
 
 
 def free_memory(device: torch.device) -> Optional[int]:

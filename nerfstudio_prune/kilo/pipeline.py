@@ -35,8 +35,9 @@ from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
 from nerfstudio_prune.kilo.phases import Phases
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
+from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.distillation import distillation_loss
-from nerfstudio_prune.kilonerf.examples import MEGABYTE, Examples
+from nerfstudio_prune.kilonerf.examples import Examples
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 
 DIRECTIONS = 3

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.occupancy import POINTS_AT_ONCE
 
@@ -25,7 +26,6 @@ TeacherFn = Callable[
 evaluated only once for a point."""
 
 BYTES_PER_VALUE = 4
-MEGABYTE = 10**6
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from nerfstudio_prune.bench.peers import (
     torch_pruning,
 )
 from nerfstudio_prune.core.optimizer_state import check_optimizers
-from nerfstudio_prune.engine.host import reset_host
+from nerfstudio_prune.engine.host import reset_host, seeded
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.compaction import apply_compaction, prepare_compaction
 from nerfstudio_prune.neurons.groups import NeuronGroup
@@ -234,7 +234,7 @@ def test_seed_decides_and_leaves_no_trace(tp: Any, monkeypatch: pytest.MonkeyPat
     assert same_bits((torch.get_rng_state(), repr(np.random.get_state())), before)  # noqa: NPY002
     # Not around the whole call: the type checker of the tests draws from Python's generator.
     state = random.getstate()
-    with peers._seeded(7):
+    with seeded(7, torch.device("cpu")):
         random.random()
     assert random.getstate() == state
     torch.rand(3)

@@ -54,7 +54,7 @@ nerf_prune_demo = MethodSpecification(
     config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=7500,
+        max_num_iterations=6400,
         steps_per_save=1000,
         steps_per_eval_batch=100,
         steps_per_eval_image=1000,
@@ -79,7 +79,7 @@ nerf_prune_demo = MethodSpecification(
                 occupancy_warm_up_steps=60,
                 occupancy_update_interval=400,
             ),
-            prune=PruneConfig(start_step=2000, schedule="one-shot"),
+            prune=PruneConfig(start_step=1000, schedule="one-shot"),
         ),
         optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),

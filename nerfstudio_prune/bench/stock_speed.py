@@ -206,6 +206,9 @@ class _Arm:
         if not self.own:
             return
         model = self.network.model
+        model.config.skip_empty_space = self.skipping
+        # As in a training: pictures use its grids, and no look at the whole space is timed with them.
+        model.empty_space.in_training = True
         model.empty_space.training = self.grids
         if self.skipping:
             start = self.network.clock()

@@ -90,9 +90,15 @@ def seconds_now(device: torch.device) -> float:
 
 @contextmanager
 def forked(device: torch.device) -> Iterator[None]:
-    """Leaves the random state of the CPU and of a device as it was."""
-    devices: list[Any] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    """Leaves the random states of the CPU and of a device as they were.
+
+    `torch.manual_seed` seeds every GPU, so that work on the CPU changes those in use as well; they are put back too.
+
+    Args:
+        device: Where numbers are drawn.
+    """
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)):
         yield
 
 

@@ -13,7 +13,9 @@ from nerfstudio_prune.kilonerf.grouped import Evaluation, Groups, grouped_matmul
 from nerfstudio_prune.kilonerf.networks import Packed, aligned
 
 POINTS_AT_ONCE = 12_000
-"""Points that are evaluated at once where no graph is kept: their activations fit the cache of a processor."""
+"""Points that a CPU evaluates at once where no graph is kept: their activations fit its cache."""
+POINTS_AT_ONCE_ON_GPU = 2**21
+"""Those of a GPU, beside which the time to launch its kernels is short."""
 
 
 def encode_directions(directions: Float[Tensor, "rays 3"], frequencies: int) -> Float[Tensor, "rays encoded"]:
@@ -62,7 +64,8 @@ def evaluate(
     ends = key.long().bincount(minlength=networks.num_networks).cumsum(dim=0)
     seen = encode_directions(directions, networks.shapes[0].direction_frequencies)
     coordinates, ray = coordinates.index_select(0, order), ray.index_select(0, order)
-    most = len(network) if torch.is_grad_enabled() else POINTS_AT_ONCE
+    at_once = POINTS_AT_ONCE if coordinates.device.type == "cpu" else POINTS_AT_ONCE_ON_GPU
+    most = len(network) if torch.is_grad_enabled() else at_once
     first_network, begin, parts = 0, 0, []
     for stack, count in zip(networks, networks.counts, strict=True):
         bounds = [begin, *ends[first_network : first_network + count].tolist()]

@@ -18,7 +18,9 @@ from torch.nn.functional import linear, relu_
 from nerfstudio_prune.occupancy import OccupancyGrid
 
 FLOATS_AT_ONCE = 2**18
-"""Activations of a layer that are computed at once where no graph is kept: a megabyte, which stays in the cache."""
+"""Activations of a layer that a CPU computes at once where no graph is kept: a megabyte, which stays in the cache."""
+FLOATS_AT_ONCE_ON_GPU = 2**26
+"""Those of a GPU: 256 MB, beside which the time to launch its kernels is short."""
 
 
 class UnitBallContraction(SceneContraction):
@@ -141,7 +143,8 @@ class PruneField(NeRFField):
     ) -> tuple[Float[Tensor, "points 1"], Float[Tensor, "points 3"]]:
         """Density and colour of points on rays, in parts where no graph has to be kept."""
         width = max(layer.weight.shape[0] for layer in _layers(self.mlp_base))
-        size = len(rays) if torch.is_grad_enabled() else max(1, FLOATS_AT_ONCE // width)
+        floats = FLOATS_AT_ONCE if positions.device.type == "cpu" else FLOATS_AT_ONCE_ON_GPU
+        size = len(rays) if torch.is_grad_enabled() else max(1, floats // width)
         densities, colours = [], []
         for part, own in zip(positions.split(size), rays.split(size), strict=True):
             embedding = self._embedding(part)

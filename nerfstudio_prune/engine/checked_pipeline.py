@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from nerfstudio_prune.engine.compute import check_compute
 from nerfstudio_prune.engine.evaluation import load_whole_checkpoints_of
-from nerfstudio_prune.engine.products import set_precision
+from nerfstudio_prune.engine.products import keep_precision, set_precision
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 
 
@@ -71,6 +71,15 @@ class CheckedPipeline(VanillaPipeline):
         Raises:
             ValueError: Names the option, what was found and what was expected.
         """
+
+    def goes_on_with(self, precision: object) -> None:
+        """A run that is gone on with keeps the precision of products that it chose on a CPU.
+
+        Args:
+            precision: What its checkpoint says; None in those of earlier versions.
+        """
+        if self.config.compute.matmul_precision == "auto" and self.device.type == "cpu":
+            self._told_precision = keep_precision(precision) or self._told_precision
 
     def training_begins(self) -> None:
         """Is called when everything is loaded: from here on nothing is downloaded."""

@@ -22,6 +22,8 @@ NETWORK = ("pipeline",)
 """Entries of a checkpoint, besides the step, that the network is loaded from."""
 TRAINING = ("pipeline", "optimizers", "scalers")
 """Entries that a training goes on from; `schedulers` may be missing, as for Nerfstudio."""
+PRECISION = "matmul_precision"
+"""Entry that Nerfstudio's checkpoints have not: the precision of products of the run."""
 
 # Nerfstudio's own trainer saves the numpy numbers of its schedulers, which torch >= 2.6 refuses unless they are listed.
 torch.serialization.add_safe_globals([np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(float))])  # type: ignore[list-item]
@@ -44,7 +46,8 @@ class Checkpoint:
 
 
 def checkpoint_state(trainer: Trainer, step: int) -> dict[str, Any]:
-    """What Nerfstudio saves of a training, with Python's own numbers in place of numpy's.
+    """What Nerfstudio saves of a training, with Python's own numbers in place of numpy's; and the precision of products,
+    which a run keeps.
 
     Args:
         trainer: The training.
@@ -59,6 +62,7 @@ def checkpoint_state(trainer: Trainer, step: int) -> dict[str, Any]:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.optimizers.items()},
             "schedulers": {name: scheduler.state_dict() for name, scheduler in optimizers.schedulers.items()},
             "scalers": trainer.grad_scaler.state_dict(),
+            PRECISION: torch.get_float32_matmul_precision(),
         }
     )
 
@@ -211,7 +215,7 @@ def _read(path: Path, entries: Collection[str]) -> Checkpoint:
         raise ValueError(f"it holds no {', '.join(missing)}")
     if not all(isinstance(name, str) for name in content.get("pipeline", ())):
         raise ValueError("its pipeline has entries without a name")
-    wanted = [name for name in (*entries, "schedulers") if name in content]
+    wanted = [name for name in (*entries, "schedulers", PRECISION) if name in content]
     return Checkpoint(path, step, {name: _own(name, content[name]) for name in wanted})
 
 

@@ -149,3 +149,21 @@ def set_precision(wanted: WantedPrecision, device: torch.device) -> str:
     found = comparison()
     torch.set_float32_matmul_precision(found.choice)
     return f"Products: {found.choice} ({found.reason})"
+
+
+def keep_precision(former: object) -> str:
+    """Sets the precision that a run on a CPU had chosen before it was interrupted, where this machine is as exact with
+    it: chosen by the clock once more it may come out differently, and the run would end in other bits.
+
+    Args:
+        former: What its checkpoint says; nothing is done where that is no precision.
+
+    Returns:
+        What is in force and why, in one line; empty if nothing was changed.
+    """
+    if former == torch.get_float32_matmul_precision() or former not in get_args(Precision):
+        return ""
+    if former != get_args(Precision)[0] and not comparison().exact:
+        return ""
+    torch.set_float32_matmul_precision(former)  # type: ignore[arg-type]
+    return f"Products: {former}, as in the run that goes on here"

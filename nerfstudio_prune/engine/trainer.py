@@ -25,6 +25,7 @@ from nerfstudio_prune.core.saved_training import (
     saved_shapes,
 )
 from nerfstudio_prune.engine.checkpoints import (
+    PRECISION,
     TRAINING,
     Checkpoint,
     CheckpointError,
@@ -322,6 +323,9 @@ class PruneTrainer(Trainer):
             raise CheckpointError(f"{found.path}: {error}") from error
         self._start_step = found.step + 1
         self._load_optimizers(found)
+        goes_on_with = getattr(self.pipeline, "goes_on_with", None)
+        if goes_on_with is not None:
+            goes_on_with(found.content.get(PRECISION))
         CONSOLE.print(f"Done loading Nerfstudio checkpoint from {escape(str(found.path))}", soft_wrap=True)
 
     def _check(self, found: Checkpoint) -> None:

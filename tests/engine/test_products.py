@@ -23,6 +23,7 @@ from nerfstudio_prune.engine.products import (
 Config = Callable[..., Any]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FASTER = Comparison(gain=1.9, error=2e-7, highest_error=1.5e-7)
+SLOWER = Comparison(gain=0.9, error=2e-7, highest_error=1.5e-7)
 ROUNDS_FACTORS = Comparison(gain=2.4, error=2.8e-3, highest_error=1.5e-7)
 
 
@@ -197,6 +198,53 @@ def test_error_puts_it_back(tiny_config: Config) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer.train()
     assert taken == ["medium"] * 2 and torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("former", "found", "precision"),
+    [
+        ("highest", FASTER, "highest"),
+        ("medium", SLOWER, "medium"),
+        ("medium", ROUNDS_FACTORS, "highest"),
+        (None, FASTER, "medium"),
+        ("exact", FASTER, "medium"),
+    ],
+)
+def test_a_run_that_goes_on_keeps_its_precision(
+    tiny_config: Config,
+    on_machine: Callable[[Comparison], None],
+    capsys: pytest.CaptureFixture[str],
+    former: Any,
+    found: Comparison,
+    precision: str,
+) -> None:
+    """The clock may say something else than before, and the run would end in other bits; but a machine that rounds the
+    factors is not to, and checkpoints of earlier versions say nothing."""
+    trainer = train(tiny_config(start_step=4))
+    path = trainer.checkpoint_dir / "step-000000009.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert content["matmul_precision"] == torch.get_float32_matmul_precision()
+    content["matmul_precision"] = former
+    torch.save(content, path)
+    on_machine(found)
+    config = tiny_config("on", start_step=4, max_num_iterations=12)
+    config.load_dir = path.parent
+    resumed = start(config)
+    assert torch.get_float32_matmul_precision() == precision
+    kept = " ".join(capsys.readouterr().out.split()).count(f"Products: {former}, as in the run that goes on here")
+    assert kept == (precision == former)
+    taken = precisions_of(resumed)
+    resumed.train()
+    assert taken and set(taken) == {precision}
+
+
+def test_a_precision_that_is_given_holds_in_a_run_that_goes_on(tiny_config: Config) -> None:
+    """What a person asks for is not to be replaced by what a run chose before."""
+    trainer = train(tiny_config(start_step=4))
+    config = tiny_config("on", start_step=4)
+    config.load_dir, config.pipeline.compute.matmul_precision = trainer.checkpoint_dir, "medium"
+    start(config)
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_evaluation_chooses_too(

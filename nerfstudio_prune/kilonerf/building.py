@@ -236,9 +236,9 @@ def visible(
     Args:
         live: The cells.
         voxels: Voxel of each sample, >= 0.
-        weights: Contribution of each sample to its pixel, in [0, 1].
+        weights: Contribution of each sample to its pixel, in [0, 1]; one that is no number counts.
         least: Contribution that counts.
     """
     seen = torch.zeros(live.occupied.numel(), dtype=torch.bool, device=live.occupied.device)
-    seen[voxels[weights > least].long()] = True
+    seen[voxels[~(weights <= least)].long()] = True
     return seen.view_as(live.occupied)

@@ -1,0 +1,121 @@
+"""What the networks have nothing to show in leaves: voxels, and with their last voxel networks, moments and all.
+
+The teacher says where there is something before anything is learnt; fine-tuned networks know better. Voxels that no
+training view sees leave as well: inside of things, and behind them. KiloNeRF (arXiv 2103.13744) keeps what it begins
+with.
+"""
+
+from collections.abc import Mapping
+from math import ceil, sqrt
+
+import torch
+from jaxtyping import Bool, Float, Int32
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nerfstudio_prune.kilo.model import KiloModel
+from nerfstudio_prune.kilonerf.building import tighten, visible
+from nerfstudio_prune.kilonerf.cells import LiveCells
+from nerfstudio_prune.kilonerf.composite import optical_depths, weights_of
+from nerfstudio_prune.kilonerf.evaluate import evaluate
+from nerfstudio_prune.kilonerf.march import Marcher
+from nerfstudio_prune.kilonerf.removal import prepare_removal
+from nerfstudio_prune.occupancy import dilated
+
+LEAST_WEIGHT = 1e-3
+"""Contribution to a pixel from which a voxel counts as seen."""
+MOST_RAYS = 2**18
+"""Rays that are followed through all training views, at most: rows and columns of pixels are left out evenly."""
+RAYS_AT_ONCE = 2**14
+
+
+@torch.no_grad()
+def tightened(
+    model: KiloModel, cameras: Cameras, alpha_threshold: float, only_visible: bool, generator: torch.Generator
+) -> LiveCells:
+    """The cells of which the networks show something; changes nothing.
+
+    Args:
+        model: The networks, with cells.
+        cameras: Training cameras.
+        alpha_threshold: Opacity of a path as long as a voxel's side from which the voxel stays, in (0, 1).
+        only_visible: Whether voxels leave that no training view sees, nor one beside them.
+        generator: Random numbers, of the CPU.
+
+    Raises:
+        ValueError: If nothing would be left.
+    """
+    live = model.cells.live
+    assert live is not None
+    found = tighten(live, lambda points, voxels: _density(model, live, points, voxels), alpha_threshold, generator)
+    if not only_visible:
+        return found
+    seen = dilated(seen_voxels(model, found, cameras))
+    if not bool((found.occupied & seen).any()):
+        raise ValueError(
+            f"occupancy.visible_only: no training view sees anything, of {int(found.occupied.sum()):,} voxels that are "
+            "not empty; do the views look at the scene?"
+        )
+    return found.restricted(seen)
+
+
+def seen_voxels(model: KiloModel, live: LiveCells, cameras: Cameras) -> Bool[Tensor, "width height depth"]:
+    """Voxels that contribute to a pixel of a training view.
+
+    Args:
+        model: The networks, and the steps of rays.
+        live: Cells to follow rays through; the model's, or fewer of their voxels.
+        cameras: Training cameras.
+    """
+    lattice, own = model.cells.lattice_of_rays, model.cells.live
+    assert lattice is not None and own is not None
+    marcher, seen = Marcher(live, lattice), torch.zeros_like(live.occupied)
+    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
+    for view in range(len(cameras)):
+        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
+        for first in range(0, len(bundle), RAYS_AT_ONCE):
+            part = bundle[first : first + RAYS_AT_ONCE]
+            origins, directions = part.origins.to(model.device), part.directions.to(model.device)
+            samples = marcher.occupied(origins, directions)
+            # Numbers of networks are those of the model's cells, whatever these are.
+            network = own.networks(samples.voxel)
+            local = own.local(samples.points(origins, directions), network)
+            density, _ = evaluate(model.networks, local, network, samples.ray, directions, model.config.evaluation)
+            length = torch.full_like(samples.distance, lattice.step_size)
+            weights = weights_of(optical_depths(density, length), samples.ray)
+            seen |= visible(live, samples.voxel, weights.to(density.dtype), LEAST_WEIGHT)
+    return seen
+
+
+@torch.no_grad()
+def remove_others(
+    model: KiloModel, live: LiveCells, optimizers: Mapping[str, Optimizer], parameters: Mapping[str, list[nn.Parameter]]
+) -> None:
+    """Leaves a model with fewer voxels, and with the networks that still have one; weights and moments go with them.
+
+    Args:
+        model: The model.
+        live: The cells that stay, of the same grid.
+        optimizers: Live optimizers by name.
+        parameters: The host's second list of the same parameters, by optimizer name; edited in place.
+
+    Raises:
+        ValueError: If none would be left, or an optimizer does not know a parameter; nothing is changed then.
+    """
+    former, lattice = model.cells.live, model.cells.lattice_of_rays
+    assert former is not None and lattice is not None
+    stays = torch.zeros(former.count, dtype=torch.bool, device=former.occupied.device)
+    stays[live.kept_of(former)] = True
+    prepare_removal(model.networks, stays, optimizers, parameters).apply()
+    model.cells.put(live, lattice)
+
+
+def _density(
+    model: KiloModel, live: LiveCells, points: Float[Tensor, "points 3"], voxels: Int32[Tensor, " points"]
+) -> Float[Tensor, " points"]:
+    """Density of points in known voxels; it does not depend on the direction."""
+    network = live.networks(voxels)
+    anywhere = points.new_tensor([[0.0, 0.0, 1.0]])
+    ray = torch.zeros_like(voxels)
+    return evaluate(model.networks, live.local(points, network), network, ray, anywhere, model.config.evaluation)[0]

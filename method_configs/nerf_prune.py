@@ -54,7 +54,7 @@ nerf_prune_demo = MethodSpecification(
     config=PruneTrainerConfig(
         method_name="nerf-prune-demo",
         machine=default_machine(),
-        max_num_iterations=6400,
+        max_num_iterations=4000,
         steps_per_save=1000,
         steps_per_eval_batch=100,
         steps_per_eval_image=1000,
@@ -64,7 +64,7 @@ nerf_prune_demo = MethodSpecification(
             datamanager=VanillaDataManagerConfig(
                 _target=CheckedDataManager,
                 dataparser=DemoDataParserConfig(),
-                train_num_rays_per_batch=256,
+                train_num_rays_per_batch=512,
                 eval_num_rays_per_batch=256,
             ),
             model=PruneModelConfig(
@@ -77,9 +77,9 @@ nerf_prune_demo = MethodSpecification(
                 # Periods of four pixels; finer ones make this short training slower.
                 position_max_freq_exp=3.0,
                 occupancy_warm_up_steps=60,
-                occupancy_update_interval=400,
+                occupancy_update_interval=300,
             ),
-            prune=PruneConfig(start_step=1000, schedule="one-shot"),
+            prune=PruneConfig(start_step=850, schedule="one-shot"),
         ),
         optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),

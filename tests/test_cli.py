@@ -17,6 +17,7 @@ import torch
 from nerfstudio_prune import cli
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.inspect.command import Inspect
+from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.nerf import saved_run
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])")
@@ -41,7 +42,7 @@ def options(command: Any) -> set[str]:
     return {"--" + f.name.replace("_", "-") for f in fields(command) if f.init}
 
 
-@pytest.mark.parametrize("command", [Bench, Inspect])
+@pytest.mark.parametrize("command", [Bench, Inspect, Distil])
 def test_flags_in_messages_exist(command: Any) -> None:
     """Somebody whose command was refused types what the message says; a flag that is misspelt there is refused again,
     and a test of the message alone would hold on to the mistake."""

@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def checkpoint_state(trainer: Trainer, step: int) -> dict[str, Any]:
-    """What Nerfstudio saves of a training, with Python's own numbers in place of numpy's; and the precision of products,
+    """What Nerfstudio saves of a training, with Python's own numbers in place of numpy's; and the products' precision,
     which a run keeps.
 
     Args:

@@ -1,4 +1,4 @@
-"""Options of KiloNeRF, under `--pipeline`, and which of them hold when a run is gone on with."""
+"""Options of KiloNeRF, under `--pipeline.`, and which of them hold when a run is gone on with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,11 +53,14 @@ class OccupancyConfig(Group):
     """Opacity of a path as long as a voxel's side from which the voxel counts as occupied, in (0, 1)."""
     dilate: Optional[int] = option(1)
     """Voxels by which what is found is grown."""
+    visible_only: Optional[bool] = option(True)
+    """Whether voxels that no training view sees leave when the networks are looked at, see `finetune.tighten_at`."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("refine",), *at_least(1, 64)),
         (("alpha_threshold",), lambda value: 0 < value < 1, "in (0, 1)"),
         (("dilate",), *at_least(0, 8)),
+        (("visible_only",), lambda value: True, "True or False"),
     )
 
 
@@ -98,11 +101,18 @@ class FinetuneConfig(Group):
     """Learning rate at the end."""
     l2_view_dependent: Optional[float] = option(1e-6)
     """Factor on the squared weights of direction and colour: photos are not to be fitted by false reflections."""
+    tighten_at: Optional[float] = option(0.5)
+    """Share of these steps after which voxels leave that the networks show nothing in, and networks without a voxel;
+    once more after the last step. 1: only then."""
+    tighten_threshold: Optional[float] = option(0.02)
+    """Opacity of a path as long as a voxel's side below which a voxel leaves, in (0, 1); 0: none ever leaves."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("steps",), *at_least(0, MAX_STEPS // 2)),
         (("lr", "lr_final"), *above(0, 1)),
         (("l2_view_dependent",), *at_least(0, 1)),
+        (("tighten_at",), lambda value: 0 <= value <= 1, "in [0, 1]"),
+        (("tighten_threshold",), lambda value: 0 <= value < 1, "in [0, 1)"),
     )
 
 

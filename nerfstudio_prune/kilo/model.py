@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, floor
 from typing import Any, Optional
 
@@ -21,6 +22,7 @@ from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.options import Rule, at_least
 from nerfstudio_prune.kilo.checkpoint import checked_state
+from nerfstudio_prune.kilo.outputs import COUNTS, Look, Places, SeesPoints, ViewOutputs, view_outputs
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.stored_cells import StoredCells
 from nerfstudio_prune.kilonerf.cells import LiveCells
@@ -107,6 +109,10 @@ class KiloModel(Model):
         """Factor on the squared weights of direction and colour."""
         self.shift: Optional[Tensor] = None
         """Where in their steps the samples of the rays of a training step lie. None: in the middle."""
+        self.look: Optional[Look] = None
+        """What samples are shown as. None: as what their networks say."""
+        self.teacher: Optional[SeesPoints] = None
+        """What is learnt from, to be shown beside the networks; None where there is none any more."""
 
     def make_room(self, shape: NetworkShape) -> None:
         """Begins with no network of other sizes; before optimizers are made.
@@ -167,8 +173,22 @@ class KiloModel(Model):
         parts = [self.get_outputs(flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
         return {name: torch.cat([part[name] for part in parts]).view(*ray_bundle.shape, -1) for name in parts[0]}
 
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(  # type: ignore[override]
+        self, camera_ray_bundle: RayBundle
+    ) -> ViewOutputs:
+        """Renders a whole view. Outputs beside colour, depth and accumulation are rendered when they are looked up.
+
+        Args:
+            camera_ray_bundle: Rays of the view, of shape [height, width].
+        """
+        found = super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
+        live = self.cells.live
+        steps = 1 if live is None else self._marcher().lattice.steps
+        return view_outputs(self, camera_ray_bundle, found, steps, None if live is None else live.cells)
+
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """Colour, depth along the ray and accumulation.
+        """Colour, depth along the ray, accumulation, and how many samples of the ray were evaluated.
 
         Args:
             ray_bundle: Rays of any shape; where they have near and far planes, of a crop say, only between these.
@@ -178,16 +198,17 @@ class KiloModel(Model):
         if self.cells.live is None:
             nothing = origins.new_zeros(len(origins), 1)
             rgb, depth, accumulation = self._background(origins), nothing, nothing
+            counts = nothing.long()
         else:
             samples = self._samples(origins, directions, ray_bundle)
             shown, last = self._render(samples, origins, directions)
             background = self._background(origins) if last is None else last
             rgb = shown.over(background)
-            accumulation = shown.accumulation[:, None]
+            accumulation, counts = shown.accumulation[:, None], shown.evaluated[:, None]
             assert self.cells.lattice_of_rays is not None
             far = torch.full_like(accumulation, self.cells.lattice_of_rays.far)
             depth = torch.where(accumulation > NOTHING, shown.depth[:, None] / accumulation.clamp(min=NOTHING), far)
-        found = {"rgb": rgb, "depth": depth, "accumulation": accumulation}
+        found = {"rgb": rgb, "depth": depth, "accumulation": accumulation, COUNTS: counts}
         return {name: value.view(*shape, -1) for name, value in found.items()}
 
     def _background(self, like: Float[Tensor, "rays 3"]) -> Float[Tensor, "rays 3"]:
@@ -228,13 +249,14 @@ class KiloModel(Model):
         live, lattice, config = self.cells.live, self.cells.lattice_of_rays, self.config
         assert live is not None and lattice is not None
         network = live.networks(samples.voxel)
-        local = live.local(samples.points(origins, directions), network)
+        points = samples.points(origins, directions)
+        local = live.local(points, network)
         length = torch.full_like(samples.distance, lattice.step_size)
 
         def values(which: Tensor) -> tuple[Tensor, Tensor]:
-            return evaluate(
-                self.networks, local[which], network[which], samples.ray[which], directions, config.evaluation
-            )
+            of, ray = network[which], samples.ray[which]
+            own = partial(evaluate, self.networks, local[which], of, ray, directions, config.evaluation)
+            return own() if self.look is None else self.look(own, Places(points[which], of, ray, directions))
 
         rays = len(origins)
         if self.training or self.state.background == "last_sample":

@@ -1,6 +1,7 @@
 """What a step of a run is for, and at which rate: a function of the step alone."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from nerfstudio_prune.kilo.config import KiloOptions
@@ -28,6 +29,22 @@ class Phases:
     def steps(self) -> int:
         """Steps of both phases."""
         return self.distil_steps + self._steps(self.options.finetune)
+
+    @property
+    def tightening_step(self) -> int:
+        """Step before which voxels leave that nothing is seen in; the number of steps where that is only at the end."""
+        own: Any = self.options.finetune
+        return self.distil_steps + ceil(own.tighten_at * own.steps)
+
+    def tightens(self, step: int) -> bool:
+        """Whether voxels that nothing is seen in leave before a step, or, at the number of steps, at the end. Networks
+        that no photo was shown to keep theirs.
+
+        Args:
+            step: Training step.
+        """
+        own: Any = self.options.finetune
+        return own.tighten_threshold > 0 and own.steps > 0 and step in (self.tightening_step, self.steps)
 
     def phase(self, step: int) -> Phase:
         """What a step is for.

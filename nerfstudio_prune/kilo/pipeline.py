@@ -10,19 +10,22 @@ from typing import Any, Literal, Optional
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.checked_pipeline import CheckedPipeline
 from nerfstudio_prune.engine.checkpoints import network_entries
-from nerfstudio_prune.engine.checks import check_data, check_training
+from nerfstudio_prune.engine.checks import check_data, check_training, check_values
 from nerfstudio_prune.engine.compute import ComputePipelineConfig
 from nerfstudio_prune.engine.host import free_memory, seeded
+from nerfstudio_prune.engine.options import MAX_STEPS, Rule, at_least
 from nerfstudio_prune.kilo.building import CROWDED, make_plan
 from nerfstudio_prune.kilo.checkpoint import checked_state
 from nerfstudio_prune.kilo.config import (
     LR,
+    PREFIX,
     DistilConfig,
     FinetuneConfig,
     GridConfig,
@@ -31,14 +34,18 @@ from nerfstudio_prune.kilo.config import (
     options_of,
     taken_up,
 )
+from nerfstudio_prune.kilo.folder import KiloFolder
 from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
+from nerfstudio_prune.kilo.own_teacher import former_teacher, make_teacher, note_teacher
 from nerfstudio_prune.kilo.phases import Phases
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
+from nerfstudio_prune.kilo.tightening import remove_others, tightened
 from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.distillation import distillation_loss
 from nerfstudio_prune.kilonerf.examples import Examples
 from nerfstudio_prune.kilonerf.shape import NetworkShape
+from nerfstudio_prune.viewer.panel_mount import FolderMount
 
 DIRECTIONS = 3
 """Directions in which the teacher says the colour of each point."""
@@ -48,6 +55,7 @@ MOST_USES = 12
 """How often each of them is used, at most, before new ones are drawn."""
 GROUP = "networks"
 """The group of parameters."""
+RULES: tuple[Rule, ...] = ((("own_teacher_steps",), *at_least(1, MAX_STEPS)),)
 
 
 @dataclass
@@ -60,6 +68,9 @@ class KiloPipelineConfig(ComputePipelineConfig):
     teacher: Optional[Path] = None
     """Trained run of nerf-prune or vanilla-nerf to learn from: its config.yml. Its views must be these, in the same
     scale. It is not needed once distilling is over."""
+    own_teacher_steps: Optional[int] = None
+    """Training steps of a small nerf-prune that becomes the teacher, where none is given: it is trained first, on the
+    same views, and saved as a run beside. None: a teacher must be given."""
     grid: GridConfig = field(default_factory=GridConfig)
     """How space is cut into cells, and what the network of each is like."""
     occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
@@ -102,6 +113,7 @@ class KiloPipeline(CheckedPipeline):
         self.phases: Optional[Phases] = None
         """What each step is for; None where nothing is trained."""
         self._examples: Optional[Examples] = None
+        self.folder_mount = FolderMount(KiloFolder(self.model, lambda: self.phases), self.datamanager)
         grid: Any = options_of(config).grid
         frequencies = 0, grid.direction_frequencies
         self.model.make_room(NetworkShape(grid.hidden_width, grid.num_layers, *frequencies))
@@ -120,6 +132,7 @@ class KiloPipeline(CheckedPipeline):
         """
         check_data(config.datamanager)
         check_model(config.model)
+        check_values(config, PREFIX, RULES)
         options_of(config)
         if config.datamanager._target is VanillaDataManager:
             config.datamanager._target = CheckedDataManager
@@ -153,7 +166,7 @@ class KiloPipeline(CheckedPipeline):
         step = trainer._start_step
         teacher = None
         if not self.model.networks.num_networks:
-            teacher = self._begin(config.machine.seed)
+            teacher = self._begin(config)
         else:
             self._go_on(step)
         options = self.model.state.options
@@ -168,18 +181,25 @@ class KiloPipeline(CheckedPipeline):
         config.max_num_iterations = min(config.max_num_iterations, phases.steps - step)
         self.model.penalty_factor = float(options.finetune.l2_view_dependent or 0)
         if phases.phase(step) == "distil":
-            self._examples = self._draw_from(teacher or self._known_teacher(step), options)
+            self._examples = self._draw_from(teacher or self._known_teacher(step, config), options)
 
         def before_step(step: int) -> None:
             optimizer = optimizers.optimizers[GROUP]
             if step == phases.distil_steps:
                 optimizer.state.clear()
-                self._examples = None
+                self._examples = self.model.teacher = None
+            if phases.tightens(step):
+                self._tighten(step, optimizers)
             for group in optimizer.param_groups:
                 group["lr"] = phases.rate(step)
 
+        def after_step(step: int) -> None:
+            if step + 1 == phases.steps and phases.tightens(phases.steps):
+                self._tighten(phases.steps, optimizers)
+
         callbacks = super().get_training_callbacks(training_callback_attributes)
-        return [*callbacks, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before_step)]
+        before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        return [*callbacks, TrainingCallback([before], before_step), TrainingCallback([after], after_step)]
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a training step. What it draws follows from seed and step.
@@ -204,6 +224,25 @@ class KiloPipeline(CheckedPipeline):
             losses = self.model.get_loss_dict(outputs, batch, metrics)
         return outputs, losses, metrics
 
+    def _tighten(self, step: int, optimizers: Optimizers) -> None:
+        """What the networks show nothing in leaves. Where that would be all, all stays, to be looked at."""
+        model, dataset = self.model, self.datamanager.train_dataset
+        options, live = model.state.options, model.cells.live
+        assert options is not None and live is not None and dataset is not None
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{model.state.seed} tighten {step}".encode()))
+        threshold, visible_only = options.finetune.tighten_threshold, options.occupancy.visible_only
+        try:
+            stays = tightened(model, dataset.cameras, float(threshold or 0), bool(visible_only), generator)
+        except ValueError as error:
+            CONSOLE.print(f"[yellow]KiloNeRF, step {step}: no voxel leaves: {escape(str(error))}", soft_wrap=True)
+            return
+        remove_others(model, stays, optimizers.optimizers, optimizers.parameters)
+        CONSOLE.print(
+            f"KiloNeRF, step {step}: {live.share:.2%} → {stays.share:.2%} of the voxels are occupied, {live.count} → "
+            f"{stays.count} networks",
+            soft_wrap=True,
+        )
+
     def _distil(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         assert self._examples is not None and self.model.cells.lattice_of_rays is not None
         batch = self._examples.batch(step)
@@ -212,9 +251,12 @@ class KiloPipeline(CheckedPipeline):
         metrics = {"alpha_error": loss.alpha.detach().mean(), "rgb_error": loss.rgb.detach().mean()}
         return {}, {"distillation_loss": loss.total}, metrics
 
-    def _begin(self, seed: int) -> Teacher:
+    def _begin(self, config: Any) -> Teacher:
         """The first phase of all: where there is something, and a network for each cell that has it."""
-        options, device = options_of(self.config), self.model.device
+        options, device, seed = options_of(self.config), self.model.device, config.machine.seed
+        steps = self.config.own_teacher_steps
+        if self.config.teacher is None and steps is not None:
+            self._learn_from(make_teacher(config, steps, device), config)
         teacher = load_teacher(self.config.teacher, device)
         assert self.datamanager.train_dataset is not None
         cameras = self.datamanager.train_dataset.cameras
@@ -241,8 +283,17 @@ class KiloPipeline(CheckedPipeline):
             CONSOLE.print(f"[yellow]{escape(line)}", soft_wrap=True)
         self.model.state = replace(state, options=options)
 
-    def _known_teacher(self, step: int) -> Teacher:
+    def _learn_from(self, teacher: Path, config: Any) -> None:
+        """Notes a teacher that nobody gave in the run's config.yml, where a run that goes on from this one finds it."""
+        self.config.teacher = teacher
+        note_teacher(config, teacher)
+
+    def _known_teacher(self, step: int, config: Any) -> Teacher:
         """The teacher of a run that is gone on with before it was learnt from to the end."""
+        if self.config.teacher is None and self.config.own_teacher_steps is not None:
+            own = former_teacher(config)
+            if own is not None:
+                self._learn_from(own, config)
         if self.config.teacher is None:
             raise ValueError(
                 "--pipeline.teacher is missing: distilling is not over, and goes on from the teacher's config.yml; "
@@ -263,6 +314,7 @@ class KiloPipeline(CheckedPipeline):
         points, steps, memory = distil.points_per_network, distil.steps, distil.memory_mb
         assert points is not None and steps is not None and memory is not None
         kept = max(POINTS_KEPT, points)
+        self.model.teacher = teacher
         uses = ceil(steps / (kept // points * DIRECTIONS))
         return Examples(
             live,

@@ -58,47 +58,48 @@ class Teacher:
         return self.field.values_at(points, directions)
 
 
-def load_teacher(path: Optional[Path], device: torch.device | str) -> Teacher:
+def load_teacher(path: Optional[Path], device: torch.device | str, option: str = OPTION) -> Teacher:
     """Loads the field of a run of `nerf-prune`, pruned or not, or of the stock `vanilla-nerf`.
 
     Args:
-        path: Option `teacher`: the run's config.yml, or its folder.
+        path: The run's config.yml, or its folder.
         device: Where the field is to live.
+        option: What the path was given by, for messages.
 
     Raises:
         ValueError: If there is no such run, it is of another method, its checkpoint is missing or not whole, the scene
             is contracted or moves, or a weight is not finite.
     """
     if path is None:
-        raise ValueError(f"{OPTION} is missing: expected {EXPECTED}, e.g. {OPTION} outputs/…/config.yml")
+        raise ValueError(f"{option} is missing: expected {EXPECTED}, e.g. {option} outputs/…/config.yml")
     file = path / "config.yml" if path.is_dir() else path
     if not file.is_file():
         found = f"the folder {path} holds no config.yml" if path.is_dir() else f"there is no file {path}"
-        raise ValueError(f"{OPTION} must be {EXPECTED}; {found}")
+        raise ValueError(f"{option} must be {EXPECTED}; {found}")
     try:
         config = read_config(file)
         model = load_run(config, file).model
     except SavedRunError as error:
         # It names the file by the host's option for the run that a command opens.
-        raise ValueError(f"{OPTION} {str(error).removeprefix('--load-config ')}") from error
+        raise ValueError(f"{option} {str(error).removeprefix('--load-config ')}") from error
     options = model.config
     if options.use_scene_contraction:
         raise ValueError(
-            f"{OPTION} {file}: its space is contracted (model.use_scene_contraction True), which kilonerf cannot march "
+            f"{option} {file}: its space is contracted (model.use_scene_contraction True), which kilonerf cannot march "
             "through; expected a teacher without, of a scene within bounds"
         )
     if options.enable_temporal_distortion:
         raise ValueError(
-            f"{OPTION} {file}: its scene moves (model.enable_temporal_distortion True); expected one at rest"
+            f"{option} {file}: its scene moves (model.enable_temporal_distortion True); expected one at rest"
         )
     for name, parameter in model.field_fine.named_parameters():
         bad = int((~parameter.isfinite()).sum())
         if bad:
             raise ValueError(
-                f"{OPTION} {file}: field_fine.{name} has {bad} of {parameter.numel()} values that are not finite; "
+                f"{option} {file}: field_fine.{name} has {bad} of {parameter.numel()} values that are not finite; "
                 "expected a teacher whose training went well"
             )
-    near, far = _planes(options.collider_params, file)
+    near, far = _planes(options.collider_params, f"{option} {file}")
     model.field_fine.eval().requires_grad_(False)
     return Teacher(
         config,
@@ -111,12 +112,12 @@ def load_teacher(path: Optional[Path], device: torch.device | str) -> Teacher:
     )
 
 
-def _planes(planes: Any, file: Path) -> tuple[float, float]:
+def _planes(planes: Any, run: str) -> tuple[float, float]:
     """Near and far plane of a run."""
     near, far = (planes or {}).get("near_plane"), (planes or {}).get("far_plane")
     if not (isinstance(near, int | float) and isinstance(far, int | float) and 0 <= near < far < float("inf")):
         raise ValueError(
-            f"{OPTION} {file}: model.collider_params must be near_plane and far_plane with 0 <= near_plane < "
+            f"{run}: model.collider_params must be near_plane and far_plane with 0 <= near_plane < "
             f"far_plane, got {shown(planes)}"
         )
     return float(near), float(far)

@@ -14,6 +14,9 @@ from viser import ClientHandle
 from viser.transforms import SO3
 
 from nerfstudio_prune.viewer.access import is_loopback, may_open, notice, why_closed
+from nerfstudio_prune.viewer.chosen_view import ChosenView
+from nerfstudio_prune.viewer.folder import Folder
+from nerfstudio_prune.viewer.folder_panel import FolderPanel
 from nerfstudio_prune.viewer.gate import Gate, addresses, share_url
 from nerfstudio_prune.viewer.panel import PrunePanel
 from nerfstudio_prune.viewer.scene_view import SceneView
@@ -34,9 +37,6 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     """
     server, listens_on = viewer.viser_server, addresses(viewer.viser_server)
 
-    def training() -> TrainingState:
-        return "none" if viewer.trainer is None else viewer.trainer.training_state
-
     def closed() -> str:
         return why_closed(pipeline.options.panel, listens_on, share_url(server) is not None)
 
@@ -44,20 +44,15 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
         local = pipeline.options.panel == "auto" and all(map(is_loopback, listens_on))
         return may_open(origins, hosts, local, share_url(server))
 
-    def rerender() -> None:
-        # A tab that comes or goes is in one of the host's lists and not in the other.
-        with contextlib.suppress(KeyError, AssertionError):
-            viewer._trigger_rerender()
-
     gate = Gate(server, welcome)
     subject = pipeline.subject
     model: Any = subject.model
-    session = Session(pipeline, _take_turns(viewer), training, lambda: viewer.step, closed)
+    session = Session(pipeline, _take_turns(viewer), lambda: _training(viewer), lambda: viewer.step, closed)
     scene = SceneView(
         model, viewer.control_panel, session.before, subject.further_outputs, session.pictures, subject.stand_in
     )
     with _control_tab(viewer):
-        panel = PrunePanel(server.gui, session, scene, rerender)
+        panel = PrunePanel(server.gui, session, scene, lambda: _rerender(viewer))
     gate.complain = panel.complain
     for element, check in panel.checks():
         gate.guard(element, check)
@@ -65,8 +60,8 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     viewer.get_model = lambda: scene  # type: ignore[method-assign,assignment,return-value]
     _keep_alive(viewer)
     _keep_training(viewer, lambda: pipeline.steering is not None and bool(pipeline.steering.waiting))
-    _split_with_before(viewer.control_panel)
-    _start_at_a_photo(viewer, pipeline)
+    _split_with(viewer.control_panel, "rgb_before")
+    _start_at_a_photo(viewer, pipeline.datamanager)
     if model.device.type == "cpu":
         viewer.control_panel._max_res.value = subject.cpu_still
     backdrop = subject.backdrop()
@@ -81,6 +76,48 @@ def mount_panel(viewer: Viewer, pipeline: PrunedPipeline) -> PrunePanel:
     return panel
 
 
+def mount_folder(viewer: Viewer, folder: Folder, datamanager: Any) -> FolderPanel:
+    """Adds a folder of a method that is not steered to the control tab, and lets the viewer render what it offers.
+
+    Args:
+        viewer: The viewer, as far as it stands when it looks for controls.
+        folder: The folder.
+        datamanager: The host's data manager.
+    """
+    server = viewer.viser_server
+    local = all(map(is_loopback, addresses(server)))
+    gate = Gate(server, lambda origins, hosts: may_open(origins, hosts, local, share_url(server)))
+    _take_turns(viewer)
+    view = ChosenView(folder, viewer.control_panel, viewer.trainer is not None)
+    with _control_tab(viewer):
+        panel = FolderPanel(
+            server.gui, folder, view, lambda: (viewer.step, _training(viewer)), lambda: _rerender(viewer)
+        )
+    gate.complain = panel.complain
+    for element, check in panel.checks():
+        gate.guard(element, check)
+    # As above, when all else is there.
+    viewer.get_model = lambda: view  # type: ignore[method-assign,assignment,return-value]
+    _keep_alive(viewer)
+    _keep_training(viewer, lambda: False)
+    _split_with(viewer.control_panel, folder.split)
+    _start_at_a_photo(viewer, datamanager)
+    if folder.model.device.type == "cpu":
+        viewer.control_panel._max_res.value = folder.cpu_still
+    panel.start()
+    return panel
+
+
+def _training(viewer: Viewer) -> TrainingState:
+    return "none" if viewer.trainer is None else viewer.trainer.training_state
+
+
+def _rerender(viewer: Viewer) -> None:
+    # A tab that comes or goes is in one of the host's lists and not in the other.
+    with contextlib.suppress(KeyError, AssertionError):
+        viewer._trigger_rerender()
+
+
 def _take_turns(viewer: Viewer) -> FairLock:
     """A lock that neither a picture nor the training can keep from the other, in place of the host's."""
     lock = FairLock()
@@ -90,9 +127,9 @@ def _take_turns(viewer: Viewer) -> FairLock:
     return lock
 
 
-def _start_at_a_photo(viewer: Viewer, pipeline: PrunedPipeline) -> None:
+def _start_at_a_photo(viewer: Viewer, datamanager: Any) -> None:
     """New tabs look from beside the first training camera: where the host puts them may be inside of the scene."""
-    dataset = pipeline.datamanager.train_dataset
+    dataset = datamanager.train_dataset
     if dataset is None or len(dataset) == 0:
         return
     pose = dataset.cameras.camera_to_worlds[0].cpu().double().numpy()
@@ -114,17 +151,21 @@ def _control_tab(viewer: Viewer) -> Any:
     return viewer.viser_server.gui._container_handle_from_id[element._impl.parent_container_id]
 
 
-def _split_with_before(control_panel: ControlPanel) -> None:
-    """Lets the other half of a split screen show `rgb_before` until a person chooses something else.
+def _split_with(control_panel: ControlPanel, name: str) -> None:
+    """Lets the other half of a split screen show an output until a person chooses something else.
 
     With every new tab the host sets it to the last of the outputs.
+
+    Args:
+        control_panel: The host's controls.
+        name: The output.
     """
     update: Any = control_panel.update_output_options
 
     def updated(options: list[str]) -> None:
         chosen = control_panel.split_output_render
         update(options)
-        control_panel._split_output_render.value = chosen if chosen in options else "rgb_before"
+        control_panel._split_output_render.value = chosen if chosen in options else name
 
     control_panel.update_output_options = updated  # type: ignore[method-assign]
 

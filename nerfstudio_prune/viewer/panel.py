@@ -18,6 +18,7 @@ from nerfstudio_prune.core.subject import FurtherOutput
 from nerfstudio_prune.engine.controller import ActionName
 from nerfstudio_prune.engine.options import PruneOptions
 from nerfstudio_prune.engine.steering import Message, RequestName
+from nerfstudio_prune.viewer.elements import add_element
 from nerfstudio_prune.viewer.preview import Preview, Scored
 from nerfstudio_prune.viewer.scene_view import SceneView
 from nerfstudio_prune.viewer.session import Cut, Status
@@ -252,15 +253,7 @@ class PrunePanel:
 
     def _add(self, field: FormField) -> Any:
         """The element of a field, inside the current container."""
-        gui, name, hint = self.gui, field.name, field.hint
-        if field.choices:
-            element = gui.add_dropdown(name, list(field.choices), field.value, hint=hint)
-        elif isinstance(field.value, bool):
-            element = gui.add_checkbox(name, field.value, hint=hint)
-        elif field.slider:
-            element = gui.add_slider(name, field.low, field.high, field.step, offered(field), hint=hint)
-        else:
-            element = gui.add_number(name, field.value, min=field.low, max=field.high, step=field.step, hint=hint)
+        element = add_element(self.gui, field, offered(field))
         self._fields.append((field, element))
         return element
 

@@ -27,9 +27,9 @@ def state_text(status: Status) -> str:
     if status.remark:
         lines.append(plain(status.remark))
     if status.words.part or status.initial != status.sizes:
-        summary = _table(("", "at first", "now"), status.summary)
+        summary = table(("", "at first", "now"), status.summary)
     else:  # what grows was never of another size that counts
-        summary = _table(("", "now"), [(label, now) for label, _, now in status.summary])
+        summary = table(("", "now"), [(label, now) for label, _, now in status.summary])
     parts = ["  \n".join(lines), summary]
     event = status.last_event
     if event is not None:
@@ -49,7 +49,7 @@ def state_text(status: Status) -> str:
         if event.rays_per_sec_before:
             now = f"{status.rays_per_sec:,.0f}" if status.rays_per_sec else ""
             rows.append((f"train {batch}/s", f"{event.rays_per_sec_before:,.0f}", now))
-        parts.append(_table(("", "before it", "after it"), rows))
+        parts.append(table(("", "before it", "after it"), rows))
     return "\n\n".join(parts)
 
 
@@ -65,9 +65,7 @@ def layers_text(status: Status) -> str:
         first = status.initial.parts[name]
         rows.setdefault(row, {})[column] = f"{size:,} of {first:,}" if size != first else f"{size:,}"
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-    return _table(
-        (status.words.part, *columns), [(plain(row), *map(cells.get, columns)) for row, cells in rows.items()]
-    )
+    return table((status.words.part, *columns), [(plain(row), *map(cells.get, columns)) for row, cells in rows.items()])
 
 
 def request_text(status: Status) -> str:
@@ -114,10 +112,10 @@ def preview_text(preview: Preview, quality: Optional[tuple[float, float]]) -> st
     rows = list(preview.summary)
     if quality is not None:
         rows.append(("PSNR, dB", f"{quality[0]:.2f}", f"{quality[1]:.2f}"))
-    return _table((f"step {preview.step:,}", "without", "with the cut"), rows)
+    return table((f"step {preview.step:,}", "without", "with the cut"), rows)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Optional[str]]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Optional[str]]]) -> str:
     """Markdown table whose first column stands on the left."""
     lines = [header, [":--", *("--:" for _ in header[1:])], *rows]
     return "\n".join("| " + " | ".join(cell or "" for cell in line) + " |" for line in lines)

@@ -11,7 +11,7 @@ from support.tiny_run import SCENE_BOX, same_bits
 from nerfstudio_prune.kilo.config import KiloOptions
 from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig
 from nerfstudio_prune.kilo.state import KiloState
-from nerfstudio_prune.kilo.tightening import remove_others, seen_voxels, tightened
+from nerfstudio_prune.kilo.tightening import remove_others, seen_voxels, tightened, with_neighbours
 from nerfstudio_prune.kilonerf.cells import CellGrid, LiveCells
 from nerfstudio_prune.kilonerf.march import Lattice, Marcher
 from nerfstudio_prune.kilonerf.shape import NetworkShape
@@ -56,8 +56,8 @@ def test_a_network_that_shows_nothing_leaves_with_its_moments() -> None:
         parameter.grad = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(2))
     optimizer.step()
     with torch.no_grad():
-        model.stack.w_density.zero_()
-        model.stack.b_density[1] = EMPTY
+        model.stack.get_parameter("w_density").zero_()
+        model.stack.get_parameter("b_density")[1] = EMPTY
     camera, stays = from_above(), torch.tensor([0, 2, 3])
     picture = model.get_outputs_for_camera(camera)["rgb"].clone()
     weights = {name: value.detach()[stays].clone() for name, value in model.stack.named_parameters()}
@@ -74,6 +74,19 @@ def test_a_network_that_shows_nothing_leaves_with_its_moments() -> None:
     other: Any = slab(*[0.0] * 4)
     other.load_state_dict(model.state_dict())
     assert other.cells.live.count == other.networks.num_networks == 3
+
+
+def test_voxels_beside_what_is_shown_stay() -> None:
+    """A few random places in a voxel miss what is thin: a voxel beside one that shows something stays, but in the cell
+    of another network that shows nothing anywhere."""
+    model = slab(OPAQUE, EMPTY, OPAQUE, EMPTY)
+    live = model.cells.live
+    assert live is not None
+    one = torch.zeros(8, 8, 4).bool()
+    one[1, 3, 2] = True  # at the face between the first cell and the second
+    expected = torch.zeros(8, 8, 4).bool()
+    expected[0:3, 2:4, 1:4] = True
+    assert torch.equal(with_neighbours(live, LiveCells(live.grid, one)).occupied, expected)
 
 
 def test_what_nothing_sees_leaves() -> None:

@@ -27,6 +27,7 @@ from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 ROOT = Path(__file__).parents[2]
 METHODS = ("nerf-prune", "nerf-prune-demo", "nerf-prune-real")
 SPLATS = ("splat-prune", "splat-prune-big", "splat-prune-demo")
+KILO = ("kilonerf", "kilonerf-demo")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -180,7 +181,7 @@ def test_built_wheel(tmp_path: Path) -> None:
     run(install, environment, elsewhere)
     output = run([sys.executable, "-c", CHILD], {**environment, "PYTHONPATH": str(target)}, elsewhere)
     found = json.loads(output.splitlines()[-1])
-    methods = (*METHODS, *SPLATS, "kilonerf")
+    methods = (*METHODS, *SPLATS, *KILO)
     assert found["loaded"] == {**{name: name for name in methods}, "demo-data": "DemoDataParserConfig"}
     assert Path(found["metadata"]).resolve() == target.resolve()
     files = {name: file for name, file in found["modules"].items() if file is not None}

@@ -18,7 +18,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "report": ("core", "records"),
     "nerf": ("core", "scenes", "data", "neurons", "occupancy", "engine", "viewer"),
     "splats": ("core", "scenes", "data", "raster", "gaussians", "engine", "viewer"),
-    "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "nerf"),
+    "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "viewer", "nerf"),
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),
     "inspect": _UP_TO_METHODS,

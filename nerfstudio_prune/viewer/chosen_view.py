@@ -11,7 +11,7 @@ from torch import Tensor
 from nerfstudio_prune.engine.host import seconds_now
 from nerfstudio_prune.engine.threads import follow_training
 from nerfstudio_prune.viewer.folder import Folder, Frame
-from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, Screen
+from nerfstudio_prune.viewer.scene_view import NOTHING_KEPT, Screen, on_screen
 
 
 class ChosenView:
@@ -42,11 +42,6 @@ class ChosenView:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.folder.model, name)
 
-    def shown(self) -> set[str]:
-        """Names of the outputs that are on the screen."""
-        screen = self.screen
-        return {screen.output_render, screen.split_output_render} if screen.split else {screen.output_render}
-
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:
         """Renders an image; called by the viewer with the trainer's lock held.
@@ -58,7 +53,7 @@ class ChosenView:
         Returns:
             Name of the output -> [height, width, channels], always of the same names.
         """
-        model, shown = self.folder.stand_in(self.values), self.shown()
+        model, shown = self.folder.stand_in(self.values), on_screen(self.screen)
         if model.device.type == "cpu":
             # Both belong to the thread, and this is one of the viewer's.
             torch.set_flush_denormal(True)

@@ -36,6 +36,15 @@ class Screen(Protocol):
         ...
 
 
+def on_screen(screen: Screen) -> set[str]:
+    """Names of the outputs that the viewer shows.
+
+    Args:
+        screen: What it shows.
+    """
+    return {screen.output_render, screen.split_output_render} if screen.split else {screen.output_render}
+
+
 class Renderable(Protocol):
     """What renders an image: a model of the host, of whatever method."""
 
@@ -131,8 +140,7 @@ class SceneView:
 
     def shown(self) -> set[str]:
         """Names of the outputs that are on the screen."""
-        screen = self.screen
-        return {screen.output_render, screen.split_output_render} if screen.split else {screen.output_render}
+        return on_screen(self.screen)
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:

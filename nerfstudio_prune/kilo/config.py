@@ -105,7 +105,8 @@ class FinetuneConfig(Group):
     """Share of these steps after which voxels leave that the networks show nothing in, and networks without a voxel;
     once more after the last step. 1: only then."""
     tighten_threshold: Optional[float] = option(0.02)
-    """Opacity of a path as long as a voxel's side below which a voxel leaves, in (0, 1); 0: none ever leaves."""
+    """Opacity of a path as long as a voxel's side below which a voxel leaves, in (0, 1), unless one beside it with the
+    same network reaches it; 0: none ever leaves."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("steps",), *at_least(0, MAX_STEPS // 2)),

@@ -8,11 +8,13 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, MOST_CELLS, KiloOptions
+from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
 from nerfstudio_prune.kilo.space import pixel_footprint, places_on_rays, seen_by, where_seen
 from nerfstudio_prune.kilo.teacher import Teacher
-from nerfstudio_prune.kilonerf.budget import live_counts
+from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts
 from nerfstudio_prune.kilonerf.building import build_cells
 from nerfstudio_prune.kilonerf.cells import LiveCells
+from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.encoding import frequencies_for
 from nerfstudio_prune.kilonerf.march import Lattice
 from nerfstudio_prune.kilonerf.shape import NetworkShape
@@ -80,36 +82,79 @@ def make_plan(
     first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
     box = first.grid.aabb
     longest, pixel = float((box[1] - box[0]).max()), pixel_footprint(cameras, box)
-    told = [f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views"]
-    resolution, reason = grid.resolution, "grid.resolution"
+    resolution, refine, told = _fineness(longest, pixel, options)
+    live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
+    lattice, line = _lattice(teacher, live)
+
+    def frequencies(cell_size: float) -> int:
+        given = grid.position_frequencies
+        return frequencies_for(cell_size, pixel) if given is None else given
+
+    widths = _int(grid.hidden_width), _int(grid.num_layers)
+    shape = NetworkShape(*widths, frequencies(live.grid.cell_size), _int(grid.direction_frequencies))
+    if grid.budget is not None:
+        kind, value = grid.budget
+        samples = samples_of_a_ray(live, lattice, cameras)
+        error = trial(teacher, cameras, live, options, lattice.step_size, seed) if _int(options.distil.steps) else None
+        choice = choose(live, shape, kind, value, samples_per_ray=samples, frequencies=frequencies, error=error)
+        lines = _told_of(choice, kind, value, samples)
+        # Where cells follow from the budget as well, what they would have been is of no interest.
+        told = [*told, *lines] if kind == "macs" else lines
+        live, shape = choice.live, choice.shape
+    check_memory(live, shape, memory)
+    check_narrowing(shape, grid.narrow_to)
+    reason = "down to a period of two pixels" if grid.position_frequencies is None else "grid.position_frequencies"
+    told = [
+        f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views",
+        *told,
+        f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
+        f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows",
+        f"{shape.position_frequencies} frequencies of a place in its cell: {reason}",
+        line,
+        f"{live.count * shape.parameters:,} parameters: {shape.parameters:,} each, of width {shape.hidden_width}",
+    ]
+    grid = replace(
+        grid,
+        resolution=max(live.grid.shape),
+        hidden_width=shape.hidden_width,
+        position_frequencies=shape.position_frequencies,
+    )
+    occupancy = replace(occupancy, refine=live.grid.refine)
+    return Plan(live, shape, lattice, replace(options, grid=grid, occupancy=occupancy), told)
+
+
+def _fineness(longest: float, pixel: float, options: KiloOptions) -> tuple[int, int, list[str]]:
+    """Cells along the longest side, voxels along the side of a cell, and why."""
+    resolution, reason = options.grid.resolution, "grid.resolution"
     if resolution is None:
         resolution = min(MOST_CELLS, max(1, floor(longest / (LEAST_PIXELS * pixel))))
         reason = f"at most {MOST_CELLS}, and at least {LEAST_PIXELS} pixels each"
-    told.append(f"{resolution} cells along the longest side: {reason}")
-    refine, reason = occupancy.refine, "occupancy.refine"
+    told = [f"{resolution} cells along the longest side: {reason}"]
+    refine, reason = options.occupancy.refine, "occupancy.refine"
     if refine is None:
         coarse = longest / resolution / COARSE_REFINE
         refine = FINE_REFINE if coarse > MOST_PIXELS * pixel else COARSE_REFINE
         reason = f"of {COARSE_REFINE} each would cover {coarse / pixel:.2g} pixels, and {MOST_PIXELS} are enough"
-    told.append(f"{refine} voxels along the side of a cell: {reason}")
-    live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
-    told.append(
-        f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
-        f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows"
-    )
-    frequencies, reason = grid.position_frequencies, "grid.position_frequencies"
-    if frequencies is None:
-        frequencies = frequencies_for(live.grid.cell_size, pixel)
-        reason = "down to a period of two pixels"
-    told.append(f"{frequencies} frequencies of a place in its cell: {reason}")
-    shape = NetworkShape(_int(grid.hidden_width), _int(grid.num_layers), frequencies, _int(grid.direction_frequencies))
-    check_memory(live, shape, memory)
-    lattice, line = _lattice(teacher, live)
-    told.append(line)
-    told.append(f"{live.count * shape.parameters:,} parameters: {shape.parameters:,} each")
-    grid = replace(grid, resolution=resolution, position_frequencies=frequencies)
-    occupancy = replace(occupancy, refine=refine)
-    return Plan(live, shape, lattice, replace(options, grid=grid, occupancy=occupancy), told)
+    return resolution, refine, [*told, f"{refine} voxels along the side of a cell: {reason}"]
+
+
+def _told_of(choice: Choice, kind: BudgetKind, value: float, samples: float) -> list[str]:
+    """What a budget came to, and what else was tried."""
+    option = f"grid.target_{kind} {value:,g}"
+    if kind == "macs":
+        macs = choice.shape.macs * samples
+        return [f"width {choice.shape.hidden_width}: {option}, {macs:,.0f} a ray at {samples:.2f} samples"]
+    told = [
+        f"tried for {option}: {candidate.networks:,} networks of width {candidate.shape.hidden_width}, "
+        f"{candidate.parameters:,} parameters, {candidate.resolution} cells along the longest side: error {error:.3g}"
+        for candidate, error in choice.tried.items()
+    ]
+    reason = "least error after a short distillation" if told else "nothing is distilled, so that nothing was tried"
+    return [
+        *told,
+        f"{max(choice.live.grid.shape)} cells along the longest side, {choice.live.grid.refine} voxels along the side "
+        f"of each, networks of width {choice.shape.hidden_width}: {reason}",
+    ]
 
 
 def _int(value: Optional[int]) -> int:
@@ -126,6 +171,27 @@ def _lattice(teacher: Teacher, live: LiveCells) -> tuple[Lattice, str]:
     lattice = Lattice(teacher.near, teacher.far, steps)
     reason = f"the teacher's mean, {teacher.samples} samples" if own <= diagonal else "the diagonal of a voxel"
     return lattice, f"steps of {lattice.step_size:.3g} from {teacher.near:g} to {teacher.far:g}: {reason}"
+
+
+def check_narrowing(shape: NetworkShape, share: Optional[float]) -> None:
+    """Checks that networks can become as narrow as they are to be.
+
+    Args:
+        shape: The network of each cell.
+        share: Share of the parameters that is to stay; None where all do.
+
+    Raises:
+        ValueError: If the narrowest networks have more.
+    """
+    if share is None:
+        return
+    narrowest = shape.with_width(class_widths(shape.hidden_width)[0])
+    if narrowest.parameters > share * shape.parameters:
+        raise ValueError(
+            f"grid.narrow_to must be at least {ceil(1000 * narrowest.parameters / shape.parameters) / 1000:g}, the "
+            f"share of parameters that networks of width {narrowest.hidden_width} have of those of width "
+            f"{shape.hidden_width}, got {share:g}"
+        )
 
 
 def check_memory(live: LiveCells, shape: NetworkShape, memory: Optional[int]) -> None:

@@ -1,6 +1,6 @@
 """Fits a model to the networks and cells of a checkpoint: check everything, then resize with identity kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, get_args
 
@@ -12,36 +12,45 @@ from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, d
 from nerfstudio_prune.kilo.config import KiloOptions
 from nerfstudio_prune.kilo.state import VERSION, Background, KiloState
 from nerfstudio_prune.kilo.stored_cells import TYPES, cells_of_buffers
+from nerfstudio_prune.kilonerf.classes import NetworkClasses
 from nerfstudio_prune.kilonerf.encoding import encoded_width
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 
 EXTRA_STATE = "_extra_state"
-STACK, CELLS, POSITION = "networks.stacks.0.", "cells.", "networks.position"
+STACK, CELLS, POSITION = "networks.stacks.{}.", "cells.", "networks.position"
 MAX_WIDTH, MAX_FREQUENCIES = 4096, 32
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Networks of one width."""
+
+    shape: NetworkShape
+    """Sizes of each."""
+    weights: Mapping[str, Tensor]
+    """Name of a parameter -> its values, a row for each network."""
 
 
 @dataclass(frozen=True)
 class Loaded:
     """What a checkpoint holds, checked."""
 
-    shape: NetworkShape
-    """Sizes of each network."""
-    weights: Mapping[str, Tensor]
-    """Name of a parameter in the stack -> its values."""
+    stacks: Sequence[Stack]
+    """The networks of each width, ascending."""
     position: Tensor
-    """Where each network stands in the stack."""
+    """Where each network stands in the row of all stacks."""
     cells: Mapping[str, Tensor]
     """Buffers of the cells."""
     state: KiloState
     """All else."""
 
 
-def checked_state(own: TinyNetworks, keys: Mapping[str, Any], entries: Mapping[str, Any]) -> Loaded:
+def checked_state(own: NetworkClasses, keys: Mapping[str, Any], entries: Mapping[str, Any]) -> Loaded:
     """What a model is to be loaded from; changes nothing.
 
     Args:
-        own: The model's networks, of the right number of layers, any number and any sizes.
+        own: The model's networks, of the right number of layers and classes, any number and any sizes.
         keys: Entries that the model itself would save.
         entries: Entries of the checkpoint, without the pipeline's prefix.
 
@@ -52,7 +61,8 @@ def checked_state(own: TinyNetworks, keys: Mapping[str, Any], entries: Mapping[s
     if missing or unknown:
         raise ValueError(
             f"the checkpoint is not one of this model: {different_keys(missing, unknown)}. It must come from kilonerf "
-            "with as many layers; give --pipeline.grid.num-layers as in its run"
+            "with as many layers and widths; give --pipeline.grid.num-layers and --pipeline.grid.narrow-to as in its "
+            "run"
         )
     tensors = {name: value for name, value in entries.items() if name != EXTRA_STATE}
     for name, value in tensors.items():
@@ -60,17 +70,14 @@ def checked_state(own: TinyNetworks, keys: Mapping[str, Any], entries: Mapping[s
         kinds = FLOATS if kind is None else (kind,)
         check_tensor(value, name, (torch.int32,) if name == POSITION else kinds)
     check_storage({name: value for name, value in tensors.items() if value.numel()}, "the checkpoint's networks")
-    weights = {name.removeprefix(STACK): value for name, value in tensors.items() if name.startswith(STACK)}
-    shape = _shape_of(weights, own.shape.num_layers)
-    count = len(weights["w1"])
-    for name, parameter in TinyNetworks(0, shape, torch.Generator()).named_parameters():
-        expected = (count, *parameter.shape[1:])
-        if tuple(weights[name].shape) != expected:
-            found = tuple(weights[name].shape)
-            raise ValueError(
-                f"the shapes in the checkpoint do not form networks: {STACK}{name} has shape {found}, "
-                f"expected {expected}"
-            )
+    stacks = [_stack_of(tensors, STACK.format(index), shape.num_layers) for index, shape in enumerate(own.shapes)]
+    widths = [stack.shape.hidden_width for stack in stacks]
+    if widths != sorted(set(widths)) or len({stack.shape.with_width(1) for stack in stacks}) > 1:
+        shapes = "; ".join(str(stack.shape) for stack in stacks)
+        raise ValueError(
+            f"the networks in the checkpoint must differ in ascending widths and in nothing else: {shapes}"
+        )
+    count = sum(len(stack.weights["w1"]) for stack in stacks)
     position = tensors[POSITION]
     if position.shape != (count,) or not torch.equal(position.sort().values, torch.arange(count, dtype=torch.int32)):
         raise ValueError(f"{POSITION} must be an order of the {count} networks, got {shown(position.tolist()[:8])}")
@@ -78,10 +85,24 @@ def checked_state(own: TinyNetworks, keys: Mapping[str, Any], entries: Mapping[s
     live, _ = cells_of_buffers(cells)
     if live.count != count:
         raise ValueError(f"the checkpoint has {count} networks, and {live.count} cells with something in them")
-    return Loaded(shape, weights, position, cells, state_from_plain(entries[EXTRA_STATE]))
+    return Loaded(stacks, position, cells, state_from_plain(entries[EXTRA_STATE]))
 
 
-def _shape_of(weights: Mapping[str, Tensor], num_layers: int) -> NetworkShape:
+def _stack_of(tensors: Mapping[str, Tensor], prefix: str, num_layers: int) -> Stack:
+    """Networks of one width, checked against each other."""
+    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    shape, count = _shape_of(weights, prefix, num_layers), len(weights["w1"])
+    for name, parameter in TinyNetworks(0, shape, torch.Generator()).named_parameters():
+        found, expected = tuple(weights[name].shape), (count, *parameter.shape[1:])
+        if found != expected:
+            raise ValueError(
+                f"the shapes in the checkpoint do not form networks: {prefix}{name} has shape {found}, "
+                f"expected {expected}"
+            )
+    return Stack(shape, weights)
+
+
+def _shape_of(weights: Mapping[str, Tensor], prefix: str, num_layers: int) -> NetworkShape:
     """Sizes of networks, read off their tensors."""
     found: dict[str, tuple[int, int]] = {}
     for name in ("w1", "w_direction"):
@@ -93,7 +114,7 @@ def _shape_of(weights: Mapping[str, Tensor], num_layers: int) -> NetworkShape:
         )
         if not fits:
             raise ValueError(
-                f"the shapes in the checkpoint do not form networks: {STACK}{name} has shape {tuple(value.shape)}, "
+                f"the shapes in the checkpoint do not form networks: {prefix}{name} has shape {tuple(value.shape)}, "
                 "expected networks, 3 + 6 x frequencies, and neurons"
             )
         found[name] = (frequencies, width)

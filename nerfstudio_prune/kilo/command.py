@@ -33,6 +33,14 @@ class Distil:
     """Cells along the longest side of what is occupied. None: as with ns-train kilonerf."""
     hidden_width: Optional[int] = None
     """Neurons of each hidden layer of a network. None: as with ns-train kilonerf."""
+    target_parameters: Optional[int] = None
+    """Most parameters of all networks, in place of resolution and width. None: no such budget."""
+    target_mb: Optional[float] = None
+    """The same as the size of the networks in float32, in units of 10^6 bytes. None: no such budget."""
+    target_macs: Optional[float] = None
+    """Most multiply-accumulates per ray, in place of the width. None: no such budget."""
+    narrow_to: Optional[float] = None
+    """Share of their parameters that networks keep after distilling, in (0, 1). None: all."""
 
     def main(self) -> None:
         """Trains, and says where the run is.

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar, Optional, get_args
 
 from nerfstudio_prune.engine.options import MAX_STEPS, Group, Rule, above, at_least, option, with_help
+from nerfstudio_prune.kilonerf.budget import BudgetKind
+from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 
 PREFIX = "pipeline."
@@ -33,13 +35,40 @@ class GridConfig(Group):
     """Frequencies that a place in a cell is encoded by."""
     direction_frequencies: Optional[int] = option(NetworkShape.direction_frequencies)
     """Frequencies that a direction is encoded by."""
+    target_parameters: Optional[int] = option(None, "none")
+    """Most parameters of all networks: cells and width follow from it, in place of `resolution` and `hidden_width`."""
+    target_mb: Optional[float] = option(None, "none")
+    """The same as the size of the networks in float32, in units of 10^6 bytes."""
+    target_macs: Optional[float] = option(None, "none")
+    """Most multiply-accumulates per ray, in the mean of training rays: the width follows from it."""
+    narrow_to: Optional[float] = option(None, "none")
+    """Share of their parameters that networks keep after distilling, in (0, 1): those that need less become narrower.
+    The width is then the largest, and others have a quarter, half or three quarters of it."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("resolution",), *at_least(1, 256)),
         (("hidden_width",), *at_least(1, 256)),
         (("num_layers",), *at_least(1, 16)),
         (("position_frequencies", "direction_frequencies"), *at_least(0, 16)),
+        (("target_parameters",), *at_least(1, 10**12)),
+        (("target_mb",), *above(0, 10**6)),
+        (("target_macs",), *above(0, 10**15)),
+        (("narrow_to",), lambda value: 0 < value < 1, "in (0, 1)"),
     )
+
+    @property
+    def budget(self) -> Optional[tuple[BudgetKind, float]]:
+        """What cells and width follow from, and how much of it there is; None where they are given."""
+        for kind in get_args(BudgetKind):
+            value = getattr(self, f"target_{kind}")
+            if value is not None:
+                return kind, value
+        return None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether some networks become narrower."""
+        return self.narrow_to is not None
 
 
 @with_help
@@ -176,11 +205,36 @@ def options_of(config: Any) -> KiloOptions:
         typed.check_rules(f"{PREFIX}{name}.")
         found[name] = typed.filled()
     options = KiloOptions(**found)
+    _check_grid(config.grid.given(), options)
     if options.distil.steps + options.finetune.steps < 1:  # type: ignore[operator]
         raise ValueError(
             f"{PREFIX}distil.steps and {PREFIX}finetune.steps must not both be 0: nothing would be trained"
         )
     return options
+
+
+def _check_grid(given: Mapping[str, Any], options: KiloOptions) -> None:
+    """Checks what grid options say together."""
+    where = f"{PREFIX}grid."
+    budgets = [name for name in given if name.startswith("target_")]
+    if len(budgets) > 1:
+        raise ValueError(f"{where}{budgets[0]} and {where}{budgets[1]} must not both be given: each is a budget")
+    fixed = ("hidden_width",) if budgets == ["target_macs"] else ("hidden_width", "resolution")
+    both = [name for name in fixed if budgets and name in given]
+    if both:
+        raise ValueError(f"{where}{both[0]} must not be given with {where}{budgets[0]}: it follows from that")
+    if not options.grid.narrows:
+        return
+    for name in ("distil", "finetune"):
+        if getattr(options, name).steps < 1:
+            raise ValueError(
+                f"{where}narrow_to needs {PREFIX}{name}.steps of at least 1, got 0: networks become narrower between "
+                "the two phases"
+            )
+    try:
+        class_widths(int(options.grid.hidden_width or 0))
+    except ValueError as error:
+        raise ValueError(f"{PREFIX}{error}") from error
 
 
 def taken_up(config: Any, stored: KiloOptions, step: int) -> tuple[KiloOptions, list[str]]:

@@ -29,6 +29,10 @@ PLACES = {
     "finetune_steps": "pipeline.finetune.steps",
     "resolution": "pipeline.grid.resolution",
     "hidden_width": "pipeline.grid.hidden_width",
+    "target_parameters": "pipeline.grid.target_parameters",
+    "target_mb": "pipeline.grid.target_mb",
+    "target_macs": "pipeline.grid.target_macs",
+    "narrow_to": "pipeline.grid.narrow_to",
 }
 """Option of the command -> option of the method, where their names differ."""
 COMMANDS = {"measure it": "ns-eval", "look at it": "ns-viewer", "render it": "ns-render dataset"}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.form import FormField
 from nerfstudio_prune.kilo.model import KiloModel
+from nerfstudio_prune.kilo.narrowing import described
 from nerfstudio_prune.kilo.outputs import FURTHER, ViewOutputs
 from nerfstudio_prune.kilo.phases import Phases
 from nerfstudio_prune.kilonerf.budget import megabytes
@@ -126,6 +127,8 @@ class KiloFolder:
             ("parameters", f"{parameters:,}"),
             ("MB in fp32", f"{megabytes(parameters):.2f}"),
         ]
+        if sum(count > 0 for count in networks.counts) > 1:
+            rows.append(("widths", described(networks)))
         if frame is not None:
             rows += [
                 ("samples/ray", f"{frame.measured.samples:.2f}, at most {frame.measured.most:,}"),

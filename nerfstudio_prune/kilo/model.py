@@ -1,6 +1,6 @@
 """The model: rays through occupied cells, each with its tiny network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, floor
@@ -21,7 +21,7 @@ from nerfstudio_prune.data.metrics import LazyLpips, counted, masked, ssim
 from nerfstudio_prune.data.pixels import counted_pixels
 from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.options import Rule, at_least
-from nerfstudio_prune.kilo.checkpoint import checked_state
+from nerfstudio_prune.kilo.checkpoint import Stack, checked_state
 from nerfstudio_prune.kilo.outputs import COUNTS, Look, Places, SeesPoints, ViewOutputs, view_outputs
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.stored_cells import StoredCells
@@ -114,19 +114,23 @@ class KiloModel(Model):
         self.teacher: Optional[SeesPoints] = None
         """What is learnt from, to be shown beside the networks; None where there is none any more."""
 
-    def make_room(self, shape: NetworkShape) -> None:
+    def make_room(self, shape: NetworkShape, narrows: bool = False) -> None:
         """Begins with no network of other sizes; before optimizers are made.
 
         Args:
             shape: Sizes of the networks.
+            narrows: Whether there is to be room for narrower ones as well, see `NetworkClasses.uniform`.
+
+        Raises:
+            ValueError: If the width is too small for that.
         """
-        self.networks = NetworkClasses.uniform(0, shape, torch.Generator())
+        self.networks = NetworkClasses.uniform(0, shape, torch.Generator(), narrows)
         self._marchers: dict[bool, tuple[LiveCells, Marcher]] = {}
 
     @property
     def stack(self) -> TinyNetworks:
-        """The networks."""
-        return next(iter(self.networks))
+        """The networks of full width."""
+        return list(self.networks)[-1]
 
     def begin(self, live: LiveCells, lattice: Lattice, shape: NetworkShape, state: KiloState) -> None:
         """Takes up cells with new networks. Parameters stay the objects that optimizers hold.
@@ -137,18 +141,19 @@ class KiloModel(Model):
             shape: Sizes of the networks, of as many layers as there is room for.
             state: State of the run; its seed is that of the weights.
         """
-        fresh = TinyNetworks(live.count, shape, torch.Generator().manual_seed(state.seed))
-        self._put(shape, dict(fresh.named_parameters()), torch.arange(live.count, dtype=torch.int32))
+        generator = torch.Generator().manual_seed(state.seed)
+        fresh = NetworkClasses.uniform(live.count, shape, generator, narrows=len(self.networks.counts) > 1)
+        self._put([Stack(stack.shape, dict(stack.named_parameters())) for stack in fresh], fresh.position)
         self.cells.put(live, lattice)
         self._take_state(state)
 
     @torch.no_grad()
-    def _put(self, shape: NetworkShape, weights: Mapping[str, Tensor], position: Tensor) -> None:
-        stack = self.stack
-        stack.shape = shape
-        for name, parameter in stack.named_parameters():
-            parameter.data = weights[name].detach().to(parameter.device, parameter.dtype, copy=True)
-            parameter.grad = None
+    def _put(self, stacks: Sequence[Stack], position: Tensor) -> None:
+        for own, stack in zip(self.networks, stacks, strict=True):
+            own.shape = stack.shape
+            for name, parameter in own.named_parameters():
+                parameter.data = stack.weights[name].detach().to(parameter.device, parameter.dtype, copy=True)
+                parameter.grad = None
         self.networks.position = position.to(self.networks.position.device, copy=True)
         self._marchers.clear()
 
@@ -366,8 +371,8 @@ class KiloModel(Model):
         Raises:
             ValueError: If it does not fit; nothing is changed then. Not a RuntimeError, which the host would swallow.
         """
-        loaded = checked_state(self.stack, self.state_dict(), state_dict)
-        self._put(loaded.shape, loaded.weights, loaded.position)
+        loaded = checked_state(self.networks, self.state_dict(), state_dict)
+        self._put(loaded.stacks, loaded.position)
         self.cells.take(loaded.cells)
         self._take_state(loaded.state)
         return _IncompatibleKeys([], [])

@@ -10,6 +10,19 @@ Phase = Literal["distil", "finetune"]
 """distil: learn from the teacher; finetune: learn from photos."""
 
 
+def falling(first: Any, last: Any, step: int, steps: int) -> float:
+    """Learning rate that falls by the same factor with each step.
+
+    Args:
+        first: That of the first step, > 0.
+        last: That of the last one, > 0.
+        step: Number of the step, >= 0.
+        steps: Number of steps.
+    """
+    share = min(step / max(1, steps - 1), 1.0)
+    return float(first * (last / first) ** share)
+
+
 @dataclass(frozen=True)
 class Phases:
     """The phases of a run, one after the other.
@@ -63,8 +76,7 @@ class Phases:
         first = self.phase(step) == "distil"
         own: Any = self.options.distil if first else self.options.finetune
         place = step if first else step - self.distil_steps
-        share = min(place / max(1, own.steps - 1), 1.0)
-        return own.lr * (own.lr_final / own.lr) ** share
+        return falling(own.lr, own.lr_final, place, own.steps)
 
     @staticmethod
     def _steps(own: Any) -> int:

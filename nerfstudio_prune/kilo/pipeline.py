@@ -36,6 +36,7 @@ from nerfstudio_prune.kilo.config import (
 )
 from nerfstudio_prune.kilo.folder import KiloFolder
 from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
+from nerfstudio_prune.kilo.narrowing import described, narrower
 from nerfstudio_prune.kilo.own_teacher import former_teacher, make_teacher, note_teacher
 from nerfstudio_prune.kilo.phases import Phases
 from nerfstudio_prune.kilo.state import KiloState
@@ -44,6 +45,7 @@ from nerfstudio_prune.kilo.tightening import remove_others, tightened
 from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.distillation import distillation_loss
 from nerfstudio_prune.kilonerf.examples import Examples
+from nerfstudio_prune.kilonerf.removal import prepare_replacement
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 from nerfstudio_prune.viewer.panel_mount import FolderMount
 
@@ -116,7 +118,7 @@ class KiloPipeline(CheckedPipeline):
         self.folder_mount = FolderMount(KiloFolder(self.model, lambda: self.phases), self.datamanager)
         grid: Any = options_of(config).grid
         frequencies = 0, grid.direction_frequencies
-        self.model.make_room(NetworkShape(grid.hidden_width, grid.num_layers, *frequencies))
+        self.model.make_room(NetworkShape(grid.hidden_width, grid.num_layers, *frequencies), grid.narrows)
         self.model.networks.to(self.model.device)
 
     @staticmethod
@@ -146,7 +148,7 @@ class KiloPipeline(CheckedPipeline):
         Raises:
             ValueError: If they do not fit.
         """
-        checked_state(self.model.stack, self.model.state_dict(), network_entries(loaded_state))
+        checked_state(self.model.networks, self.model.state_dict(), network_entries(loaded_state))
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -186,6 +188,7 @@ class KiloPipeline(CheckedPipeline):
         def before_step(step: int) -> None:
             optimizer = optimizers.optimizers[GROUP]
             if step == phases.distil_steps:
+                self._narrow(step, optimizers)
                 optimizer.state.clear()
                 self._examples = self.model.teacher = None
             if phases.tightens(step):
@@ -223,6 +226,28 @@ class KiloPipeline(CheckedPipeline):
             metrics = self.model.get_metrics_dict(outputs, batch)
             losses = self.model.get_loss_dict(outputs, batch, metrics)
         return outputs, losses, metrics
+
+    def _narrow(self, step: int, optimizers: Optimizers) -> None:
+        """Networks that need fewer neurons get fewer, where the options ask for it.
+
+        Raises:
+            ValueError: If even the narrowest have more parameters than they may; nothing is changed then.
+        """
+        model, dataset = self.model, self.datamanager.train_dataset
+        assert model.state.options is not None and dataset is not None
+        share = model.state.options.grid.narrow_to
+        if share is None:
+            return
+        before = model.networks.num_parameters
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{model.state.seed} narrow".encode()))
+        others = narrower(model, dataset.cameras, share, generator)
+        edits = prepare_replacement(model.networks, others, optimizers.optimizers, optimizers.parameters)
+        optimizers.zero_grad_all()
+        edits.apply()
+        after = model.networks.num_parameters
+        CONSOLE.print(
+            f"KiloNeRF, step {step}: {described(model.networks)}; {before:,} → {after:,} parameters", soft_wrap=True
+        )
 
     def _tighten(self, step: int, optimizers: Optimizers) -> None:
         """What the networks show nothing in leaves. Where that would be all, all stays, to be looked at."""

@@ -3,8 +3,8 @@
 Cells are whole numbers of voxels wide, so that the number of live cells of each size is counted, not estimated.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import floor, isfinite, prod
 from typing import Literal, Optional
 
@@ -61,6 +61,8 @@ Number = int | float
 
 Error = Callable[[Candidate], float]
 """Error of a candidate after a short distillation; the lower the better."""
+Frequencies = Callable[[float], int]
+"""Side of a cell -> frequencies that places in it are encoded by."""
 
 
 def live_counts(live: LiveCells, refines: Optional[Sequence[int]] = None) -> dict[int, int]:
@@ -113,8 +115,26 @@ class Choice:
     """Error of each candidate that was distilled for the choice."""
 
 
+def _candidates(
+    live: LiveCells, shape: NetworkShape, widths: Sequence[int], frequencies: Optional[Frequencies]
+) -> Iterator[list[Candidate]]:
+    """All sizes of cells, for each width; widest first."""
+    cells = [(live.grid.with_refine(refine), count) for refine, count in live_counts(live).items()]
+    for width in sorted(set(widths), reverse=True):
+        found = []
+        for grid, count in cells:
+            octaves = shape.position_frequencies if frequencies is None else frequencies(grid.cell_size)
+            sized = replace(shape, hidden_width=width, position_frequencies=octaves)
+            found.append(Candidate(grid, sized, count))
+        yield found
+
+
 def fitting(
-    live: LiveCells, shape: NetworkShape, most_parameters: Number, widths: Sequence[int] = WIDTHS
+    live: LiveCells,
+    shape: NetworkShape,
+    most_parameters: Number,
+    widths: Sequence[int] = WIDTHS,
+    frequencies: Optional[Frequencies] = None,
 ) -> list[Candidate]:
     """For each width the largest number of networks that fits; widest first.
 
@@ -123,15 +143,14 @@ def fitting(
         shape: The rest of the networks' shape.
         most_parameters: Most weights and biases.
         widths: Hidden widths to choose from.
+        frequencies: Those of a place, by the side of a cell. None: those of the shape.
 
     Returns:
         At most one candidate a width, none where not even one cell for all fits.
     """
-    cells = [(live.grid.with_refine(refine), count) for refine, count in live_counts(live).items()]
     found = []
-    for width in sorted(set(widths), reverse=True):
-        sized = shape.with_width(width)
-        fits = [Candidate(grid, sized, count) for grid, count in cells if count * sized.parameters <= most_parameters]
+    for sizes in _candidates(live, shape, widths, frequencies):
+        fits = [candidate for candidate in sizes if candidate.parameters <= most_parameters]
         if fits:
             # Of equally many cells the smaller ones: each of them has less to learn.
             found.append(max(fits, key=lambda candidate: (candidate.parameters, -candidate.grid.refine)))
@@ -146,13 +165,14 @@ def choose(
     *,
     widths: Sequence[int] = WIDTHS,
     samples_per_ray: Optional[Number] = None,
+    frequencies: Optional[Frequencies] = None,
     error: Optional[Error] = None,
 ) -> Choice:
     """Chooses the size of cells and the width of networks for a budget, which is never exceeded.
 
     Few wide networks come before many narrow ones as long as there are `ENOUGH_CELLS` along the longest side; below
-    that, whatever uses most of the budget. By this rule a larger budget never gives fewer parameters. With `error` the
-    best candidate of each width is tried instead.
+    that, whatever uses most of the budget. By this rule, and with frequencies that do not depend on the cells, a larger
+    budget never gives fewer parameters. With `error` the best candidate of each width is tried instead.
 
     A budget of multiply-accumulates decides on the width alone, since each sample asks one network however many there
     are; the cells stay as they are.
@@ -164,6 +184,7 @@ def choose(
         value: Its value, > 0.
         widths: Hidden widths to choose from.
         samples_per_ray: Occupied samples of a ray, for a budget of multiply-accumulates.
+        frequencies: As for `fitting`; a budget of multiply-accumulates goes by the shape's.
         error: Error of a candidate after a short distillation.
 
     Raises:
@@ -178,13 +199,13 @@ def choose(
     if kind == "macs":
         return _choose_width(live, shape, value, widths, samples_per_ray)
     most = value if kind == "parameters" else floor(value * MEGABYTE + 1e-6) // 4  # whole bytes
-    candidates = fitting(live, shape, most, widths)
+    candidates = fitting(live, shape, most, widths, frequencies)
     if not candidates:
-        fewest = min(live_counts(live).values())
-        least = fewest * min(shape.with_width(width).parameters for width in widths)
+        sizes = _candidates(live, shape, widths, frequencies)
+        least = min(candidate.parameters for found in sizes for candidate in found)
         needed = f"{least:,} parameters" if kind == "parameters" else f"{megabytes(least):.3g} MB"
         raise ValueError(
-            f"{option} {value:g} is below one network for each live cell: the largest cells and the narrowest networks "
+            f"{option} {value:g} is below one network for each live cell: the smallest grid, of the narrowest networks "
             f"(width {min(widths)}) need {needed}"
         )
     tried: dict[Candidate, float] = {}

@@ -1,6 +1,7 @@
 """Networks of several widths: those that need less are stored and evaluated as less."""
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import Optional
 
 import torch
@@ -9,6 +10,26 @@ from torch import Tensor, nn
 
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 from nerfstudio_prune.kilonerf.shape import NetworkShape
+
+CLASSES = 4
+"""Widths that networks may have where they need not have one: quarters of the full one."""
+
+
+def class_widths(hidden_width: int) -> list[int]:
+    """The widths that networks may be narrowed to, and the full one, ascending.
+
+    Args:
+        hidden_width: The full width, at least `CLASSES`.
+
+    Raises:
+        ValueError: If it is less.
+    """
+    if hidden_width < CLASSES:
+        raise ValueError(
+            f"grid.hidden_width must be at least {CLASSES} for networks to be narrowed to quarters of it, got "
+            f"{hidden_width}"
+        )
+    return [ceil(hidden_width * part / CLASSES) for part in range(1, CLASSES + 1)]
 
 
 class NetworkClasses(nn.Module):
@@ -42,15 +63,23 @@ class NetworkClasses(nn.Module):
         self.register_buffer("position", position)
 
     @classmethod
-    def uniform(cls, num_networks: int, shape: NetworkShape, generator: torch.Generator) -> "NetworkClasses":
+    def uniform(
+        cls, num_networks: int, shape: NetworkShape, generator: torch.Generator, narrows: bool = False
+    ) -> "NetworkClasses":
         """Networks of one width, all alike.
 
         Args:
             num_networks: Number of networks, >= 0.
             shape: Their sizes.
             generator: Random numbers, of the CPU.
+            narrows: Whether there is to be room for narrower ones, of `class_widths`; they come before these.
+
+        Raises:
+            ValueError: If the width has no such parts.
         """
-        return cls([TinyNetworks(num_networks, shape, generator)])
+        narrower = class_widths(shape.hidden_width)[:-1] if narrows else []
+        stacks = [TinyNetworks(0, shape.with_width(width), generator) for width in narrower]
+        return cls([*stacks, TinyNetworks(num_networks, shape, generator)])
 
     def __iter__(self) -> Iterator[TinyNetworks]:
         for stack in self.stacks:
@@ -117,6 +146,7 @@ class NetworkClasses(nn.Module):
         parts = [
             stack.batched(positions[rows], directions[rows])
             for stack, rows in zip(self, order.split(self.counts), strict=True)
+            if len(rows) or not len(order)
         ]
         density, rgb = (torch.cat(values) for values in zip(*parts, strict=True))
         return density.index_select(0, self.position), rgb.index_select(0, self.position)

@@ -89,6 +89,49 @@ class PointSampler:
         return grid.lower + (corners + share[..., :3]) * grid.voxel_size, voxels
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Points of some networks' cells, as many of each, one network after the other."""
+
+    points: Float[Tensor, "points 3"]
+    """Where they are, in units of the scene."""
+    positions: Float[Tensor, "points 3"]
+    """Coordinates in the networks' own cells, in [-1, 1]."""
+    directions: Float[Tensor, "points directions 3"]
+    """Directions in which cameras see them, of length 1."""
+
+
+def draw_seen(
+    sampler: PointSampler,
+    cameras: Float[Tensor, "cameras 3"],
+    first: int,
+    last: int,
+    count: int,
+    directions: int,
+    generator: torch.Generator,
+    to_world: Optional[Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]] = None,
+) -> Seen:
+    """Points of the cells of some networks, with directions in which they are seen.
+
+    Args:
+        sampler: Draws points.
+        cameras: Places of the training cameras, each of which is as likely as any other.
+        first: Number of the first network.
+        last: Number behind the last one.
+        count: Points for each.
+        directions: Directions for each point.
+        generator: Random numbers, of the CPU.
+        to_world: As for `Examples`.
+    """
+    drawn, _ = sampler.draw(first, last, count, generator)
+    points = drawn.flatten(0, 1)
+    network = torch.arange(first, last, dtype=torch.int32, device=points.device).repeat_interleave(count)
+    which = torch.randint(len(cameras), (len(points), directions), generator=generator).to(points.device)
+    seen = points if to_world is None else to_world(points)
+    towards = normalize(seen[:, None] - cameras[which], dim=-1)
+    return Seen(points, sampler.live.local(points, network), towards)
+
+
 class Examples:
     """Examples from a teacher, drawn anew when they are used up.
 
@@ -220,14 +263,9 @@ class Examples:
         self, store: dict[str, Tensor], first: int, last: int, begin: int, end: int, generator: torch.Generator
     ) -> None:
         """Draws the examples from `begin` to `end` of the networks from `first` to `last`."""
-        drawn, _ = self._sampler.draw(first, last, end - begin, generator)
-        points = drawn.flatten(0, 1)
-        network = torch.arange(first, last, dtype=torch.int32, device=points.device).repeat_interleave(end - begin)
-        which = torch.randint(len(self.cameras), (len(points), self.directions), generator=generator).to(points.device)
-        seen = points if self.to_world is None else self.to_world(points)
-        directions = normalize(seen[:, None] - self.cameras[which], dim=-1)
-        density, rgb = self.teacher(points, directions)
-        positions = self.live.local(points, network)
-        found = {"positions": positions, "directions": directions, "density": density, "rgb": rgb}
+        count, to_world = end - begin, self.to_world
+        seen = draw_seen(self._sampler, self.cameras, first, last, count, self.directions, generator, to_world)
+        density, rgb = self.teacher(seen.points, seen.directions)
+        found = {"positions": seen.positions, "directions": seen.directions, "density": density, "rgb": rgb}
         for name, values in found.items():
-            store[name][first:last, begin:end] = values.unflatten(0, (last - first, end - begin))
+            store[name][first:last, begin:end] = values.unflatten(0, (last - first, count))

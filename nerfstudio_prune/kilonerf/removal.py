@@ -1,4 +1,4 @@
-"""Networks that leave with their cells, from parameters and optimizers alike: edits, as in the pruning of neurons."""
+"""Networks that leave or become narrower, in parameters and optimizers alike: edits, as in the pruning of neurons."""
 
 from collections.abc import Mapping
 
@@ -49,3 +49,36 @@ def prepare_removal(
     rebind = prepare_rebind(optimizers, parameter_lists, edits)
     buffers = [BufferEdit(networks._buffers, "position", position)] if edits else []
     return PreparedEdits(edits, rebind, buffers)
+
+
+@torch.no_grad()
+def prepare_replacement(
+    networks: NetworkClasses,
+    others: NetworkClasses,
+    optimizers: Mapping[str, Optimizer],
+    parameter_lists: Mapping[str, list[nn.Parameter]],
+    path: str = "networks",
+) -> PreparedEdits:
+    """Prepares and checks that networks become others, of the same classes, without changing anything.
+
+    Optimizers forget what they know of them. Gradients have to be gone when the edits are applied.
+
+    Args:
+        networks: The networks.
+        others: What they become; `narrowed` made them, say.
+        optimizers: Live optimizers by name.
+        parameter_lists: The host's second list of the same parameters, by optimizer name; edited in place.
+        path: Dotted path of the networks in the model, for the edits' names.
+
+    Raises:
+        ValueError: If the classes differ, or an optimizer does not know a parameter.
+    """
+    if networks.shapes != others.shapes:
+        raise ValueError(f"networks must have the same classes, {networks.shapes}, got {others.shapes}")
+    edits = []
+    for index, (stack, other) in enumerate(zip(networks, others, strict=True)):
+        for name, old in stack.named_parameters():
+            new = nn.Parameter(other.get_parameter(name).detach().clone(), requires_grad=old.requires_grad)
+            edits.append(ParameterEdit(f"{path}.stacks.{index}.{name}", stack, name, old, new, {}, forget=True))
+    rebind = prepare_rebind(optimizers, parameter_lists, edits)
+    return PreparedEdits(edits, rebind, [BufferEdit(networks._buffers, "position", others.position.clone())])

@@ -1,4 +1,4 @@
-"""Networks that leave: parameters, gradients, moments and places, all or nothing."""
+"""Networks that leave or become others: parameters, gradients, moments and places, all or nothing."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from nerfstudio_prune.core.optimizer_state import check_optimizers
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
-from nerfstudio_prune.kilonerf.removal import prepare_removal
+from nerfstudio_prune.kilonerf.removal import prepare_removal, prepare_replacement
 
 STAYS = torch.tensor([True, False, True, True, False, True, True])
 
@@ -91,3 +91,30 @@ def test_parameters_that_no_optimizer_knows_are_refused() -> None:
     with pytest.raises(ValueError, match="is in none of the optimizers"):
         prepare_removal(networks, STAYS, {}, {})
     assert networks.num_networks == 7
+
+
+def test_networks_become_others_and_learn_on_as_these() -> None:
+    """What is narrowed takes the place of what was, in the model and in both of the host's lists: the next steps are
+    those of the others under an optimizer of their own."""
+    networks, optimizer, positions, directions = trained()
+    others = some_classes({8: 2, 4: 5, 12: 0})
+    listed = list(networks.parameters())
+    edits = prepare_replacement(networks, others, {"networks": optimizer}, {"networks": listed})
+    assert networks.counts == [3, 2, 2] and listed == list(networks.parameters())
+    optimizer.zero_grad()
+    edits.apply()
+    check_optimizers({"networks": optimizer}, {"networks": listed}, {"networks": list(networks.parameters())})
+    fresh = torch.optim.Adam(others.parameters(), lr=0.01)
+    for _ in range(3):
+        step(networks, optimizer, positions, directions)
+        step(others, fresh, positions, directions)
+    assert networks.counts == [2, 5, 0] and torch.equal(networks.position, others.position)
+    assert all(torch.equal(a, b) for a, b in zip(networks.parameters(), others.parameters(), strict=True))
+
+
+def test_networks_of_other_classes_are_refused() -> None:
+    """A checkpoint has room for the classes that a run began with."""
+    networks, optimizer, _, _ = trained()
+    with pytest.raises(ValueError, match="networks must have the same classes"):
+        prepare_replacement(networks, some_classes({8: 3, 4: 4}), {"networks": optimizer}, {})
+    assert networks.counts == [3, 2, 2]

@@ -39,6 +39,7 @@ from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
 from nerfstudio_prune.kilo.narrowing import described, narrower
 from nerfstudio_prune.kilo.own_teacher import former_teacher, make_teacher, note_teacher
 from nerfstudio_prune.kilo.phases import Phases
+from nerfstudio_prune.kilo.scene import views_in_common
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
 from nerfstudio_prune.kilo.tightening import remove_others, tightened
@@ -69,7 +70,9 @@ class KiloPipelineConfig(ComputePipelineConfig):
     """How they are rendered."""
     teacher: Optional[Path] = None
     """Trained run of nerf-prune or vanilla-nerf to learn from: its config.yml. Its views must be these, in the same
-    scale. It is not needed once distilling is over."""
+    scale. It is not needed once distilling is over. A checkpoint alone, step-….ckpt, will do as well."""
+    teacher_method: Optional[str] = None
+    """Method of a teacher that is a checkpoint alone, whose options must be those of the method. None: vanilla-nerf."""
     own_teacher_steps: Optional[int] = None
     """Training steps of a small nerf-prune that becomes the teacher, where none is given: it is trained first, on the
     same views, and saved as a run beside. None: a teacher must be given."""
@@ -282,9 +285,16 @@ class KiloPipeline(CheckedPipeline):
         steps = self.config.own_teacher_steps
         if self.config.teacher is None and steps is not None:
             self._learn_from(make_teacher(config, steps, device), config)
-        teacher = load_teacher(self.config.teacher, device)
+        teacher = load_teacher(self.config.teacher, device, method=self.config.teacher_method)
         assert self.datamanager.train_dataset is not None
         cameras = self.datamanager.train_dataset.cameras
+        if teacher.data is not None and views_in_common(teacher.data, cameras) == 0:
+            CONSOLE.print(
+                f"[yellow]KiloNeRF: none of the {len(cameras)} training views is one of the teacher's: it knows another"
+                " scene, or this one in another scale or pose; give the data and the parser's options of its run, or "
+                "let ns-prune distil copy them",
+                soft_wrap=True,
+            )
         plan = make_plan(teacher, cameras, options, seed, device, free_memory(device))
         background: Any = teacher.background
         self.model.begin(plan.live, plan.lattice, plan.shape, KiloState(plan.options, background, teacher.digest, seed))
@@ -324,7 +334,7 @@ class KiloPipeline(CheckedPipeline):
                 "--pipeline.teacher is missing: distilling is not over, and goes on from the teacher's config.yml; "
                 f"without it, go on with the photos by --pipeline.distil.steps {step}"
             )
-        teacher = load_teacher(self.config.teacher, self.model.device)
+        teacher = load_teacher(self.config.teacher, self.model.device, method=self.config.teacher_method)
         if teacher.digest != self.model.state.teacher:
             CONSOLE.print(
                 f"[yellow]--pipeline.teacher {escape(str(self.config.teacher))} has other weights than the teacher "

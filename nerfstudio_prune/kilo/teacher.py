@@ -13,10 +13,12 @@ from torch import Tensor
 from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
 from nerfstudio_prune.nerf.field import PruneField
-from nerfstudio_prune.nerf.saved_run import load_run
+from nerfstudio_prune.nerf.saved_run import load_checkpoint, load_run, model_options
 
 OPTION = "--pipeline.teacher"
 EXPECTED = "the config.yml of a trained run of nerf-prune or vanilla-nerf"
+DEFAULT_METHOD = "vanilla-nerf"
+"""Method of a teacher that is a single checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Teacher:
     """Colour behind the scene, as the host names it."""
     digest: str
     """Tells the weights apart from others."""
+    data: Optional[Any] = None
+    """Options of its data manager; None for a checkpoint alone, which does not say what it was trained on."""
 
     def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         """Density per unit of length.
@@ -58,27 +62,33 @@ class Teacher:
         return self.field.values_at(points, directions)
 
 
-def load_teacher(path: Optional[Path], device: torch.device | str, option: str = OPTION) -> Teacher:
+def load_teacher(
+    path: Optional[Path], device: torch.device | str, option: str = OPTION, method: Optional[str] = None
+) -> Teacher:
     """Loads the field of a run of `nerf-prune`, pruned or not, or of the stock `vanilla-nerf`.
 
     Args:
-        path: The run's config.yml, or its folder.
+        path: The run's config.yml, or its folder; or a checkpoint alone, of a run with the options of its method.
         device: Where the field is to live.
         option: What the path was given by, for messages.
+        method: The method of a checkpoint alone. None: `DEFAULT_METHOD`.
 
     Raises:
         ValueError: If there is no such run, it is of another method, its checkpoint is missing or not whole, the scene
-            is contracted or moves, or a weight is not finite.
+            is contracted or moves, a weight is not finite, or a method is given for a run that says its own.
     """
     if path is None:
         raise ValueError(f"{option} is missing: expected {EXPECTED}, e.g. {option} outputs/…/config.yml")
+    alone = path.suffix == ".ckpt" and not path.is_dir()
+    if method is not None and not alone:
+        raise ValueError(f"{option}-method {method} has no effect: {path} is no checkpoint, and says its method itself")
     file = path / "config.yml" if path.is_dir() else path
     if not file.is_file():
         found = f"the folder {path} holds no config.yml" if path.is_dir() else f"there is no file {path}"
         raise ValueError(f"{option} must be {EXPECTED}; {found}")
     try:
-        config = read_config(file)
-        model = load_run(config, file).model
+        config = _method_config(method or DEFAULT_METHOD, option) if alone else read_config(file)
+        model = (load_checkpoint if alone else load_run)(config, file).model
     except SavedRunError as error:
         # It names the file by the host's option for the run that a command opens.
         raise ValueError(f"{option} {str(error).removeprefix('--load-config ')}") from error
@@ -109,7 +119,19 @@ def load_teacher(path: Optional[Path], device: torch.device | str, option: str =
         options.num_coarse_samples + options.num_importance_samples + 1,
         options.background_color,
         _digest(model.field_fine),
+        None if alone else config.pipeline.datamanager,
     )
+
+
+def _method_config(method: str, option: str) -> TrainerConfig:
+    """Configuration of a method that can be learnt from, as it is registered."""
+    # While the host gathers methods, which imports this file, it has only its own.
+    from nerfstudio.configs.method_configs import all_methods  # noqa: PLC0415
+
+    known = {name: config for name, config in all_methods.items() if model_options(config) is not None}
+    if method not in known:
+        raise ValueError(f"{option}-method must be one of {', '.join(sorted(known))}, got {method}")
+    return known[method]
 
 
 def _planes(planes: Any, run: str) -> tuple[float, float]:

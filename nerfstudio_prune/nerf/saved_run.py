@@ -1,5 +1,6 @@
 """The network of a run that was saved, see `engine/saved_run.py`."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -9,7 +10,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 
-from nerfstudio_prune.engine.checkpoints import Checkpoint, network_entries
+from nerfstudio_prune.engine.checkpoints import Checkpoint, CheckpointError, network_entries, read_checkpoint
 from nerfstudio_prune.engine.saved_run import SavedRun, SavedRunError, find_checkpoint
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
@@ -25,16 +26,39 @@ def load_run(config: TrainerConfig, config_file: Path, step: Optional[int] = Non
     Raises:
         SavedRunError: If the run is of another method, its checkpoint is missing or damaged, or does not fit.
     """
+    return _loaded(config, config_file, lambda: find_checkpoint(config, config_file, step))
+
+
+def load_checkpoint(config: TrainerConfig, path: Path) -> SavedRun[PruneModel]:
+    """Loads the network of a checkpoint alone.
+
+    Args:
+        config: Configuration of a run of the same method, with options of the same network; its widths do not matter.
+        path: The checkpoint.
+
+    Raises:
+        SavedRunError: See `load_run`.
+    """
+
+    def read() -> Checkpoint:
+        try:
+            return read_checkpoint(path)
+        except (OSError, CheckpointError) as error:
+            raise SavedRunError(f"--load-config {error}") from error
+
+    return _loaded(config, path, read)
+
+
+def _loaded(config: TrainerConfig, file: Path, read: Callable[[], Checkpoint]) -> SavedRun[PruneModel]:
     options = model_options(config)
     if options is None:
         raise SavedRunError(
-            f"--load-config {config_file}: expected a run of nerf-prune or vanilla-nerf, got method "
-            f"{config.method_name}"
+            f"--load-config {file}: expected a run of nerf-prune or vanilla-nerf, got method {config.method_name}"
         )
-    checkpoint = find_checkpoint(config, config_file, step)
-    model = build_model(options, config_file, len(checkpoint.content["pipeline"]))
+    checkpoint = read()
+    model = build_model(options, file, len(checkpoint.content["pipeline"]))
     load_network(model, checkpoint)
-    return SavedRun(config, config_file, checkpoint.path, checkpoint.step, model)
+    return SavedRun(config, file, checkpoint.path, checkpoint.step, model)
 
 
 def model_options(config: TrainerConfig) -> Optional[PruneModelConfig]:
@@ -43,7 +67,8 @@ def model_options(config: TrainerConfig) -> Optional[PruneModelConfig]:
     Args:
         config: The run's configuration.
     """
-    options: Any = getattr(config.pipeline, "model", None)
+    # Methods that are not installed are known to the host by name alone.
+    options: Any = getattr(getattr(config, "pipeline", None), "model", None)
     if isinstance(options, VanillaModelConfig) and options._target is NeRFModel:
         return PruneModelConfig(
             **{f.name: getattr(options, f.name) for f in fields(VanillaModelConfig) if f.name != "_target"}

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from nerfstudio.configs.method_configs import all_methods
+from support.saved_run import save_run
 from support.tiny_kilo import SIZE, Teacher, save_teacher
 from support.tiny_run import make_config, start, tiny_model
 
@@ -50,6 +51,32 @@ def edited(folder: Path, change: Callable[[Any], None]) -> Path:
 def test_a_teacher_is_found(copied: Path) -> None:
     """The control of all others: the folder will do as well as the file."""
     assert load_teacher(copied, "cpu").digest == load_teacher(copied / "config.yml", "cpu").digest
+
+
+def test_a_checkpoint_alone(tmp_path: Path, make: Make) -> None:
+    """Whoever was sent a single file has no config.yml: the options are then those of the method, of any width."""
+    torch.manual_seed(0)
+    layers = {"base_mlp_num_layers": 8, "head_mlp_num_layers": 2, "skip_connections": (4,)}
+    sizes = {"base_mlp_layer_width": 12, "head_mlp_layer_width": 8, "position_max_freq_exp": 8.0}
+    saved = save_run(tmp_path, tiny_model(**layers, **sizes), deepcopy(all_methods["nerf-prune"]))
+    path = next(saved.parent.rglob("*.ckpt")).rename(tmp_path / "sent.ckpt")
+    saved.unlink()
+    found = load_teacher(path, "cpu", method="nerf-prune")
+    assert (found.near, found.far) == (2.0, 6.0) and found.config.method_name == "nerf-prune"
+    assert load_teacher(path, "cpu").digest == found.digest
+    refused(tmp_path / "none.ckpt", "there is no file")
+    with pytest.raises(
+        ValueError, match=r"--pipeline\.teacher-method must be one of .*nerf-prune.*vanilla-nerf, got x"
+    ):
+        load_teacher(path, "cpu", method="x")
+    path.write_bytes(path.read_bytes()[:500])
+    refused(path, "sent.ckpt", "checkpoint")
+
+
+def test_a_method_beside_a_run(copied: Path) -> None:
+    """It says its own."""
+    with pytest.raises(ValueError, match=r"--pipeline\.teacher-method vanilla-nerf has no effect"):
+        load_teacher(copied, "cpu", method="vanilla-nerf")
 
 
 def test_teachers_that_are_not_there(copied: Path, tmp_path: Path) -> None:

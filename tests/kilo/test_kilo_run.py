@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils.eval_utils import eval_setup
 from support.tiny_kilo import DISTIL, FINETUNE, Teacher, make_kilo, pruned_teacher, psnr, stock_teacher, weights
 from support.tiny_run import before_each_step, resume, same_bits, start, train
 
 from nerfstudio_prune.kilo.phases import Phases
+from nerfstudio_prune.kilo.scene import views_in_common
+from nerfstudio_prune.kilo.teacher import load_teacher
 
 Make = Callable[..., Any]
 
@@ -237,6 +240,25 @@ def test_what_was_chosen_is_told_with_its_reason(make: Make, capsys: pytest.Capt
     assert "are occupied: there is little speed to be had" not in told
     start(make("hazy", occupancy__dilate=8, grid__resolution=2))
     assert "are occupied: there is little speed to be had" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_teacher_of_other_data_is_warned_of(make: Make, teacher: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
+    """In another scale its scene lies elsewhere, and nobody would know why pictures are bad. Views of another split of
+    the same scene are no reason to warn, nor are data that are gone."""
+    config = make()
+    trainer = start(config)
+    cameras = trainer.pipeline.datamanager.train_dataset.cameras
+    warning = "none of the 12 training views is one of the teacher's"
+    assert warning not in " ".join(capsys.readouterr().out.split())
+    source = load_teacher(teacher.config_file, "cpu").data
+    assert views_in_common(source, cameras) == 12 and views_in_common(source, cameras[:3]) == 3
+    other = make("other")
+    other.pipeline.datamanager.dataparser.seed += 1
+    start(other)
+    assert warning in " ".join(capsys.readouterr().out.split())
+    assert source is not None
+    source.dataparser.data, source.dataparser._target = Path("/nowhere"), BlenderDataParserConfig()._target
+    assert views_in_common(source, cameras) is None
 
 
 def test_all_weights_take_part(whole: Any, make: Make, teacher: Teacher) -> None:

@@ -1,9 +1,10 @@
-"""The methods `kilonerf` and `kilonerf-demo`."""
+"""The methods `kilonerf`, `kilonerf-real` and `kilonerf-demo`."""
 
 from typing import Any
 
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -44,6 +45,11 @@ def trainer(method_name: str, dataparser: Any, vis: Any, **pipeline: Any) -> Pru
 kilonerf = MethodSpecification(
     config=trainer("kilonerf", BlenderDataParserConfig(), "viewer+tensorboard"),
     description="A grid of tiny networks from a trained nerf-prune or vanilla-nerf, for fast pictures.",
+)
+
+kilonerf_real = MethodSpecification(
+    config=trainer("kilonerf-real", NerfstudioDataParserConfig(), "viewer+tensorboard"),
+    description="kilonerf for photographs taken by hand, from a trained nerf-prune-real: unbounded scenes.",
 )
 
 kilonerf_demo = MethodSpecification(

@@ -1,15 +1,16 @@
 """What the scene asks for: cells, networks and steps along rays, each from the teacher and the training views."""
 
 from dataclasses import dataclass, replace
-from math import ceil, floor, sqrt
+from math import ceil, floor
 from typing import Any, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, MOST_CELLS, KiloOptions
+from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, KiloOptions
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
-from nerfstudio_prune.kilo.space import pixel_footprint, places_on_rays, seen_by, where_seen
+from nerfstudio_prune.kilo.space import places_on_rays, seen_by, where_seen
+from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilo.teacher import Teacher
 from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts
 from nerfstudio_prune.kilonerf.building import build_cells
@@ -18,7 +19,6 @@ from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.encoding import frequencies_for
 from nerfstudio_prune.kilonerf.march import Lattice
 from nerfstudio_prune.kilonerf.shape import NetworkShape
-from nerfstudio_prune.nerf.empty_space import reached_box
 from nerfstudio_prune.occupancy import dense_places, density_threshold
 
 FIRST_CELLS, FIRST_REFINE = 8, 4
@@ -73,16 +73,18 @@ def make_plan(
     grid, occupancy = options.grid, options.occupancy
     alpha: Any = occupancy.alpha_threshold
     generator = torch.Generator().manual_seed(seed)
-    density = where_seen(teacher.density, seen_by(cameras, teacher.near, teacher.far))
-    box = reached_box(cameras, teacher.far).to(device)
-    places = places_on_rays(cameras, teacher.near, teacher.far, generator).to(device)
+    space, seen = teacher.space, seen_by(cameras, teacher.near, teacher.far)
+    density = where_seen(teacher.density, lambda points: space.holds(points) & seen(space.to_world(points)))
+    box = space.box(cameras, teacher.far).to(device)
+    rays = Lattice(teacher.near, teacher.far, teacher.samples, space.spacing)
+    places = space.from_world(places_on_rays(cameras, rays, generator).to(device))
     # Each look has smaller voxels, and so a higher threshold, than the one before: what this one leaves out stays out.
     largest = float((box[1] - box[0]).max()) / (FIRST_CELLS * FIRST_REFINE)
     places = dense_places(density, places, density_threshold(alpha, largest))
     first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
     box = first.grid.aabb
-    longest, pixel = float((box[1] - box[0]).max()), pixel_footprint(cameras, box)
-    resolution, refine, told = _fineness(longest, pixel, options)
+    longest, pixel = float((box[1] - box[0]).max()), space.footprint(cameras, box)
+    resolution, refine, told = _fineness(longest, pixel, options, space)
     live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
     lattice, line = _lattice(teacher, live)
 
@@ -94,8 +96,10 @@ def make_plan(
     shape = NetworkShape(*widths, frequencies(live.grid.cell_size), _int(grid.direction_frequencies))
     if grid.budget is not None:
         kind, value = grid.budget
-        samples = samples_of_a_ray(live, lattice, cameras)
-        error = trial(teacher, cameras, live, options, lattice.step_size, seed) if _int(options.distil.steps) else None
+        samples = samples_of_a_ray(live, lattice, cameras, space)
+        step = space.extent(lattice.near, lattice.far) / lattice.steps
+        tries = _int(options.distil.steps) > 0
+        error = trial(teacher, cameras, live, options, step, seed, space) if tries else None
         choice = choose(live, shape, kind, value, samples_per_ray=samples, frequencies=frequencies, error=error)
         lines = _told_of(choice, kind, value, samples)
         # Where cells follow from the budget as well, what they would have been is of no interest.
@@ -123,12 +127,12 @@ def make_plan(
     return Plan(live, shape, lattice, replace(options, grid=grid, occupancy=occupancy), told)
 
 
-def _fineness(longest: float, pixel: float, options: KiloOptions) -> tuple[int, int, list[str]]:
+def _fineness(longest: float, pixel: float, options: KiloOptions, space: Space) -> tuple[int, int, list[str]]:
     """Cells along the longest side, voxels along the side of a cell, and why."""
     resolution, reason = options.grid.resolution, "grid.resolution"
     if resolution is None:
-        resolution = min(MOST_CELLS, max(1, floor(longest / (LEAST_PIXELS * pixel))))
-        reason = f"at most {MOST_CELLS}, and at least {LEAST_PIXELS} pixels each"
+        resolution = min(space.most_cells, max(1, floor(longest / (LEAST_PIXELS * pixel))))
+        reason = f"at most {space.most_cells}, and at least {LEAST_PIXELS} pixels each"
     told = [f"{resolution} cells along the longest side: {reason}"]
     refine, reason = options.occupancy.refine, "occupancy.refine"
     if refine is None:
@@ -165,12 +169,13 @@ def _int(value: Optional[int]) -> int:
 
 def _lattice(teacher: Teacher, live: LiveCells) -> tuple[Lattice, str]:
     """Steps along rays, and why they are that long."""
-    own = (teacher.far - teacher.near) / teacher.samples
-    diagonal = sqrt(3) * live.grid.voxel_size
-    steps = ceil((teacher.far - teacher.near) / min(own, diagonal) - 1e-6)
-    lattice = Lattice(teacher.near, teacher.far, steps)
-    reason = f"the teacher's mean, {teacher.samples} samples" if own <= diagonal else "the diagonal of a voxel"
-    return lattice, f"steps of {lattice.step_size:.3g} from {teacher.near:g} to {teacher.far:g}: {reason}"
+    extent = teacher.space.extent(teacher.near, teacher.far)
+    # The teacher's own samples crowd where there is something; even ones have to be as close as those.
+    own, voxel = extent / teacher.samples, live.grid.voxel_size
+    steps = ceil(extent / min(own, voxel) - 1e-6)
+    lattice = Lattice(teacher.near, teacher.far, steps, teacher.space.spacing)
+    reason = f"the teacher's mean, {teacher.samples} samples" if own <= voxel else "the side of a voxel"
+    return lattice, f"steps of {extent / steps:.3g} from {teacher.near:g} to {teacher.far:g}: {reason}"
 
 
 def check_narrowing(shape: NetworkShape, share: Optional[float]) -> None:

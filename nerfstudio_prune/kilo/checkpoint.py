@@ -10,6 +10,7 @@ from torch import Tensor
 from nerfstudio_prune.core.plain import check_plain, shown
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.kilo.config import KiloOptions
+from nerfstudio_prune.kilo.spaces import SPACES, SpaceName
 from nerfstudio_prune.kilo.state import VERSION, Background, KiloState
 from nerfstudio_prune.kilo.stored_cells import TYPES, cells_of_buffers
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
@@ -82,10 +83,11 @@ def checked_state(own: NetworkClasses, keys: Mapping[str, Any], entries: Mapping
     if position.shape != (count,) or not torch.equal(position.sort().values, torch.arange(count, dtype=torch.int32)):
         raise ValueError(f"{POSITION} must be an order of the {count} networks, got {shown(position.tolist()[:8])}")
     cells = {name.removeprefix(CELLS): value for name, value in tensors.items() if name.startswith(CELLS)}
-    live, _ = cells_of_buffers(cells)
+    state = state_from_plain(entries[EXTRA_STATE])
+    live, _ = cells_of_buffers(cells, SPACES[state.space].spacing)
     if live.count != count:
         raise ValueError(f"the checkpoint has {count} networks, and {live.count} cells with something in them")
-    return Loaded(stacks, position, cells, state_from_plain(entries[EXTRA_STATE]))
+    return Loaded(stacks, position, cells, state)
 
 
 def _stack_of(tensors: Mapping[str, Tensor], prefix: str, num_layers: int) -> Stack:
@@ -145,5 +147,8 @@ def state_from_plain(extra: Any) -> KiloState:
         )
     if not isinstance(digest, str) or type(seed) is not int or not 0 <= seed < 2**63:
         raise ValueError(f"{where}: expected a teacher's digest and a seed, got {shown(digest)} and {shown(seed)}")
+    space: Any = extra.get("space", "bounded")  # version 1 knew no other
+    if space not in get_args(SpaceName):
+        raise ValueError(f"{where}: space must be one of {', '.join(get_args(SpaceName))}, got {shown(space)}")
     options: Optional[KiloOptions] = KiloOptions.from_plain(extra.get("options"))
-    return KiloState(options, background, digest, seed)
+    return KiloState(options, background, digest, seed, space)

@@ -12,11 +12,9 @@ from nerfstudio_prune.kilonerf.shape import NetworkShape
 PREFIX = "pipeline."
 GROUPS = ("grid", "occupancy", "distil", "finetune")
 """Groups of options that a checkpoint keeps."""
-MOST_CELLS = 16
-"""Cells along the longest side by default, as in KiloNeRF's own configurations for scenes of this kind."""
 COARSE_REFINE, FINE_REFINE = 8, 16
 """Voxels along the side of a cell by default; the second is KiloNeRF's."""
-LR, EPS = 5e-3, 1e-12
+LR, EPS = 3e-2, 1e-12
 """Rate at which distilling begins; Adam's epsilon, far below KiloNeRF's, for gradients of single networks are small."""
 
 
@@ -25,8 +23,8 @@ LR, EPS = 5e-3, 1e-12
 class GridConfig(Group):
     """How space is cut into cells, and what the network of each is like."""
 
-    resolution: Optional[int] = option(None, f"{MOST_CELLS}, fewer where cells would be below four pixels")
-    """Cells along the longest side of what is occupied; they are cubes."""
+    resolution: Optional[int] = option(None, "16, in contracted space 24; fewer where cells would be below four pixels")
+    """Cells along the longest side of what is occupied; they are cubes. KiloNeRF's own configurations have 16."""
     hidden_width: Optional[int] = option(NetworkShape.hidden_width)
     """Neurons of each hidden layer of a network."""
     num_layers: Optional[int] = option(NetworkShape.num_layers)
@@ -98,13 +96,13 @@ class OccupancyConfig(Group):
 class DistilConfig(Group):
     """First phase: networks learn from the teacher at points of their cells; no photo is looked at."""
 
-    steps: Optional[int] = option(500)
+    steps: Optional[int] = option(1200)
     """Training steps; 0 leaves the networks to the photos alone."""
     points_per_network: Optional[int] = option(64)
     """Points of each network in a step."""
     lr: Optional[float] = option(LR)
     """Learning rate at the beginning."""
-    lr_final: Optional[float] = option(LR / 20)
+    lr_final: Optional[float] = option(LR / 50)
     """Learning rate at the end."""
     memory_mb: Optional[float] = option(512)
     """Most memory for the teacher's answers, in units of 10^6 bytes."""

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
 from operator import attrgetter
@@ -18,9 +19,11 @@ from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.kilo.pipeline import KiloPipeline
 from nerfstudio_prune.kilo.scene import same_scene
+from nerfstudio_prune.kilo.spaces import SpaceName
 from nerfstudio_prune.kilo.teacher import load_teacher
 
-METHOD = "kilonerf"
+METHODS: Mapping[SpaceName, str] = {"bounded": "kilonerf", "contracted": "kilonerf-real"}
+"""Space that the trained run sees -> method of the new one."""
 OPTION = "--load-config"
 PLACES = {
     "data": "pipeline.datamanager.dataparser.data",
@@ -69,8 +72,9 @@ def config_of(options: Distil) -> Any:
             its range. Names the option, what was found and what was expected.
     """
     file = options.load_config
-    teacher = load_teacher(file, "cpu", OPTION).config
-    config: Any = deepcopy(all_methods[METHOD])
+    found = load_teacher(file, "cpu", OPTION)
+    teacher: Any = found.config
+    config: Any = deepcopy(all_methods[METHODS[found.space.name]])
     config.output_dir, config.experiment_name = teacher.output_dir, teacher.experiment_name
     config.pipeline.teacher = file
     same_scene(teacher.pipeline.datamanager, config.pipeline.datamanager)

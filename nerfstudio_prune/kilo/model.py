@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil, floor
+from math import ceil
 from typing import Any, Optional
 
 import torch
@@ -23,6 +23,7 @@ from nerfstudio_prune.engine.checks import check_values
 from nerfstudio_prune.engine.options import Rule, at_least
 from nerfstudio_prune.kilo.checkpoint import Stack, checked_state
 from nerfstudio_prune.kilo.outputs import COUNTS, Look, Places, SeesPoints, ViewOutputs, view_outputs
+from nerfstudio_prune.kilo.spaces import SPACES, Space
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.stored_cells import StoredCells
 from nerfstudio_prune.kilonerf.cells import LiveCells
@@ -161,6 +162,18 @@ class KiloModel(Model):
         self.state = state
         self.renderer_rgb.background_color = state.background
 
+    @property
+    def space(self) -> Space:
+        """The space that cells lie in."""
+        return SPACES[self.state.space]
+
+    def step_size(self) -> float:
+        """Length of a step of rays in the space of the cells, in training. No property: the host's viewer looks at
+        those of a model that has no cells yet."""
+        lattice = self.cells.lattice_of_rays
+        assert lattice is not None
+        return self.space.extent(lattice.near, lattice.far) / lattice.steps
+
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """All networks as one group, `networks`."""
         return {"networks": list(self.networks.parameters())}
@@ -230,10 +243,8 @@ class KiloModel(Model):
         known = self._marchers.get(self.training)
         if known is None or known[0] is not live:
             if not self.training:
-                more = floor(lattice.near / lattice.step_size)
-                near = max(0.0, lattice.near - more * lattice.step_size)
-                lattice = Lattice(near, lattice.far, lattice.steps + more)
-            known = self._marchers[self.training] = (live, Marcher(live, lattice))
+                lattice = self.space.evaluated(lattice)
+            known = self._marchers[self.training] = (live, Marcher(live, lattice, self.space.contraction))
         return known[1]
 
     def _samples(
@@ -251,12 +262,12 @@ class KiloModel(Model):
         self, samples: Samples, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
     ) -> tuple[Rendered, Optional[Float[Tensor, "rays 3"]]]:
         """What rays show, and the colour of each one's last sample where that is the background."""
-        live, lattice, config = self.cells.live, self.cells.lattice_of_rays, self.config
-        assert live is not None and lattice is not None
+        live, config = self.cells.live, self.config
+        assert live is not None
         network = live.networks(samples.voxel)
-        points = samples.points(origins, directions)
+        points = self.space.from_world(samples.points(origins, directions))
         local = live.local(points, network)
-        length = torch.full_like(samples.distance, lattice.step_size)
+        length = self.space.lengths(self._marcher().lattice, samples.step, points)
 
         def values(which: Tensor) -> tuple[Tensor, Tensor]:
             of, ray = network[which], samples.ray[which]
@@ -373,6 +384,6 @@ class KiloModel(Model):
         """
         loaded = checked_state(self.networks, self.state_dict(), state_dict)
         self._put(loaded.stacks, loaded.position)
-        self.cells.take(loaded.cells)
+        self.cells.take(loaded.cells, SPACES[loaded.state.space].spacing)
         self._take_state(loaded.state)
         return _IncompatibleKeys([], [])

@@ -10,7 +10,6 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from nerfstudio_prune.kilo.model import KiloModel
-from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
 from nerfstudio_prune.kilonerf.examples import PointSampler, draw_seen
 from nerfstudio_prune.kilonerf.narrow import narrowed, width_errors
@@ -36,28 +35,29 @@ def narrower(model: KiloModel, cameras: Cameras, share: float, generator: torch.
     Raises:
         ValueError: If even the narrowest networks have more.
     """
-    live, lattice = model.cells.live, model.cells.lattice_of_rays
-    assert live is not None and lattice is not None
+    assert model.cells.live is not None
+    live, step = model.cells.live, model.step_size()
     sampler = PointSampler(live)
-    positions, directions = _own_points(sampler, live, cameras, generator)
+    positions, directions = _own_points(sampler, model, cameras, generator)
     widths = [shape.hidden_width for shape in model.networks.shapes]
-    errors = width_errors(model.networks, positions, directions, widths, lattice.step_size)
+    errors = width_errors(model.networks, positions, directions, widths, step)
     weighted = errors * sampler.counts[:, None]
     costs = [shape.parameters for shape in model.networks.shapes]
     chosen = allocate(weighted.cpu().numpy(), costs, share * model.networks.num_parameters)
     wanted = torch.tensor(widths)[torch.from_numpy(chosen)].to(positions.device)
-    return narrowed(model.networks, wanted, positions, directions, lattice.step_size, classes=widths)
+    return narrowed(model.networks, wanted, positions, directions, step, classes=widths)
 
 
 def _own_points(
-    sampler: PointSampler, live: LiveCells, cameras: Cameras, generator: torch.Generator
+    sampler: PointSampler, model: KiloModel, cameras: Cameras, generator: torch.Generator
 ) -> tuple[Float[Tensor, "networks points 3"], Float[Tensor, "networks points 3"]]:
     """Places in each network's cell, and a direction in which each is seen."""
+    live = sampler.live
     places = cameras.camera_to_worlds[:, :, 3].to(live.grid.lower)
     at_once, parts = max(1, POINTS_AT_ONCE // POINTS), []
     for first in range(0, live.count, at_once):
         last = min(first + at_once, live.count)
-        seen = draw_seen(sampler, places, first, last, POINTS, 1, generator)
+        seen = draw_seen(sampler, places, first, last, POINTS, 1, generator, model.space.to_world)
         parts.append((seen.positions, seen.directions[:, 0]))
     positions, directions = (torch.cat(values).view(live.count, POINTS, 3) for values in zip(*parts, strict=True))
     return positions, directions

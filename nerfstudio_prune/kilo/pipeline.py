@@ -272,10 +272,10 @@ class KiloPipeline(CheckedPipeline):
         )
 
     def _distil(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        assert self._examples is not None and self.model.cells.lattice_of_rays is not None
+        assert self._examples is not None
         batch = self._examples.batch(step)
         density, rgb = self.model.networks.batched(batch.positions, batch.directions)
-        loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.model.cells.lattice_of_rays.step_size)
+        loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.model.step_size())
         metrics = {"alpha_error": loss.alpha.detach().mean(), "rgb_error": loss.rgb.detach().mean()}
         return {}, {"distillation_loss": loss.total}, metrics
 
@@ -297,7 +297,8 @@ class KiloPipeline(CheckedPipeline):
             )
         plan = make_plan(teacher, cameras, options, seed, device, free_memory(device))
         background: Any = teacher.background
-        self.model.begin(plan.live, plan.lattice, plan.shape, KiloState(plan.options, background, teacher.digest, seed))
+        state = KiloState(plan.options, background, teacher.digest, seed, teacher.space.name)
+        self.model.begin(plan.live, plan.lattice, plan.shape, state)
         for line in plan.told:
             CONSOLE.print(f"KiloNeRF: {escape(line)}", soft_wrap=True)
         if plan.live.share > CROWDED:
@@ -361,6 +362,7 @@ class KiloPipeline(CheckedPipeline):
             directions=DIRECTIONS,
             most_points=kept,
             uses=min(uses, MOST_USES),
+            to_world=self.model.space.to_world,
         )
 
 

@@ -1,5 +1,6 @@
 """How many networks, and how wide: from a budget, by a short distillation of each way to spend it."""
 
+from functools import partial
 from math import ceil, sqrt
 
 import torch
@@ -8,6 +9,7 @@ from torch.optim import Adam
 
 from nerfstudio_prune.kilo.config import EPS, KiloOptions
 from nerfstudio_prune.kilo.phases import falling
+from nerfstudio_prune.kilo.spaces import SPACES, Space
 from nerfstudio_prune.kilo.teacher import Teacher
 from nerfstudio_prune.kilonerf.budget import MEGABYTE, Candidate, Error, recut
 from nerfstudio_prune.kilonerf.cells import LiveCells
@@ -25,7 +27,13 @@ MOST_RAYS = 2**14
 
 
 def trial(
-    teacher: Teacher, cameras: Cameras, live: LiveCells, options: KiloOptions, step_size: float, seed: int
+    teacher: Teacher,
+    cameras: Cameras,
+    live: LiveCells,
+    options: KiloOptions,
+    step_size: float,
+    seed: int,
+    space: Space = SPACES["bounded"],
 ) -> Error:
     """What tells candidates apart: the error that each has after a short distillation, by other points.
 
@@ -38,6 +46,7 @@ def trial(
         options: Options in force; steps are `TRIAL_STEPS`, or fewer where the run itself has fewer.
         step_size: Length of a step along rays.
         seed: Seed of weights and points.
+        space: The space that cells lie in.
     """
     distil = options.distil
     points, memory, steps = distil.points_per_network, distil.memory_mb, distil.steps
@@ -52,7 +61,8 @@ def trial(
         optimizer = Adam(networks.parameters(), eps=EPS)
         limit, values = int(memory * MEGABYTE), teacher.values
         kept = points * ceil(steps / 3)
-        examples = Examples(cells, places, values, points, limit, seed, directions=3, most_points=kept)
+        make = partial(Examples, cells, places, values, points, limit, to_world=space.to_world)
+        examples = make(seed, directions=3, most_points=kept)
         with torch.enable_grad():
             for step in range(steps):
                 for group in optimizer.param_groups:
@@ -64,7 +74,7 @@ def trial(
                 loss.total.backward()
                 optimizer.step()
         del examples
-        others = Examples(cells, places, values, points, limit, seed + 1, directions=1, most_points=points)
+        others = make(seed + 1, directions=1, most_points=points)
         counts = PointSampler(cells).counts
         total = torch.zeros((), dtype=torch.float64)
         batches = ceil(TRIAL_POINTS / points)
@@ -79,15 +89,16 @@ def trial(
     return error
 
 
-def samples_of_a_ray(live: LiveCells, lattice: Lattice, cameras: Cameras) -> float:
+def samples_of_a_ray(live: LiveCells, lattice: Lattice, cameras: Cameras, space: Space = SPACES["bounded"]) -> float:
     """Occupied samples of a training ray, in the mean of some from all views.
 
     Args:
         live: The cells.
         lattice: Steps of rays.
         cameras: Training cameras.
+        space: The space that cells lie in.
     """
-    marcher, samples, rays = Marcher(live, lattice), 0, 0
+    marcher, samples, rays = Marcher(live, lattice, space.contraction), 0, 0
     every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
     for view in range(len(cameras)):
         bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
+from nerfstudio_prune.kilonerf.march import Lattice
 from nerfstudio_prune.nerf.empty_space import pieces_of_rays
 from nerfstudio_prune.occupancy import DensityFn
 
@@ -77,16 +78,16 @@ def where_seen(
     return density
 
 
-def places_on_rays(cameras: Cameras, near: float, far: float, generator: torch.Generator) -> Float[Tensor, "places 3"]:
+def places_on_rays(cameras: Cameras, lattice: Lattice, generator: torch.Generator) -> Float[Tensor, "places 3"]:
     """A place in each piece of some training rays: what is small and alone is missed by places drawn in space.
 
     Args:
         cameras: Training cameras.
-        near: Where rays begin.
-        far: Where they end.
+        lattice: Where rays begin and end, and how their pieces are spaced; not how many there are.
         generator: Random numbers, of the CPU.
     """
-    pieces = pieces_of_rays(cameras, torch.linspace(near, far, PIECES + 1)).flatten(0, 1)
+    bounds = Lattice(lattice.near, lattice.far, PIECES, lattice.spacing).edges(torch.arange(PIECES + 1))
+    pieces = pieces_of_rays(cameras, bounds).flatten(0, 1)
     return torch.lerp(pieces[:, 0], pieces[:, 1], torch.rand((len(pieces), 1), generator=generator))
 
 

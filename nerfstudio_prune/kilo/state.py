@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
 from nerfstudio_prune.kilo.config import KiloOptions
+from nerfstudio_prune.kilo.spaces import SpaceName
 
-VERSION = 1
+VERSION = 2
 Background = Literal["random", "last_sample", "black", "white"]
 """Colours behind a scene, by the host's names."""
 
@@ -22,6 +23,8 @@ class KiloState:
     """Tells the teacher's weights apart from others."""
     seed: int = 0
     """Seed of examples, batches of photos and shifts of samples."""
+    space: SpaceName = "bounded"
+    """The space that cells lie in."""
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
@@ -31,4 +34,5 @@ class KiloState:
             "background": self.background,
             "teacher": self.teacher,
             "seed": self.seed,
+            "space": self.space,
         }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nerfstudio_prune.core.tensors import check_tensor
 from nerfstudio_prune.kilonerf.cells import LiveCells
-from nerfstudio_prune.kilonerf.march import Lattice
+from nerfstudio_prune.kilonerf.march import Lattice, Spacing
 from nerfstudio_prune.occupancy import MAX_CELLS
 
 TYPES: Mapping[str, torch.dtype] = {
@@ -50,18 +50,19 @@ class StoredCells(nn.Module):
             live: The cells.
             lattice: Steps of rays in training.
         """
-        self.take(buffers_of(live, lattice))
+        self.take(buffers_of(live, lattice), lattice.spacing)
 
-    def take(self, buffers: Mapping[str, Tensor]) -> None:
+    def take(self, buffers: Mapping[str, Tensor], spacing: Spacing) -> None:
         """Takes up what `buffers_of` gave.
 
         Args:
             buffers: Name -> tensor, of any device.
+            spacing: How the steps are spaced, which follows from the space that cells lie in.
 
         Raises:
             ValueError: If they describe no cells.
         """
-        live, lattice = cells_of_buffers(buffers)
+        live, lattice = cells_of_buffers(buffers, spacing)
         for name, dtype in TYPES.items():
             setattr(self, name, buffers[name].to("cpu", dtype, copy=True))
         self.live, self.lattice_of_rays = live.to(self._device), lattice
@@ -79,7 +80,7 @@ def buffers_of(live: LiveCells, lattice: Lattice) -> dict[str, Tensor]:
 
     Args:
         live: The cells.
-        lattice: Steps of rays; uniform ones.
+        lattice: Steps of rays; how they are spaced is not told.
     """
     state = live.to_dict()
     return {
@@ -92,11 +93,12 @@ def buffers_of(live: LiveCells, lattice: Lattice) -> dict[str, Tensor]:
     }
 
 
-def cells_of_buffers(buffers: Mapping[str, Any]) -> tuple[LiveCells, Lattice]:
+def cells_of_buffers(buffers: Mapping[str, Any], spacing: Spacing) -> tuple[LiveCells, Lattice]:
     """The cells and steps that `buffers_of` described.
 
     Args:
         buffers: Name -> tensor; anything, for it may come from a stranger.
+        spacing: How the steps are spaced.
 
     Raises:
         ValueError: If they describe none.
@@ -128,4 +130,4 @@ def cells_of_buffers(buffers: Mapping[str, Any]) -> tuple[LiveCells, Lattice]:
         raise ValueError(f"cells.lattice has {steps:g} steps, expected 1 to {MAX_STEPS:,}")
     if live.count < 1:
         raise ValueError("cells.occupancy has no occupied voxel; expected one at least")
-    return live, Lattice(near, far, int(steps))
+    return live, Lattice(near, far, int(steps), spacing)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
+from nerfstudio_prune.kilo.spaces import SPACES, Space
 from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.saved_run import load_checkpoint, load_run, model_options
 
@@ -39,14 +40,16 @@ class Teacher:
     """Colour behind the scene, as the host names it."""
     digest: str
     """Tells the weights apart from others."""
+    space: Space
+    """The space that it sees."""
     data: Optional[Any] = None
     """Options of its data manager; None for a checkpoint alone, which does not say what it was trained on."""
 
     def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
-        """Density per unit of length.
+        """Density per unit of length of its space.
 
         Args:
-            points: Places.
+            points: Places in it.
         """
         return self.field.density_at(points)
 
@@ -75,7 +78,7 @@ def load_teacher(
 
     Raises:
         ValueError: If there is no such run, it is of another method, its checkpoint is missing or not whole, the scene
-            is contracted or moves, a weight is not finite, or a method is given for a run that says its own.
+            moves, a weight is not finite, or a method is given for a run that says its own.
     """
     if path is None:
         raise ValueError(f"{option} is missing: expected {EXPECTED}, e.g. {option} outputs/…/config.yml")
@@ -93,11 +96,6 @@ def load_teacher(
         # It names the file by the host's option for the run that a command opens.
         raise ValueError(f"{option} {str(error).removeprefix('--load-config ')}") from error
     options = model.config
-    if options.use_scene_contraction:
-        raise ValueError(
-            f"{option} {file}: its space is contracted (model.use_scene_contraction True), which kilonerf cannot march "
-            "through; expected a teacher without, of a scene within bounds"
-        )
     if options.enable_temporal_distortion:
         raise ValueError(
             f"{option} {file}: its scene moves (model.enable_temporal_distortion True); expected one at rest"
@@ -119,6 +117,7 @@ def load_teacher(
         options.num_coarse_samples + options.num_importance_samples + 1,
         options.background_color,
         _digest(model.field_fine),
+        SPACES["contracted" if options.use_scene_contraction else "bounded"],
         None if alone else config.pipeline.datamanager,
     )
 

@@ -85,7 +85,8 @@ def seen_voxels(model: KiloModel, live: LiveCells, cameras: Cameras) -> Bool[Ten
     """
     lattice, own = model.cells.lattice_of_rays, model.cells.live
     assert lattice is not None and own is not None
-    marcher, seen = Marcher(live, lattice), torch.zeros_like(live.occupied)
+    space = model.space
+    marcher, seen = Marcher(live, lattice, space.contraction), torch.zeros_like(live.occupied)
     every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
     for view in range(len(cameras)):
         bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
@@ -95,9 +96,10 @@ def seen_voxels(model: KiloModel, live: LiveCells, cameras: Cameras) -> Bool[Ten
             samples = marcher.occupied(origins, directions)
             # Numbers of networks are those of the model's cells, whatever these are.
             network = own.networks(samples.voxel)
-            local = own.local(samples.points(origins, directions), network)
+            points = space.from_world(samples.points(origins, directions))
+            local = own.local(points, network)
             density, _ = evaluate(model.networks, local, network, samples.ray, directions, model.config.evaluation)
-            length = torch.full_like(samples.distance, lattice.step_size)
+            length = space.lengths(lattice, samples.step, points)
             weights = weights_of(optical_depths(density, length), samples.ray)
             seen |= visible(live, samples.voxel, weights.to(density.dtype), LEAST_WEIGHT)
     return seen

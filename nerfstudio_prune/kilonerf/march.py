@@ -71,7 +71,7 @@ class Lattice:
         """
         if self.spacing == "uniform":
             return self.near + steps * self.step_size
-        first, last = _squeezed(self.near), _squeezed(self.far)
+        first, last = squeezed(self.near), squeezed(self.far)
         shares = first + steps * ((last - first) / self.steps)
         return torch.where(shares < 0.5, 2 * shares, 1 / (2 - 2 * shares).clamp(min=1e-9))
 
@@ -97,8 +97,12 @@ class Lattice:
         return self.edges(steps + 1) - self.edges(steps)
 
 
-def _squeezed(distance: float) -> float:
-    """Half the distance up to 1, then what approaches 1 with its inverse."""
+def squeezed(distance: float) -> float:
+    """Half the distance up to 1, then what approaches 1 with its inverse: steps of `piecewise` are even in it.
+
+    Args:
+        distance: Distance from the camera, >= 0.
+    """
     return distance / 2 if distance < 1 else 1 - 1 / (2 * distance)
 
 

@@ -110,10 +110,6 @@ def splats(config: Any) -> None:
     config.method_name, config.pipeline = "splat-prune", deepcopy(all_methods["splat-prune"].pipeline)
 
 
-def contracted(config: Any) -> None:
-    config.pipeline.model.use_scene_contraction = True
-
-
 def data_gone(config: Any) -> None:
     config.pipeline.datamanager.dataparser = BlenderDataParserConfig(data=Path("gone"))
 
@@ -123,7 +119,6 @@ def data_gone(config: Any) -> None:
     [
         (another_method, ["expected a run of nerf-prune or vanilla-nerf, got method kilonerf"]),
         (splats, ["expected a run of nerf-prune or vanilla-nerf, got method splat-prune"]),
-        (contracted, ["model.use_scene_contraction True", "expected a teacher without"]),
         (data_gone, ["its data cannot be read, there is no gone", "those that the run was trained on", "--data"]),
     ],
 )

@@ -91,16 +91,14 @@ def test_teachers_that_are_not_there(copied: Path, tmp_path: Path) -> None:
 
 
 def test_teachers_of_another_kind(copied: Path, scene_cache: Path) -> None:
-    """Another method's run, a space that rays are curves in, a scene that moves."""
+    """Another method's run, and one that does not say how far its rays go."""
     other = deepcopy(all_methods["nerfacto"])
     (copied / "config.yml").write_text(yaml.dump(other))
     refused(copied, "expected a run of nerf-prune or vanilla-nerf, got method nerfacto")
     config = make_config(copied, scene_cache, "teacher")
-    for name, value in {**SIZE, "use_scene_contraction": True}.items():
+    for name, value in SIZE.items():
         setattr(config.pipeline.model, name, value)
     (copied / "config.yml").write_text(yaml.dump(config))
-    refused(copied, "model.use_scene_contraction True", "expected a teacher without")
-    edited(copied, lambda config: setattr(config.pipeline.model, "use_scene_contraction", False))
     edited(copied, lambda config: setattr(config.pipeline.model, "collider_params", {"near_plane": 3.0}))
     refused(copied, "model.collider_params must be near_plane and far_plane")
 

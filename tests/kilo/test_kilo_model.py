@@ -128,7 +128,7 @@ def changed(key: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]]
         (changed("cells.shape", lambda s: s * 2**40), r"cells\.shape and cells\.refine must be at least 1"),
         (changed("cells.size", lambda s: -s), r"cell_size must be a positive number"),
         (changed("cells.lattice", lambda x: x * 0), r"cells\.lattice has 0 steps"),
-        (changed("_extra_state", lambda s: {**s, "version": 9}), r"version 9, expected at most 1"),
+        (changed("_extra_state", lambda s: {**s, "version": 9}), r"version 9, expected at most 2"),
         (changed("_extra_state", lambda s: {**s, "background": "pink"}), r"background must be one of .*got 'pink'"),
         (
             changed("_extra_state", lambda s: {**s, "options": {"distil": {"lr": 7.0}}}),

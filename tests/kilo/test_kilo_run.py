@@ -110,7 +110,7 @@ def test_each_phase_has_its_rates(make: Make) -> None:
     trainer.train()
     phases = Phases(trainer.pipeline.model.state.options)
     expected = [phases.rate(step) for step in range(DISTIL + FINETUNE)]
-    assert [expected[0], expected[DISTIL - 1]] == pytest.approx([5e-3, 2.5e-4])
+    assert [expected[0], expected[DISTIL - 1]] == pytest.approx([3e-2, 6e-4])
     assert [expected[DISTIL], expected[-1]] == pytest.approx([2e-3, 1e-4])
     # The hook of the test runs before that of the phases: it sees the rate of the step before.
     assert found[1:] == expected[:-1] and optimizer.param_groups[0]["lr"] == expected[-1]
@@ -234,7 +234,7 @@ def test_what_was_chosen_is_told_with_its_reason(make: Make, capsys: pytest.Capt
         "cells along the longest side: at most 16, and at least 4 pixels each",
         "8 voxels along the side of a cell: of 8 each would cover",
         "frequencies of a place in its cell: down to a period of two pixels",
-        "from 2 to 6: the teacher's mean, 49 samples",
+        "from 2 to 6: the side of a voxel",
     ):
         assert told.count(text) == 1, text
     assert "are occupied: there is little speed to be had" not in told

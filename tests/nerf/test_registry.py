@@ -27,7 +27,7 @@ from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 ROOT = Path(__file__).parents[2]
 METHODS = ("nerf-prune", "nerf-prune-demo", "nerf-prune-real")
 SPLATS = ("splat-prune", "splat-prune-big", "splat-prune-demo")
-KILO = ("kilonerf", "kilonerf-demo")
+KILO = ("kilonerf", "kilonerf-demo", "kilonerf-real")
 
 
 @pytest.mark.parametrize("name", METHODS)

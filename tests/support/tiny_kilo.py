@@ -71,7 +71,13 @@ def solid(points: Tensor) -> tuple[Tensor, Tensor]:
     return density, colour
 
 
-def fit(model: PruneModel, steps: int = 400, points: int = 2048, scene: Callable[..., Any] = solid) -> PruneModel:
+def fit(
+    model: PruneModel,
+    steps: int = 400,
+    points: int = 2048,
+    scene: Callable[..., Any] = solid,
+    sides: tuple[float, float] = (BOX, 1.2),
+) -> PruneModel:
     """Fits the fine field to a scene.
 
     Args:
@@ -79,13 +85,14 @@ def fit(model: PruneModel, steps: int = 400, points: int = 2048, scene: Callable
         steps: Steps of Adam.
         points: Points of a step, half of them where the scene is.
         scene: Points -> density and colour.
+        sides: Half a side of the space that it is fitted in, and of the part where the things are.
     """
     field, generator = model.field_fine, torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-2)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * 0.05 ** (step / steps)
-        wide = (2 * torch.rand(points // 2, 3, generator=generator) - 1) * BOX
-        many = (2 * torch.rand(4 * points, 3, generator=generator) - 1) * 1.2
+        wide = (2 * torch.rand(points // 2, 3, generator=generator) - 1) * sides[0]
+        many = (2 * torch.rand(4 * points, 3, generator=generator) - 1) * sides[1]
         # As many within the things as elsewhere near them.
         order = scene(many)[0].sign().argsort(descending=True, stable=True)
         quarter = points // 4
@@ -114,17 +121,18 @@ def data_of(config: Any, cache: Path) -> None:
     )
 
 
-def save_teacher(folder: Path, cache: Path, model: PruneModel) -> Teacher:
+def save_teacher(folder: Path, cache: Path, model: PruneModel, **options: Any) -> Teacher:
     """Saves a model as a run of `nerf-prune`.
 
     Args:
         folder: Where.
         cache: Cache folder of the demo scene.
         model: A model of `SIZE`, or one that was cut since.
+        options: Further options of the model.
     """
     config = make_config(folder, cache, "teacher")
     data_of(config, cache)
-    for name, value in SIZE.items():
+    for name, value in {**SIZE, **options}.items():
         setattr(config.pipeline.model, name, value)
     return Teacher(save_run(folder, model, config), model)
 
@@ -138,6 +146,29 @@ def dense_teacher(folder: Path, cache: Path) -> Teacher:
     """
     torch.manual_seed(0)
     return save_teacher(folder, cache, fit(tiny_model(**SIZE)))
+
+
+CONTRACTED: dict[str, Any] = {
+    "use_scene_contraction": True,
+    "coarse_sampler": "piecewise",
+    "collider_params": {"near_plane": 0.05, "far_plane": 1000.0},
+    "background_color": "last_sample",
+}
+"""Of a teacher of an unbounded scene, as of `nerf-prune-real`."""
+
+
+def contracted_teacher(folder: Path, cache: Path) -> Teacher:
+    """A run that sees the same things in contracted space.
+
+    Args:
+        folder: Where it is saved.
+        cache: Cache folder of the demo scene.
+    """
+    torch.manual_seed(0)
+    model = tiny_model(**SIZE, **CONTRACTED)
+    # Nearly all of them lie where the ball is the world at half its size; a cube of this size is within the ball.
+    fit(model, scene=lambda points: solid(2 * points), sides=(0.57, 0.57))
+    return save_teacher(folder, cache, model, **CONTRACTED)
 
 
 def pruned_teacher(folder: Path, cache: Path) -> Teacher:

@@ -8,6 +8,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, KiloOptions
+from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
 from nerfstudio_prune.kilo.space import places_on_rays, seen_by, where_seen
 from nerfstudio_prune.kilo.spaces import Space
@@ -97,9 +98,9 @@ def make_plan(
     if grid.budget is not None:
         kind, value = grid.budget
         samples = samples_of_a_ray(live, lattice, cameras, space)
-        step = space.extent(lattice.near, lattice.far) / lattice.steps
-        tries = _int(options.distil.steps) > 0
-        error = trial(teacher, cameras, live, options, step, seed, space) if tries else None
+        step, steps = space.extent(lattice.near, lattice.far) / lattice.steps, _int(options.distil.steps)
+        lessons = Lessons(teacher.values, cameras.camera_to_worlds[:, :, 3].to(device), options.distil, step, space)
+        error = trial(lessons, live, steps, seed) if steps else None
         choice = choose(live, shape, kind, value, samples_per_ray=samples, frequencies=frequencies, error=error)
         lines = _told_of(choice, kind, value, samples)
         # Where cells follow from the budget as well, what they would have been is of no interest.

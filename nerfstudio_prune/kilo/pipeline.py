@@ -35,11 +35,13 @@ from nerfstudio_prune.kilo.config import (
     taken_up,
 )
 from nerfstudio_prune.kilo.folder import KiloFolder
+from nerfstudio_prune.kilo.lessons import DIRECTIONS, Lessons
 from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
 from nerfstudio_prune.kilo.narrowing import described, narrower
 from nerfstudio_prune.kilo.own_teacher import former_teacher, make_teacher, note_teacher
 from nerfstudio_prune.kilo.phases import Phases
 from nerfstudio_prune.kilo.scene import views_in_common
+from nerfstudio_prune.kilo.second_try import learn_again
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
 from nerfstudio_prune.kilo.tightening import remove_others, tightened
@@ -50,8 +52,6 @@ from nerfstudio_prune.kilonerf.removal import prepare_replacement
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 from nerfstudio_prune.viewer.panel_mount import FolderMount
 
-DIRECTIONS = 3
-"""Directions in which the teacher says the colour of each point."""
 POINTS_KEPT = 1024
 """Points of each network that are kept at once: a short distillation needs no more."""
 MOST_USES = 12
@@ -200,6 +200,8 @@ class KiloPipeline(CheckedPipeline):
                 group["lr"] = phases.rate(step)
 
         def after_step(step: int) -> None:
+            if step + 1 == phases.distil_steps:
+                self._learn_again(step + 1)
             if step + 1 == phases.steps and phases.tightens(phases.steps):
                 self._tighten(phases.steps, optimizers)
 
@@ -229,6 +231,22 @@ class KiloPipeline(CheckedPipeline):
             metrics = self.model.get_metrics_dict(outputs, batch)
             losses = self.model.get_loss_dict(outputs, batch, metrics)
         return outputs, losses, metrics
+
+    def _learn_again(self, step: int) -> None:
+        """Networks that the first phase left without a gradient get another try, before a checkpoint is saved."""
+        model, dataset, teacher = self.model, self.datamanager.train_dataset, self.model.teacher
+        options = model.state.options
+        assert options is not None and options.distil.steps is not None and dataset is not None and teacher is not None
+        places = dataset.cameras.camera_to_worlds[:, :, 3].to(model.device)
+        lessons = Lessons(teacher.values, places, options.distil, model.step_size(), model.space)
+        seed = zlib.crc32(f"{model.state.seed} again".encode())
+        stuck, better = learn_again(model, lessons, options.distil.steps, seed)
+        if stuck:
+            CONSOLE.print(
+                f"KiloNeRF, step {step}: {stuck} of {model.networks.num_networks} networks showed black or white "
+                f"everywhere and learnt no more; with a tenth of the rate {better} of them became better",
+                soft_wrap=True,
+            )
 
     def _narrow(self, step: int, optimizers: Optimizers) -> None:
         """Networks that need fewer neurons get fewer, where the options ask for it.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +10,10 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from support.tiny_kilo import psnr, weights
 from support.tiny_run import start, train
 
-from nerfstudio_prune.kilo.config import KiloOptions
+from nerfstudio_prune.kilo.config import DistilConfig
+from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
+from nerfstudio_prune.kilo.spaces import SPACES
 from nerfstudio_prune.kilonerf.budget import MEGABYTE, Candidate, recut
 from nerfstudio_prune.kilonerf.cells import CellGrid, LiveCells
 from nerfstudio_prune.kilonerf.distillation import distillation_loss
@@ -46,23 +48,17 @@ def half_solid(points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Te
     return density, torch.zeros_like(directions)
 
 
-def options(**distil: Any) -> KiloOptions:
-    """Options of a run."""
-    return KiloOptions.from_plain({"distil": distil})
+def lessons(**distil: Any) -> Lessons:
+    """What is to be learnt."""
+    places = torch.tensor([[0.0, 0.0, 5.0]])
+    return Lessons(half_solid, places, DistilConfig(**distil).filled(), STEP, SPACES["bounded"])
 
 
 def test_each_voxel_counts_alike() -> None:
     """Candidates cut the same voxels into other networks. If each network counted alike, a grid of many nearly empty
     cells would look better or worse than it is. Against a loop over places, of networks that learn nothing."""
     live = uneven()
-    error = trial(
-        cast(Any, SimpleNamespace(values=half_solid)),
-        from_above(),
-        live,
-        options(steps=1, points_per_network=20_000, lr=1e-12, lr_final=1e-12),
-        STEP,
-        seed=4,
-    )
+    error = trial(lessons(points_per_network=20_000, lr=1e-12, lr_final=1e-12), live, 1, seed=4)
     for refine in (4, 2):
         cells = recut(live, refine)
         grid = live.grid.with_refine(refine)
@@ -85,11 +81,11 @@ def test_each_voxel_counts_alike() -> None:
 
 def test_what_learns_more_has_less_error() -> None:
     """The trials train: otherwise they would compare random networks. And they draw from their seed alone."""
-    live, teacher = uneven(), cast(Any, SimpleNamespace(values=half_solid))
+    live = uneven()
     candidate = Candidate(live.grid, SHAPE, live.count)
 
     def after(steps: int) -> float:
-        return trial(teacher, from_above(), live, options(steps=steps, lr=0.03), STEP, 4)(candidate)
+        return trial(lessons(lr=0.03), live, steps, 4)(candidate)
 
     found = [after(steps) for steps in (1, 30, 100)]
     assert found[0] > 4 * found[1] and found[1] > 2 * found[2]

@@ -1,0 +1,110 @@
+"""Distilling apart from a run's own steps: networks to be compared, and those that have to begin again."""
+
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.optim import Adam
+
+from nerfstudio_prune.kilo.config import EPS, DistilConfig
+from nerfstudio_prune.kilo.phases import falling
+from nerfstudio_prune.kilo.spaces import Space
+from nerfstudio_prune.kilonerf.budget import MEGABYTE
+from nerfstudio_prune.kilonerf.cells import LiveCells
+from nerfstudio_prune.kilonerf.distillation import distillation_loss, saturated
+from nerfstudio_prune.kilonerf.examples import Batch, Examples, TeacherFn
+from nerfstudio_prune.kilonerf.networks import TinyNetworks
+
+DIRECTIONS = 3
+"""Directions in which the teacher says the colour of each point."""
+POINTS = 256
+"""Points of each network that it is judged by; none of those that it learnt from."""
+
+
+class Batched(Protocol):
+    """Networks that are asked for equally many points each."""
+
+    def batched(
+        self, positions: Float[Tensor, "networks points 3"], directions: Float[Tensor, "networks points 3"]
+    ) -> tuple[Float[Tensor, "networks points"], Float[Tensor, "networks points 3"]]:
+        """Density and colour."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a teacher teaches, whatever the cells are."""
+
+    teacher: TeacherFn
+    """Its values."""
+    cameras: Float[Tensor, "cameras 3"]
+    """Places of the training cameras, where the networks live."""
+    options: DistilConfig
+    """Points, rates and memory."""
+    step_size: float
+    """Length of a step along rays, in the space of the cells."""
+    space: Space
+    """The space that cells lie in."""
+
+    def learn(self, networks: TinyNetworks, cells: LiveCells, steps: int, seed: int, factor: float = 1.0) -> None:
+        """Trains networks from where they are.
+
+        Args:
+            networks: The networks, one for each cell.
+            cells: The cells.
+            steps: Steps, >= 1.
+            seed: Seed of the points.
+            factor: Factor on the rates.
+        """
+        options: Any = self.options
+        kept = options.points_per_network * ceil(steps / DIRECTIONS)
+        examples = self._examples(cells, seed, directions=DIRECTIONS, most_points=kept)
+        optimizer = Adam(networks.parameters(), eps=EPS)
+        with torch.enable_grad():
+            for step in range(steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * falling(options.lr, options.lr_final, step, steps)
+                batch = examples.batch(step)
+                density, rgb = networks.batched(batch.positions, batch.directions)
+                loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.step_size)
+                optimizer.zero_grad()
+                loss.total.backward()
+                optimizer.step()
+
+    @torch.no_grad()
+    def errors(self, networks: Batched, cells: LiveCells, seed: int) -> Float[Tensor, " networks"]:
+        """Loss of each network on points of its own.
+
+        Args:
+            networks: The networks.
+            cells: The cells.
+            seed: Seed of the points.
+        """
+        batch = self._test(cells, seed)
+        density, rgb = networks.batched(batch.positions, batch.directions)
+        return distillation_loss(density, rgb, batch.density, batch.rgb, self.step_size).of_networks
+
+    @torch.no_grad()
+    def stuck(self, networks: Batched, cells: LiveCells, seed: int) -> Bool[Tensor, " networks"]:
+        """Networks that will not learn any more, see `saturated`.
+
+        Args:
+            networks: The networks.
+            cells: The cells.
+            seed: Seed of the points that they are looked at in.
+        """
+        batch = self._test(cells, seed)
+        return saturated(networks.batched(batch.positions, batch.directions)[1], batch.rgb)
+
+    def _test(self, cells: LiveCells, seed: int) -> Batch:
+        # Another seed than that of any lesson.
+        return self._examples(cells, seed + 1, points=POINTS, directions=1, most_points=POINTS).batch(0)
+
+    def _examples(self, cells: LiveCells, seed: int, points: int = 0, **options: Any) -> Examples:
+        own: Any = self.options
+        make = partial(Examples, cells, self.cameras, self.teacher, points or own.points_per_network)
+        return make(int(own.memory_mb * MEGABYTE), seed, to_world=self.space.to_world, **options)

@@ -5,7 +5,9 @@ from math import ceil, floor
 from typing import Any, Optional
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
 
 from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, KiloOptions
 from nerfstudio_prune.kilo.lessons import Lessons
@@ -13,6 +15,7 @@ from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
 from nerfstudio_prune.kilo.space import places_on_rays, seen_by, where_seen
 from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilo.teacher import Teacher
+from nerfstudio_prune.kilo.visibility import seen_box
 from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts
 from nerfstudio_prune.kilonerf.building import build_cells
 from nerfstudio_prune.kilonerf.cells import LiveCells
@@ -83,11 +86,13 @@ def make_plan(
     largest = float((box[1] - box[0]).max()) / (FIRST_CELLS * FIRST_REFINE)
     places = dense_places(density, places, density_threshold(alpha, largest))
     first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
-    box = first.grid.aabb
+    filled = box = first.grid.aabb
+    if space.crops and occupancy.visible_only:
+        box = seen_box(teacher, first, cameras)
     longest, pixel = float((box[1] - box[0]).max()), space.footprint(cameras, box)
     resolution, refine, told = _fineness(longest, pixel, options, space)
     live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
-    lattice, line = _lattice(teacher, live)
+    lattice, line = _lattice(teacher, live, pixel)
 
     def frequencies(cell_size: float) -> int:
         given = grid.position_frequencies
@@ -111,6 +116,7 @@ def make_plan(
     reason = "down to a period of two pixels" if grid.position_frequencies is None else "grid.position_frequencies"
     told = [
         f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views",
+        f"the box around what views show is {_sides(box)}; the teacher fills {_sides(filled)}",
         *told,
         f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
         f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows",
@@ -143,6 +149,10 @@ def _fineness(longest: float, pixel: float, options: KiloOptions, space: Space) 
     return resolution, refine, [*told, f"{refine} voxels along the side of a cell: {reason}"]
 
 
+def _sides(box: Float[Tensor, "2 3"]) -> str:
+    return " x ".join(f"{side:.3g}" for side in (box[1] - box[0]).tolist())
+
+
 def _told_of(choice: Choice, kind: BudgetKind, value: float, samples: float) -> list[str]:
     """What a budget came to, and what else was tried."""
     option = f"grid.target_{kind} {value:,g}"
@@ -168,14 +178,14 @@ def _int(value: Optional[int]) -> int:
     return value
 
 
-def _lattice(teacher: Teacher, live: LiveCells) -> tuple[Lattice, str]:
+def _lattice(teacher: Teacher, live: LiveCells, pixel: float) -> tuple[Lattice, str]:
     """Steps along rays, and why they are that long."""
     extent = teacher.space.extent(teacher.near, teacher.far)
     # The teacher's own samples crowd where there is something; even ones have to be as close as those.
-    own, voxel = extent / teacher.samples, live.grid.voxel_size
-    steps = ceil(extent / min(own, voxel) - 1e-6)
+    own, fine = extent / teacher.samples, max(live.grid.voxel_size, pixel)
+    steps = ceil(extent / min(own, fine) - 1e-6)
     lattice = Lattice(teacher.near, teacher.far, steps, teacher.space.spacing)
-    reason = f"the teacher's mean, {teacher.samples} samples" if own <= voxel else "the side of a voxel"
+    reason = f"the teacher's mean, {teacher.samples} samples" if own <= fine else "the side of a voxel, or a pixel"
     return lattice, f"steps of {extent / steps:.3g} from {teacher.near:g} to {teacher.far:g}: {reason}"
 
 

@@ -81,7 +81,8 @@ class OccupancyConfig(Group):
     dilate: Optional[int] = option(1)
     """Voxels by which what is found is grown."""
     visible_only: Optional[bool] = option(True)
-    """Whether voxels that no training view sees leave when the networks are looked at, see `finetune.tighten_at`."""
+    """Whether cells are laid around what training views show alone, and voxels that none of them sees leave when the
+    networks are looked at, see `finetune.tighten_at`."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("refine",), *at_least(1, 64)),

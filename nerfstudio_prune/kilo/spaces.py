@@ -31,6 +31,8 @@ class Space(Protocol):
     """How steps of rays are spaced."""
     contraction: Optional[Contraction]
     """From the world; None: it is the world."""
+    crops: bool
+    """Whether cells are laid around what views show alone; the rest is empty then, where it is not background."""
 
     def box(self, cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
         """Lower and upper corner of all that the rays of cameras reach, up to a distance."""
@@ -74,6 +76,7 @@ class BoundedSpace:
     most_cells = 16
     spacing: Spacing = "uniform"
     contraction: Optional[Contraction] = None
+    crops = True
 
     def box(self, cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
         """See `Space.box`."""
@@ -118,6 +121,7 @@ class ContractedSpace:
     name: SpaceName = "contracted"
     most_cells = 24
     spacing: Spacing = "piecewise"
+    crops = False
 
     def __init__(self) -> None:
         self._ball = UnitBallContraction()

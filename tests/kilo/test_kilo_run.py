@@ -234,7 +234,7 @@ def test_what_was_chosen_is_told_with_its_reason(make: Make, capsys: pytest.Capt
         "cells along the longest side: at most 16, and at least 4 pixels each",
         "8 voxels along the side of a cell: of 8 each would cover",
         "frequencies of a place in its cell: down to a period of two pixels",
-        "from 2 to 6: the side of a voxel",
+        "from 2 to 6: the teacher's mean, 49 samples",
     ):
         assert told.count(text) == 1, text
     assert "are occupied: there is little speed to be had" not in told

@@ -372,9 +372,9 @@ class PruneConfig(
 
     preset: Optional[PresetName] = option("best")
     """Recipe for the options that are not given: paper (Algorithm 1 of Ding et al. 2025: coreset, half the width, no
-    refit; the defaults of all options), best (28 % of the parameters, chosen and refitted on samples: about the quality
-    of the dense network in half of its training time), fast (15 % of the operations: the shortest training), tiny (10 %
-    of the parameters: the smallest file). An option that is given takes the place of those of the preset that
+    refit; the defaults of all options), best (28 % of the parameters, chosen and refitted on samples: the most quality
+    for its size), fast (15 % of the operations: the shortest training), tiny (10 % of the parameters: the smallest
+    file). An option that is given takes the place of those of the preset that
     contradict it; with an own target, or own groups, the preset's learning rate is left out as well."""
     strategy: Optional[str] = option(
         "coreset",

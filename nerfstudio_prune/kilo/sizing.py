@@ -1,11 +1,10 @@
 """How many networks, and how wide: from a budget, by a short distillation of each way to spend it."""
 
-from math import ceil, sqrt
-
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_prune.kilo.lessons import Lessons
+from nerfstudio_prune.kilo.space import rays_of_views
 from nerfstudio_prune.kilo.spaces import SPACES, Space
 from nerfstudio_prune.kilonerf.budget import Candidate, Error, recut
 from nerfstudio_prune.kilonerf.cells import LiveCells
@@ -52,10 +51,7 @@ def samples_of_a_ray(live: LiveCells, lattice: Lattice, cameras: Cameras, space:
         space: The space that cells lie in.
     """
     marcher, samples, rays = Marcher(live, lattice, space.contraction), 0, 0
-    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
-    for view in range(len(cameras)):
-        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
-        origins, directions = bundle.origins.to(live.grid.lower), bundle.directions.to(live.grid.lower)
+    for origins, directions in rays_of_views(cameras, MOST_RAYS, live.grid.lower.device):
         samples += len(marcher.occupied(origins, directions))
         rays += len(origins)
     return samples / rays

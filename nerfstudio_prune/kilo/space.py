@@ -1,6 +1,7 @@
 """Which part of space training views look at, and how large a pixel is there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import ceil, sqrt
 
 import torch
 from jaxtyping import Bool, Float
@@ -89,6 +90,22 @@ def places_on_rays(cameras: Cameras, lattice: Lattice, generator: torch.Generato
     bounds = Lattice(lattice.near, lattice.far, PIECES, lattice.spacing).edges(torch.arange(PIECES + 1))
     pieces = pieces_of_rays(cameras, bounds).flatten(0, 1)
     return torch.lerp(pieces[:, 0], pieces[:, 1], torch.rand((len(pieces), 1), generator=generator))
+
+
+def rays_of_views(
+    cameras: Cameras, most: int, device: torch.device | str
+) -> Iterator[tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]]:
+    """Origins and directions of rays through all views, a view at a time.
+
+    Args:
+        cameras: The cameras.
+        most: Rays in all, about: rows and columns of pixels are left out evenly.
+        device: Where they are to live.
+    """
+    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / most)))
+    for view in range(len(cameras)):
+        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
+        yield bundle.origins.to(device), bundle.directions.to(device)
 
 
 def pixel_footprint(cameras: Cameras, box: Float[Tensor, "2 3"]) -> float:

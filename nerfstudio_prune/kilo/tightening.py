@@ -6,7 +6,6 @@ with.
 """
 
 from collections.abc import Mapping
-from math import ceil, sqrt
 
 import torch
 from jaxtyping import Bool, Float, Int32
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nerfstudio_prune.kilo.model import KiloModel
+from nerfstudio_prune.kilo.space import rays_of_views
 from nerfstudio_prune.kilonerf.building import tighten, visible
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.composite import optical_depths, weights_of
@@ -87,12 +87,8 @@ def seen_voxels(model: KiloModel, live: LiveCells, cameras: Cameras) -> Bool[Ten
     assert lattice is not None and own is not None
     space = model.space
     marcher, seen = Marcher(live, lattice, space.contraction), torch.zeros_like(live.occupied)
-    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
-    for view in range(len(cameras)):
-        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
-        for first in range(0, len(bundle), RAYS_AT_ONCE):
-            part = bundle[first : first + RAYS_AT_ONCE]
-            origins, directions = part.origins.to(model.device), part.directions.to(model.device)
+    for begins, ways in rays_of_views(cameras, MOST_RAYS, model.device):
+        for origins, directions in zip(begins.split(RAYS_AT_ONCE), ways.split(RAYS_AT_ONCE), strict=True):
             samples = marcher.occupied(origins, directions)
             # Numbers of networks are those of the model's cells, whatever these are.
             network = own.networks(samples.voxel)

@@ -4,13 +4,12 @@ A field may be dense where no picture shows it: white haze before white, anythin
 that were laid around that too would be larger than they have to be.
 """
 
-from math import ceil, sqrt
-
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from nerfstudio_prune.kilo.space import rays_of_views
 from nerfstudio_prune.kilo.teacher import Teacher
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.composite import optical_depths, weights_of
@@ -22,7 +21,7 @@ LEAST_EFFECT = 0.05
 LEAST_ALPHA, LEAST_WEIGHT = 0.01, 1e-3
 """Opacity of a sample that belongs to a thing, and contribution to a pixel that is one."""
 MOST_RAYS = 2**14
-"""Rays that are followed through all training views, at most: rows and columns of pixels are left out evenly."""
+"""Rays that are followed through all training views, about."""
 
 
 @torch.no_grad()
@@ -39,19 +38,16 @@ def seen_box(teacher: Teacher, live: LiveCells, cameras: Cameras) -> Float[Tenso
     """
     lattice = Lattice(teacher.near, teacher.far, teacher.samples)
     marcher, effect = Marcher(live, lattice), torch.zeros(live.occupied.numel(), device=live.occupied.device)
-    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / MOST_RAYS)))
     background = 1.0 if teacher.background == "white" else 0.0
-    for view in range(len(cameras)):
-        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
-        origins, directions = bundle.origins.to(effect), bundle.directions.to(effect)
+    for origins, directions in rays_of_views(cameras, MOST_RAYS, effect.device):
         samples = marcher.occupied(origins, directions)
+        if not len(samples):
+            continue
         points, towards = samples.points(origins, directions), directions.index_select(0, samples.ray)[:, None]
         parts = [
             teacher.values(some, seen)
             for some, seen in zip(points.split(POINTS_AT_ONCE), towards.split(POINTS_AT_ONCE), strict=True)
         ]
-        if not parts:
-            continue
         density = torch.cat([own for own, _ in parts])
         rgb = torch.cat([own[:, 0] for _, own in parts])
         depths = optical_depths(density, torch.full_like(density, lattice.step_size))

@@ -108,6 +108,20 @@ def test_the_box_is_around_what_is_seen(blocks: Any, axis: int, low: float, high
     assert box[:, axis].tolist() == pytest.approx([low - 0.125, high + 0.125])
 
 
+def test_views_past_everything() -> None:
+    """A field is not asked for no point at all, which the host's encoding does not bear."""
+    live = LiveCells(CellGrid(torch.full((3,), -2.0), 1.0, (4, 4, 4), 8), torch.ones(32, 32, 32, dtype=torch.bool))
+    away = all_around()
+    away.camera_to_worlds[0, :, 2] *= -1
+    away.camera_to_worlds[0, :, 0] *= -1
+    teacher = field_of([CUBE])
+    asked: list[int] = []
+    values = teacher.values
+    teacher.values = lambda points, seen: (asked.append(len(points)), values(points, seen))[1]
+    box = seen_box(teacher, live, away)
+    assert min(asked) > 0 and box[:, 0].tolist() == pytest.approx([-0.375, 0.375])
+
+
 def test_where_nothing_is_seen() -> None:
     """A teacher of fog alone has a box, of which everything else then follows."""
     live = LiveCells(CellGrid(torch.full((3,), -2.0), 1.0, (4, 4, 4), 2), torch.ones(8, 8, 8, dtype=torch.bool))

@@ -11,7 +11,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio_prune.data.datamanager import CheckedDataManager
 from nerfstudio_prune.engine.host import default_machine, local_viewer
 from nerfstudio_prune.engine.trainer import PruneTrainerConfig
-from nerfstudio_prune.kilo.config import EPS, LR
+from nerfstudio_prune.kilo.config import EPS, OPTIMIZER_LR
 from nerfstudio_prune.kilo.pipeline import GROUP, KiloPipelineConfig
 from nerfstudio_prune.scenes.demo_dataparser import DemoDataParserConfig
 
@@ -38,7 +38,7 @@ def trainer(method_name: str, dataparser: Any, vis: Any, **pipeline: Any) -> Pru
         pipeline=KiloPipelineConfig(
             datamanager=VanillaDataManagerConfig(_target=CheckedDataManager, dataparser=dataparser), **pipeline
         ),
-        optimizers={GROUP: {"optimizer": AdamOptimizerConfig(lr=LR, eps=EPS), "scheduler": None}},
+        optimizers={GROUP: {"optimizer": AdamOptimizerConfig(lr=OPTIMIZER_LR, eps=EPS), "scheduler": None}},
     )
 
 

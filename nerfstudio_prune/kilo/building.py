@@ -16,14 +16,14 @@ from nerfstudio_prune.kilo.space import places_on_rays, seen_by, where_seen
 from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilo.teacher import Teacher
 from nerfstudio_prune.kilo.visibility import seen_box
-from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts
+from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts, megabytes
 from nerfstudio_prune.kilonerf.building import build_cells
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.encoding import frequencies_for
 from nerfstudio_prune.kilonerf.march import Lattice
 from nerfstudio_prune.kilonerf.shape import NetworkShape
-from nerfstudio_prune.occupancy import dense_places, density_threshold
+from nerfstudio_prune.occupancy import MAX_CELLS, dense_places, density_threshold
 
 FIRST_CELLS, FIRST_REFINE = 8, 4
 """Grid of the first look, which finds the box that all else follows from."""
@@ -31,6 +31,8 @@ LEAST_PIXELS = 4
 """Pixels that a cell covers at least: a network for fewer has nothing to learn."""
 MOST_PIXELS = 2
 """Pixels that a voxel covers at most, if it can be refined."""
+LONGEST = round(MAX_CELLS ** (1 / 3))
+"""Voxels along each side of the largest cube of them."""
 BYTES = 16
 """Memory of a parameter in training: itself, its gradient and two moments of Adam."""
 CROWDED = 0.6
@@ -102,7 +104,11 @@ def make_plan(
     shape = NetworkShape(*widths, frequencies(live.grid.cell_size), _int(grid.direction_frequencies))
     if grid.budget is not None:
         kind, value = grid.budget
-        samples = samples_of_a_ray(live, lattice, cameras, space)
+        samples = samples_of_a_ray(live, lattice, cameras, space) if kind == "macs" else None
+        if memory is not None:
+            # More than there is room to train is not even tried.
+            most = {"parameters": memory // BYTES, "mb": megabytes(memory // BYTES)}
+            value = min(value, most.get(kind, value))
         step, steps = space.extent(lattice.near, lattice.far) / lattice.steps, _int(options.distil.steps)
         lessons = Lessons(teacher.values, cameras.camera_to_worlds[:, :, 3].to(device), options.distil, step, space)
         error = trial(lessons, live, steps, seed) if steps else None
@@ -144,7 +150,9 @@ def _fineness(longest: float, pixel: float, options: KiloOptions, space: Space) 
     refine, reason = options.occupancy.refine, "occupancy.refine"
     if refine is None:
         coarse = longest / resolution / COARSE_REFINE
-        refine = FINE_REFINE if coarse > MOST_PIXELS * pixel else COARSE_REFINE
+        # As many as a cube of voxels may have along its side, if all of it has to fit.
+        fine = max(COARSE_REFINE, min(FINE_REFINE, LONGEST // resolution))
+        refine = fine if coarse > MOST_PIXELS * pixel else COARSE_REFINE
         reason = f"of {COARSE_REFINE} each would cover {coarse / pixel:.2g} pixels, and {MOST_PIXELS} are enough"
     return resolution, refine, [*told, f"{refine} voxels along the side of a cell: {reason}"]
 
@@ -153,10 +161,10 @@ def _sides(box: Float[Tensor, "2 3"]) -> str:
     return " x ".join(f"{side:.3g}" for side in (box[1] - box[0]).tolist())
 
 
-def _told_of(choice: Choice, kind: BudgetKind, value: float, samples: float) -> list[str]:
+def _told_of(choice: Choice, kind: BudgetKind, value: float, samples: Optional[float]) -> list[str]:
     """What a budget came to, and what else was tried."""
     option = f"grid.target_{kind} {value:,g}"
-    if kind == "macs":
+    if samples is not None:
         macs = choice.shape.macs * samples
         return [f"width {choice.shape.hidden_width}: {option}, {macs:,.0f} a ray at {samples:.2f} samples"]
     told = [

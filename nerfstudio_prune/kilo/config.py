@@ -10,12 +10,15 @@ from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 
 PREFIX = "pipeline."
+SIZES = ("target_", "narrow_to")
+"""How options begin that say how large networks may be."""
 GROUPS = ("grid", "occupancy", "distil", "finetune")
 """Groups of options that a checkpoint keeps."""
 COARSE_REFINE, FINE_REFINE = 8, 16
 """Voxels along the side of a cell by default; the second is KiloNeRF's."""
-LR, EPS = 3e-2, 1e-12
-"""Rate at which distilling begins; Adam's epsilon, far below KiloNeRF's, for gradients of single networks are small."""
+LR, OPTIMIZER_LR, EPS = 3e-2, 5e-3, 1e-12
+"""Rate at which distilling begins; that of the optimizer as registered, which no step has; and Adam's epsilon, far below
+KiloNeRF's, for gradients of single networks are small."""
 
 
 @with_help
@@ -85,7 +88,7 @@ class OccupancyConfig(Group):
     networks are looked at, see `finetune.tighten_at`."""
 
     rules: ClassVar[Sequence[Rule]] = (
-        (("refine",), *at_least(1, 64)),
+        (("refine",), *at_least(1, 256)),
         (("alpha_threshold",), lambda value: 0 < value < 1, "in (0, 1)"),
         (("dilate",), *at_least(0, 8)),
         (("visible_only",), lambda value: True, "True or False"),
@@ -257,9 +260,12 @@ def taken_up(config: Any, stored: KiloOptions, step: int) -> tuple[KiloOptions, 
             if value == former:
                 continue
             if name in ("grid", "occupancy"):
-                told.append(
-                    f"--{PREFIX}{name}.{key.replace('_', '-')} {value} has no effect: the cells of the checkpoint hold"
+                why = (
+                    "a run keeps the sizes it began with"
+                    if key.startswith(SIZES)
+                    else "the cells of the checkpoint hold"
                 )
+                told.append(f"--{PREFIX}{name}.{key.replace('_', '-')} {value} has no effect: {why}")
             else:
                 groups[name] = replace(groups[name], **{key: value})
     options, former = KiloOptions(**groups), stored.distil.steps

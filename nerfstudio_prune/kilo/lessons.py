@@ -16,7 +16,7 @@ from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.distillation import distillation_loss, saturated
-from nerfstudio_prune.kilonerf.examples import Batch, Examples, TeacherFn
+from nerfstudio_prune.kilonerf.examples import Batch, Examples, TeacherFn, bytes_per_point
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 
 DIRECTIONS = 3
@@ -62,7 +62,8 @@ class Lessons:
         """
         options: Any = self.options
         kept = options.points_per_network * ceil(steps / DIRECTIONS)
-        examples = self._examples(cells, seed, directions=DIRECTIONS, most_points=kept)
+        memory, points = int(options.memory_mb * MEGABYTE), options.points_per_network
+        examples = self._examples(cells, seed, memory, points, directions=DIRECTIONS, most_points=kept)
         optimizer = Adam(networks.parameters(), eps=EPS)
         with torch.enable_grad():
             for step in range(steps):
@@ -102,9 +103,9 @@ class Lessons:
 
     def _test(self, cells: LiveCells, seed: int) -> Batch:
         # Another seed than that of any lesson.
-        return self._examples(cells, seed + 1, points=POINTS, directions=1, most_points=POINTS).batch(0)
+        needed = cells.count * POINTS * bytes_per_point(1)
+        return self._examples(cells, seed + 1, needed, POINTS, directions=1, most_points=POINTS).batch(0)
 
-    def _examples(self, cells: LiveCells, seed: int, points: int = 0, **options: Any) -> Examples:
-        own: Any = self.options
-        make = partial(Examples, cells, self.cameras, self.teacher, points or own.points_per_network)
-        return make(int(own.memory_mb * MEGABYTE), seed, to_world=self.space.to_world, **options)
+    def _examples(self, cells: LiveCells, seed: int, memory: int, points: int, **options: Any) -> Examples:
+        make = partial(Examples, cells, self.cameras, self.teacher, points, memory, seed)
+        return make(to_world=self.space.to_world, **options)

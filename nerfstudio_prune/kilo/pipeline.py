@@ -24,7 +24,7 @@ from nerfstudio_prune.engine.options import MAX_STEPS, Rule, at_least
 from nerfstudio_prune.kilo.building import CROWDED, make_plan
 from nerfstudio_prune.kilo.checkpoint import checked_state
 from nerfstudio_prune.kilo.config import (
-    LR,
+    OPTIMIZER_LR,
     PREFIX,
     DistilConfig,
     FinetuneConfig,
@@ -201,6 +201,8 @@ class KiloPipeline(CheckedPipeline):
 
         def after_step(step: int) -> None:
             if step + 1 == phases.distil_steps:
+                # One set of examples at a time.
+                self._examples = None
                 self._learn_again(step + 1)
             if step + 1 == phases.steps and phases.tightens(phases.steps):
                 self._tighten(phases.steps, optimizers)
@@ -395,7 +397,7 @@ def check_optimizer(optimizers: Mapping[str, Any]) -> None:
     """
     own = optimizers.get(GROUP, {})
     rate = getattr(own.get("optimizer"), "lr", None)
-    if rate != LR:
+    if rate != OPTIMIZER_LR:
         raise ValueError(
             f"optimizers.{GROUP}.optimizer.lr has no effect, since each phase has rates of its own: give "
             f"--pipeline.distil.lr or --pipeline.finetune.lr; got {rate}"

@@ -104,7 +104,10 @@ def rays_of_views(
     """
     every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / most)))
     for view in range(len(cameras)):
-        bundle = cameras.generate_rays(camera_indices=view, keep_shape=True)[::every, ::every].flatten()
+        # Not the whole view's, of which next to nothing may be wanted: pictures may have millions of pixels.
+        rows, columns = (torch.arange(0, int(side[view]), every) + 0.5 for side in (cameras.height, cameras.width))
+        pixels = torch.cartesian_prod(rows, columns)
+        bundle = cameras.generate_rays(torch.full((len(pixels), 1), view), pixels)
         yield bundle.origins.to(device), bundle.directions.to(device)
 
 

@@ -38,7 +38,7 @@ def seen_box(teacher: Teacher, live: LiveCells, cameras: Cameras) -> Float[Tenso
     """
     lattice = Lattice(teacher.near, teacher.far, teacher.samples)
     marcher, effect = Marcher(live, lattice), torch.zeros(live.occupied.numel(), device=live.occupied.device)
-    background = 1.0 if teacher.background == "white" else 0.0
+    backgrounds = {"white": (1.0,), "black": (0.0,)}.get(teacher.background, (0.0, 1.0))
     for origins, directions in rays_of_views(cameras, MOST_RAYS, effect.device):
         samples = marcher.occupied(origins, directions)
         if not len(samples):
@@ -51,8 +51,9 @@ def seen_box(teacher: Teacher, live: LiveCells, cameras: Cameras) -> Float[Tenso
         density = torch.cat([own for own, _ in parts])
         rgb = torch.cat([own[:, 0] for _, own in parts])
         depths = optical_depths(density, torch.full_like(density, lattice.step_size))
-        found = effects(depths, rgb, samples, len(origins), background)
-        effect.scatter_reduce_(0, samples.voxel.long(), found.to(effect), "amax")
+        for background in backgrounds:
+            found = effects(depths, rgb, samples, len(origins), background)
+            effect.scatter_reduce_(0, samples.voxel.long(), found.to(effect), "amax")
     seen = dilated((effect > LEAST_EFFECT).view_as(live.occupied))
     places = seen.nonzero()
     if not len(places):
@@ -100,7 +101,7 @@ def effects(
     through = (1 - total[of][:, 3]).clamp(min=0)
     left = behind[:, 3].clamp(min=0) + through
     colour = (behind[:, :3] + through[:, None] * background) / left.clamp(min=1e-9)[:, None]
-    # Behind what lets no light through nothing is known: the background would be seen if all were empty there.
-    colour = torch.where(left[:, None] < LEAST_WEIGHT, background, colour)
     change = (own[:, :3] - own[:, 3:] * colour).abs().amax(dim=1)
+    # What lets no light through hides what is behind it, which nothing is known of: that alone is a difference.
+    change = torch.where(left < LEAST_WEIGHT, own[:, 3], change)
     return torch.where(weights > LEAST_WEIGHT, change[thing], 0.0)

@@ -12,6 +12,7 @@ import torch
 
 from nerfstudio_prune.kilonerf.cells import CellGrid, LiveCells
 from nerfstudio_prune.kilonerf.shape import NetworkShape
+from nerfstudio_prune.occupancy import MAX_CELLS
 
 BudgetKind = Literal["parameters", "mb", "macs"]
 """parameters: of all networks; mb: millions of bytes of these; macs: multiply-accumulates per ray."""
@@ -115,11 +116,21 @@ class Choice:
     """Error of each candidate that was distilled for the choice."""
 
 
+def _refines(live: LiveCells) -> list[int]:
+    """Voxels along the side of a cell for which the grid, which grows to whole cells, has not too many of them."""
+    longest = max(live.grid.voxel_shape)
+    return [
+        refine
+        for refine in range(min(LEAST_REFINE, longest), longest + 1)
+        if prod(-(-count // refine) * refine for count in live.grid.voxel_shape) <= MAX_CELLS
+    ]
+
+
 def _candidates(
     live: LiveCells, shape: NetworkShape, widths: Sequence[int], frequencies: Optional[Frequencies]
 ) -> Iterator[list[Candidate]]:
     """All sizes of cells, for each width; widest first."""
-    cells = [(live.grid.with_refine(refine), count) for refine, count in live_counts(live).items()]
+    cells = [(live.grid.with_refine(refine), count) for refine, count in live_counts(live, _refines(live)).items()]
     for width in sorted(set(widths), reverse=True):
         found = []
         for grid, count in cells:

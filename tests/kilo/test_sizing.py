@@ -10,7 +10,8 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from support.tiny_kilo import psnr, weights
 from support.tiny_run import start, train
 
-from nerfstudio_prune.kilo.config import DistilConfig
+from nerfstudio_prune.kilo.building import _fineness
+from nerfstudio_prune.kilo.config import DistilConfig, KiloOptions
 from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
 from nerfstudio_prune.kilo.spaces import SPACES
@@ -20,6 +21,7 @@ from nerfstudio_prune.kilonerf.distillation import distillation_loss
 from nerfstudio_prune.kilonerf.march import Lattice
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 from nerfstudio_prune.kilonerf.shape import NetworkShape
+from nerfstudio_prune.occupancy import MAX_CELLS
 
 Make = Callable[..., Any]
 SHAPE = NetworkShape(8, 1, 1, 1)
@@ -90,6 +92,24 @@ def test_what_learns_more_has_less_error() -> None:
     found = [after(steps) for steps in (1, 30, 100)]
     assert found[0] > 4 * found[1] and found[1] > 2 * found[2]
     assert after(30) == found[1]
+
+
+def test_they_are_judged_whatever_memory_lessons_have() -> None:
+    """It takes more points than a step does; what fits while a run learns must not fail at its end."""
+    live = uneven()
+    little = lessons(points_per_network=4, memory_mb=1e-3)
+    networks = TinyNetworks(live.count, SHAPE, torch.Generator().manual_seed(1))
+    little.learn(networks, live, 2, seed=1)
+    assert little.errors(networks, live, seed=1).shape == (live.count,)
+
+
+def test_defaults_fit_into_a_grid() -> None:
+    """Of photographs a pixel is a thousandth of the space: as many voxels a cell as KiloNeRF has would be too many."""
+    for space in SPACES.values():
+        for pixels in (100, 300, 1_000, 10_000):
+            resolution, refine, _ = _fineness(2.0, 2.0 / pixels, KiloOptions.from_plain({}), space)
+            assert (resolution * refine) ** 3 <= MAX_CELLS and refine >= 8
+    assert KiloOptions.from_plain({"occupancy": {"refine": 256}}).occupancy.refine == 256
 
 
 def test_samples_are_those_of_training_rays() -> None:

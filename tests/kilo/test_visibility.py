@@ -47,15 +47,13 @@ def test_effects_are_those_of_a_loop() -> None:
     assert effects(depths, rgb, samples, 5, background).tolist() == pytest.approx(expected.tolist(), abs=1e-9)
 
 
-def test_behind_what_lets_no_light_through_is_the_background() -> None:
-    """Nothing is known of what is behind a wall; a wall of another colour than the background is seen, one of its
-    colour is not."""
+def test_what_lets_no_light_through_counts_by_its_weight() -> None:
+    """A white wall before white hides what is behind it, which no view knows: without the wall that would be seen."""
     numbers = torch.tensor([0, 0, 1], dtype=torch.int32)
     samples = Samples(numbers, torch.tensor([1, 5, 3], dtype=torch.int32), numbers, numbers.float())
     depths = torch.tensor([0.5, 20.0, 30.0], dtype=torch.float64)
-    rgb = torch.tensor([1.0, 1.0, 0.25])[:, None].expand(3, 3).contiguous()
-    found = effects(depths, rgb, samples, 2, 1.0)
-    assert found.tolist() == pytest.approx([0.0, 0.0, 0.75], abs=1e-6)
+    found = effects(depths, torch.ones(3, 3), samples, 2, 1.0)
+    assert found.tolist() == pytest.approx([0.0, math.exp(-0.5), 1.0], abs=1e-6)
 
 
 def all_around(count: int = 6) -> Cameras:
@@ -71,7 +69,7 @@ def all_around(count: int = 6) -> Cameras:
     return Cameras(camera_to_worlds=torch.stack(poses), camera_type=CameraType.PERSPECTIVE, **size)
 
 
-def field_of(blocks: Any) -> Any:
+def field_of(blocks: Any, background: str = "white") -> Any:
     """A teacher that shows cubes of half a unit a side: middle, brightness, density."""
 
     def values(points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +79,7 @@ def field_of(blocks: Any) -> Any:
             density, bright = torch.where(inside, dense, density), torch.where(inside, brightness, bright)
         return density, bright[:, None, None].expand(*directions.shape).contiguous()
 
-    return SimpleNamespace(values=values, near=2.0, far=6.0, samples=60, background="white")
+    return SimpleNamespace(values=values, near=2.0, far=6.0, samples=60, background=background)
 
 
 CUBE = ([0.0, 0.0, 0.0], DARK, 50.0)
@@ -92,7 +90,7 @@ CUBE = ([0.0, 0.0, 0.0], DARK, 50.0)
     [
         ([CUBE], 0, -0.25, 0.25),
         # White before white: above, where from no camera it is before the cube.
-        ([CUBE, ([0.0, 0.0, 1.25], WHITE, 50.0)], 2, -0.25, 0.25),
+        ([CUBE, ([0.0, 0.0, 1.25], WHITE, 4.0)], 2, -0.25, 0.25),
         # Haze that changes a pixel by less than what counts.
         ([CUBE, ([0.0, 0.0, 1.25], DARK, 0.05)], 2, -0.25, 0.25),
         ([CUBE, ([0.0, 0.0, 1.25], DARK, 50.0)], 2, -0.25, 1.5),
@@ -106,6 +104,14 @@ def test_the_box_is_around_what_is_seen(blocks: Any, axis: int, low: float, high
     live = LiveCells(CellGrid(torch.full((3,), -2.0), 1.0, (4, 4, 4), 8), torch.ones(32, 32, 32, dtype=torch.bool))
     box = seen_box(field_of(blocks), live, all_around())
     assert box[:, axis].tolist() == pytest.approx([low - 0.125, high + 0.125])
+
+
+@pytest.mark.parametrize("brightness", [0.0, 1.0])
+def test_without_a_background_of_its_own(brightness: float) -> None:
+    """Pictures with alpha know black things and white ones."""
+    live = LiveCells(CellGrid(torch.full((3,), -2.0), 1.0, (4, 4, 4), 8), torch.ones(32, 32, 32, dtype=torch.bool))
+    box = seen_box(field_of([([0.0, 0.0, 0.0], brightness, 4.0)], "random"), live, all_around())
+    assert box[:, 0].tolist() == pytest.approx([-0.375, 0.375])
 
 
 def test_views_past_everything() -> None:

@@ -116,6 +116,18 @@ def test_errors_decide_where_they_are_known(ball: LiveCells) -> None:
         assert candidate.parameters == candidate.networks * each
 
 
+def test_large_grids_have_candidates_too() -> None:
+    """A grid grows to whole cells: with most sizes of cells a fine one would have more voxels than there may be. The
+    others are left, down to a few cells for all."""
+    occupied = torch.zeros(256, 224, 192, dtype=torch.bool)
+    occupied[::37, ::41, ::29] = True
+    live = LiveCells(CellGrid(torch.zeros(3), 0.125, (16, 14, 12), 16), occupied)
+    for most in (2_000_000, 20_000):
+        found = choose(live, SHAPE, "parameters", most)
+        assert 0.3 * most < found.live.count * found.shape.parameters <= most
+        assert int(found.live.occupied.sum()) == int(occupied.sum())
+
+
 def test_of_equally_many_cells_the_smaller_ones_are_taken() -> None:
     """Each has less to learn at the same cost."""
     occupied = torch.zeros(16, 16, 16, dtype=torch.bool)

@@ -17,8 +17,8 @@ GROUPS = ("grid", "occupancy", "distil", "finetune")
 COARSE_REFINE, FINE_REFINE = 8, 16
 """Voxels along the side of a cell by default; the second is KiloNeRF's."""
 LR, OPTIMIZER_LR, EPS = 3e-2, 5e-3, 1e-12
-"""Rate at which distilling begins; that of the optimizer as registered, which no step has; and Adam's epsilon, far below
-KiloNeRF's, for gradients of single networks are small."""
+"""Rate at which distilling begins; that of the optimizer as registered, which no step has; and Adam's epsilon, far
+below KiloNeRF's, for gradients of single networks are small."""
 
 
 @with_help

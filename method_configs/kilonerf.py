@@ -53,6 +53,6 @@ kilonerf_real = MethodSpecification(
 )
 
 kilonerf_demo = MethodSpecification(
-    config=trainer("kilonerf-demo", DemoDataParserConfig(), "tensorboard", own_teacher_steps=2800),
+    config=trainer("kilonerf-demo", DemoDataParserConfig(), "tensorboard", own_teacher_steps=1500),
     description="kilonerf on the built-in scene, of a small teacher that it trains first; for CPUs and first looks.",
 )

@@ -88,9 +88,10 @@ def make_plan(
     largest = float((box[1] - box[0]).max()) / (FIRST_CELLS * FIRST_REFINE)
     places = dense_places(density, places, density_threshold(alpha, largest))
     first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
-    filled = box = first.grid.aabb
+    box, cropped = first.grid.aabb, []
     if space.crops and occupancy.visible_only:
-        box = seen_box(teacher, first, cameras)
+        filled, box = box, seen_box(teacher, first, cameras)
+        cropped = [f"the box around what views show is {_sides(box)}; the teacher fills {_sides(filled)}"]
     longest, pixel = float((box[1] - box[0]).max()), space.footprint(cameras, box)
     resolution, refine, told = _fineness(longest, pixel, options, space)
     live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
@@ -122,7 +123,7 @@ def make_plan(
     reason = "down to a period of two pixels" if grid.position_frequencies is None else "grid.position_frequencies"
     told = [
         f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views",
-        f"the box around what views show is {_sides(box)}; the teacher fills {_sides(filled)}",
+        *cropped,
         *told,
         f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
         f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows",

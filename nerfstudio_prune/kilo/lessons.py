@@ -21,6 +21,10 @@ from nerfstudio_prune.kilonerf.networks import TinyNetworks
 
 DIRECTIONS = 3
 """Directions in which the teacher says the colour of each point."""
+POINTS_KEPT = 1024
+"""Points of each network that are kept at once: a short distillation needs no more."""
+MOST_USES = 12
+"""How often each of them is used, at most, before new ones are drawn."""
 POINTS = 256
 """Points of each network that it is judged by; none of those that it learnt from."""
 
@@ -50,6 +54,23 @@ class Lessons:
     space: Space
     """The space that cells lie in."""
 
+    def examples(self, cells: LiveCells, steps: int, seed: int) -> Examples:
+        """What is to be learnt from: each point is asked for once, and used as often as that many steps need.
+
+        Args:
+            cells: The cells, one network each.
+            steps: Steps, >= 1.
+            seed: Seed of the points.
+
+        Raises:
+            ValueError: If not even the points of a step fit into the memory that the options allow.
+        """
+        options: Any = self.options
+        points, memory = options.points_per_network, int(options.memory_mb * MEGABYTE)
+        kept = max(POINTS_KEPT, points)
+        uses = min(ceil(steps / (kept // points * DIRECTIONS)), MOST_USES)
+        return self._examples(cells, seed, memory, points, directions=DIRECTIONS, most_points=kept, uses=uses)
+
     def learn(self, networks: TinyNetworks, cells: LiveCells, steps: int, seed: int, factor: float = 1.0) -> None:
         """Trains networks from where they are.
 
@@ -61,9 +82,7 @@ class Lessons:
             factor: Factor on the rates.
         """
         options: Any = self.options
-        kept = options.points_per_network * ceil(steps / DIRECTIONS)
-        memory, points = int(options.memory_mb * MEGABYTE), options.points_per_network
-        examples = self._examples(cells, seed, memory, points, directions=DIRECTIONS, most_points=kept)
+        examples = self.examples(cells, steps, seed)
         optimizer = Adam(networks.parameters(), eps=EPS)
         with torch.enable_grad():
             for step in range(steps):

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -35,7 +34,7 @@ from nerfstudio_prune.kilo.config import (
     taken_up,
 )
 from nerfstudio_prune.kilo.folder import KiloFolder
-from nerfstudio_prune.kilo.lessons import DIRECTIONS, Lessons
+from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.model import KiloModel, KiloModelConfig, check_model
 from nerfstudio_prune.kilo.narrowing import described, narrower
 from nerfstudio_prune.kilo.own_teacher import former_teacher, make_teacher, note_teacher
@@ -45,17 +44,12 @@ from nerfstudio_prune.kilo.second_try import learn_again
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
 from nerfstudio_prune.kilo.tightening import remove_others, tightened
-from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.distillation import distillation_loss
 from nerfstudio_prune.kilonerf.examples import Examples
 from nerfstudio_prune.kilonerf.removal import prepare_replacement
 from nerfstudio_prune.kilonerf.shape import NetworkShape
 from nerfstudio_prune.viewer.panel_mount import FolderMount
 
-POINTS_KEPT = 1024
-"""Points of each network that are kept at once: a short distillation needs no more."""
-MOST_USES = 12
-"""How often each of them is used, at most, before new ones are drawn."""
 GROUP = "networks"
 """The group of parameters."""
 RULES: tuple[Rule, ...] = ((("own_teacher_steps",), *at_least(1, MAX_STEPS)),)
@@ -236,11 +230,9 @@ class KiloPipeline(CheckedPipeline):
 
     def _learn_again(self, step: int) -> None:
         """Networks that the first phase left without a gradient get another try, before a checkpoint is saved."""
-        model, dataset, teacher = self.model, self.datamanager.train_dataset, self.model.teacher
-        options = model.state.options
-        assert options is not None and options.distil.steps is not None and dataset is not None and teacher is not None
-        places = dataset.cameras.camera_to_worlds[:, :, 3].to(model.device)
-        lessons = Lessons(teacher.values, places, options.distil, model.step_size(), model.space)
+        model, options = self.model, self.model.state.options
+        assert options is not None and options.distil.steps is not None
+        lessons = self._lessons(model.teacher)
         seed = zlib.crc32(f"{model.state.seed} again".encode())
         stuck, better = learn_again(model, lessons, options.distil.steps, seed)
         if stuck:
@@ -364,26 +356,18 @@ class KiloPipeline(CheckedPipeline):
             )
         return teacher
 
+    def _lessons(self, teacher: Any) -> Lessons:
+        """What the teacher has to say to the networks of the run."""
+        model, dataset = self.model, self.datamanager.train_dataset
+        assert model.state.options is not None and dataset is not None
+        places = dataset.cameras.camera_to_worlds[:, :, 3].to(model.device)
+        return Lessons(teacher.values, places, model.state.options.distil, model.step_size(), model.space)
+
     def _draw_from(self, teacher: Teacher, options: KiloOptions) -> Examples:
-        live, distil = self.model.cells.live, options.distil
-        assert live is not None and self.datamanager.train_dataset is not None
-        points, steps, memory = distil.points_per_network, distil.steps, distil.memory_mb
-        assert points is not None and steps is not None and memory is not None
-        kept = max(POINTS_KEPT, points)
+        live, steps = self.model.cells.live, options.distil.steps
+        assert live is not None and steps is not None
         self.model.teacher = teacher
-        uses = ceil(steps / (kept // points * DIRECTIONS))
-        return Examples(
-            live,
-            self.datamanager.train_dataset.cameras.camera_to_worlds[:, :, 3].to(self.model.device),
-            teacher.values,
-            points,
-            int(memory * MEGABYTE),
-            self.model.state.seed,
-            directions=DIRECTIONS,
-            most_points=kept,
-            uses=min(uses, MOST_USES),
-            to_world=self.model.space.to_world,
-        )
+        return self._lessons(teacher).examples(live, steps, self.model.state.seed)
 
 
 def check_optimizer(optimizers: Mapping[str, Any]) -> None:

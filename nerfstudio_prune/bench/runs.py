@@ -17,6 +17,9 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Samples, Scaling, StockSpeed, network_options
+from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
+from nerfstudio_prune.bench.kilo_speed import measure_kilo_speed
+from nerfstudio_prune.bench.kilo_training import execute_student, execute_teacher_on
 from nerfstudio_prune.bench.scaling import measure_scaling
 from nerfstudio_prune.bench.setup import Scene, get_option, run_options
 from nerfstudio_prune.bench.speed import measure_speed, step_time_ratio
@@ -26,11 +29,12 @@ from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.records.cost_schema import CostRecord, ScalingRecord, StockSpeedRecord
 from nerfstudio_prune.records.files import read_record, write_record
+from nerfstudio_prune.records.kilo_schema import AnyKiloRecord, KiloRecord, KiloSpeedRecord
 from nerfstudio_prune.records.schema import Record, RunRecord, SpeedRecord
 
 JobT = TypeVar("JobT", bound=Any)
 Advance = Callable[[float], None]
-NetworkRecord = Record | CostRecord
+NetworkRecord = Record | CostRecord | AnyKiloRecord
 
 
 class JobSkipped(Exception):
@@ -119,13 +123,13 @@ class RunFolder:
         path: The folder.
         scale: Sizes.
         scene: Data.
-        runs: All runs by name.
+        jobs: All jobs by name.
     """
 
     alone = alone
 
-    def __init__(self, path: Path, scale: Scale, scene: Scene, runs: dict[str, Run]) -> None:
-        self.path, self.scale, self.scene, self.runs = path, scale, scene, runs
+    def __init__(self, path: Path, scale: Scale, scene: Scene, jobs: dict[str, Job]) -> None:
+        self.path, self.scale, self.scene, self.jobs = path, scale, scene, jobs
 
     def file(self, job: Job) -> Path:
         """Where the record of a job lies."""
@@ -135,7 +139,7 @@ class RunFolder:
         """Fingerprint of a job's settings."""
         parents, left = [], [*job.sources]
         while left:
-            parents.append(self.runs[left.pop()])
+            parents.append(self.jobs[left.pop()])
             left += parents[-1].sources
         return digest(job, self.scale, self.scene.method, self.scene.fingerprint, parents)
 
@@ -152,14 +156,14 @@ class RunFolder:
         """Whether a job need not be run: it is recorded, and its checkpoint is there where it is still needed."""
         if self.record(job) is None:
             return False
-        needed = any(job.name in run.sources and not self.done(run) for run in self.runs.values())
+        needed = any(job.name in other.sources and not self.done(other) for other in self.jobs.values())
         return not needed or self.has_checkpoint(job)
 
     def has_checkpoint(self, run: Job) -> bool:
         """Whether the whole checkpoint of the run's end is there, as it is on record."""
         record = self.record(run)
         try:
-            return record is not None and checkpoint_of(self.path, self.scene, record).exists()
+            return record is not None and checkpoint_of(self.path, record).exists()
         except CheckpointError:
             return False
 
@@ -181,11 +185,26 @@ class RunFolder:
         # The dense steps before the cut, spent on small steps; after the cut both take the same ones.
         return max(1, round(self.scale.start_steps * (step_time_ratio(speed) - 1)))
 
-    def _record_for(self, run: Run, name: str) -> RunRecord:
-        record = self.record(self.runs[name])
+    def _record_for(self, job: Job, name: str) -> Any:
+        record = self.record(self.jobs[name])
         if record is None:
-            raise FileNotFoundError(f"{run.name} needs the record {name}")
+            raise FileNotFoundError(f"{job.name} needs the record {name}")
         return record
+
+    def source(self, job: Job, name: str) -> tuple[Any, Any]:
+        """A run that a job goes on from, and its record; its checkpoint is there.
+
+        Args:
+            job: The job.
+            name: Name of the run.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+        """
+        run = self.jobs[name]
+        if not self.has_checkpoint(run):
+            raise FileNotFoundError(f"{job.name} goes on from {name}, which is missing")
+        return run, self.record(run)
 
     def carry_out(self, job: Job, advance: Advance) -> NetworkRecord:
         """Runs a job and writes its record; `advance` is told which share is done."""
@@ -208,9 +227,7 @@ class RunFolder:
 
 
 def _train(folder: RunFolder, run: Run, identity: Mapping[str, str], advance: Advance) -> RunRecord:
-    parent = folder.record(folder.runs[run.parent]) if run.parent else None
-    if run.parent and not folder.has_checkpoint(folder.runs[run.parent]):
-        raise FileNotFoundError(f"{run.name} goes on from {run.parent}, which is missing")
+    parent = folder.source(run, run.parent)[1] if run.parent else None
     return execute(run, folder.scale, folder.scene, folder.steps(run), folder.path, parent, identity, advance)
 
 
@@ -228,11 +245,28 @@ def _by_size(folder: RunFolder, job: Scaling, identity: Mapping[str, str], advan
     return measure_scaling(job, folder.scale, folder.scene, folder.path, identity, advance)
 
 
+def _learn(folder: RunFolder, job: KiloRun, identity: Mapping[str, str], advance: Advance) -> KiloRecord:
+    teacher, taught = folder.source(job, job.teacher)
+    common = job, folder.scale, folder.scene, folder.path, teacher, taught
+    if job.beside is None:
+        return execute_student(*common, identity, advance)
+    beside = folder._record_for(job, job.beside)
+    return execute_teacher_on(*common, beside, checkpoint_of(folder.path, taught), identity, advance)
+
+
+def _render(folder: RunFolder, job: KiloSpeed, identity: Mapping[str, str], advance: Advance) -> KiloSpeedRecord:
+    teacher, _ = folder.source(job, job.teacher)
+    students = {name: folder.source(job, name)[1] for name in job.students}
+    return measure_kilo_speed(job, folder.scale, folder.scene, folder.path, teacher, students, identity, advance)
+
+
 MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
     Run: _train,
     SpeedRun: _time,
     StockSpeed: _beside_stock,
     Scaling: _by_size,
+    KiloRun: _learn,
+    KiloSpeed: _render,
 }
 """Kind of job -> what makes its record."""
 
@@ -259,11 +293,23 @@ def _scaled(record: ScalingRecord) -> str:
     return f"a picture of {width} x {height} pixels in {whole.seconds:.0f} s"
 
 
+def _learnt(record: KiloRecord) -> str:
+    psnr = [f"{stage.label} {stage.quality.psnr:.2f}" for stage in record.stages]
+    return f"{record.end.networks:,} networks, {record.end.parameters:,} parameters, PSNR {', '.join(psnr)} dB"
+
+
+def _rendered(record: KiloSpeedRecord) -> str:
+    stock, tiny = record.arms[0].frames[0], next(arm for arm in record.arms if arm.network == "tiny").frames[0]
+    return f"pictures {median(stock.seconds) / median(tiny.seconds):.0f} times faster than stock's"
+
+
 SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     RunRecord: _trained,
     SpeedRecord: _timed,
     StockSpeedRecord: _compared,
     ScalingRecord: _scaled,
+    KiloRecord: _learnt,
+    KiloSpeedRecord: _rendered,
 }
 """Kind of record -> what came out."""
 
@@ -353,11 +399,22 @@ def _scaling_seconds(job: Scaling, known: Speeds) -> float:
     return 1.5 * job.rounds * rays_of_a_block * blocks + large
 
 
+def _kilo_seconds(job: KiloRun, known: Speeds) -> float:
+    # Of the time of its teacher.
+    return 0.3 * known.scale.steps * known.rays * known.dense / known.speed
+
+
+def _kilo_speed_seconds(job: KiloSpeed, known: Speeds) -> float:
+    return 30.0 * (job.rounds + 1)
+
+
 ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
     Run: _run_seconds,
     SpeedRun: _speed_seconds,
     StockSpeed: _stock_seconds,
     Scaling: _scaling_seconds,
+    KiloRun: _kilo_seconds,
+    KiloSpeed: _kilo_speed_seconds,
 }
 """Kind of job -> its seconds."""
 

@@ -22,7 +22,7 @@ from nerfstudio_prune.bench.splat_folder import SplatFolder
 from nerfstudio_prune.bench.splat_setup import RESERVED as SPLAT_RESERVED
 from nerfstudio_prune.bench.splat_setup import find_splat_scene
 from nerfstudio_prune.bench.splat_suite import SPLAT_SCALES, splats
-from nerfstudio_prune.bench.suites import SCALES, SUITES, Run
+from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.engine.interrupts import TrainingInterrupted
 from nerfstudio_prune.engine.memory import kept_memory
 
@@ -102,7 +102,7 @@ def _networks(asked: Bench) -> Work:
     scene = find_scene(asked.data, scale)
     scale = replace(scale, options={**scale.options, **parse_options(asked.options, scene.method)})
     jobs = choose_jobs(SUITES[asked.suite](scale), asked.only)
-    folder = RunFolder(asked.output, scale, scene, {run.name: run for run in jobs if isinstance(run, Run)})
+    folder = RunFolder(asked.output, scale, scene, {job.name: job for job in jobs})
     return jobs, folder, lambda: check_data(scene, scale) if asked.data is not None else None
 
 

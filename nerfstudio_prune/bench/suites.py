@@ -12,6 +12,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, stock_speed
 from nerfstudio_prune.bench.jobs import SuiteJob
+from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed, kilo_jobs, of_pruned_teacher
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
@@ -199,7 +200,7 @@ class SpeedRun(SuiteJob):
         return {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
 
 
-Job = Run | SpeedRun | StockSpeed | Scaling
+Job = Run | SpeedRun | StockSpeed | Scaling | KiloRun | KiloSpeed
 
 
 def speed_name(pruning_ratio: float) -> str:
@@ -423,6 +424,20 @@ def ablation(scale: Scale) -> list[Job]:
     return runs
 
 
+def kilo(scale: Scale) -> list[Job]:
+    """Tiny networks of dense runs, beside their controls; with the first seed of other sizes, and of a pruned run."""
+    jobs: list[Job] = []
+    for seed in scale.seeds:
+        first = seed == scale.seeds[0]
+        start, teacher, best = (
+            _decaying(run, scale) for run in (_start(seed, scale), _dense(seed, scale), _preset(seed, scale, "best"))
+        )
+        jobs += [start, teacher, *kilo_jobs(seed, scale.name, teacher.name, sizes=first)]
+        if first:
+            jobs += [best, of_pruned_teacher(seed, scale.name, best.name)]
+    return jobs
+
+
 def _small_as_long_as(arm: str, small: Run) -> Run:
     """A small network from scratch for as long as a pruned one of the same seed takes, its dense steps included."""
     time_of = f"{arm}-s{small.seed}"
@@ -552,5 +567,6 @@ SUITES: dict[str, Callable[[Scale], list[Job]]] = {
     "scaling": scaling,
     "peers": peers,
     "ablation": ablation,
+    "kilo": kilo,
 }
 """Name -> suite."""

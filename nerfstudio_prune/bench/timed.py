@@ -1,7 +1,7 @@
 """A network with its own trainer, advanced and rendered by hand, and timed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
@@ -33,6 +33,29 @@ def train_step(trainer: Trainer, step: int) -> None:
             trainer.train_iteration(step)
         for callback in trainer.callbacks:
             callback.run_callback_at_location(step, location)
+
+
+@torch.no_grad()
+def render_seconds(
+    model: Any, clock: Callable[[], float], camera: Cameras, rows: int = 1
+) -> tuple[float, MutableMapping[str, Any]]:
+    """Renders a picture as the host does: rays of the camera first, then the model.
+
+    Args:
+        model: In evaluation.
+        clock: Tells the time in seconds.
+        camera: Its camera.
+        rows: Every so manieth row of pixels only.
+
+    Returns:
+        Seconds, and the outputs; where rows are left out, the time that the others took is multiplied.
+    """
+    start = clock()
+    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    made = clock()
+    part = rays[::rows]
+    outputs = model.get_outputs_for_camera_ray_bundle(part)
+    return (made - start) + (clock() - made) * len(rays) / len(part), outputs
 
 
 class TimedNetwork:
@@ -105,7 +128,6 @@ class TimedNetwork:
             camera.rescale_output_resolution(height / float(camera.height.item()), "round")
         return camera
 
-    @torch.no_grad()
     def render(self, camera: Cameras, rows: int = 1) -> float:
         """Renders a picture.
 
@@ -117,12 +139,7 @@ class TimedNetwork:
             Seconds; where rows are left out, the time that the others took is multiplied.
         """
         self.model.eval()
-        start = self.clock()
-        rays = camera.generate_rays(camera_indices=0, keep_shape=True)
-        made = self.clock()
-        part = rays[::rows]
-        self.model.get_outputs_for_camera_ray_bundle(part)
-        return (made - start) + (self.clock() - made) * len(rays) / len(part)
+        return render_seconds(self.model, self.clock, camera, rows)[0]
 
     def growth(self, work: Callable[[], Any]) -> float | None:
         """What some work takes at most above what is held before, in MB; None where it cannot be told.

@@ -151,7 +151,7 @@ def execute(
     Returns:
         The record; the run's checkpoint lies in the work folder.
     """
-    checkpoint = checkpoint_of(folder, scene, parent) if parent else None
+    checkpoint = checkpoint_of(folder, parent) if parent else None
     config = make_config(run, scale, scene, steps, folder / "work" / "runs", checkpoint)
     trainer = make_trainer(config)
     device = trainer.pipeline.model.device
@@ -175,13 +175,17 @@ def execute(
     return _record(run, scale, scene, recorder, parent, identity, peak, state.history)
 
 
-def checkpoint_of(folder: Path, scene: Scene, record: RunRecord) -> Path:
+def checkpoint_of(folder: Path, record: Any) -> Path:
     """The checkpoint of the end of a run.
+
+    Args:
+        folder: Folder of the benchmark.
+        record: The run's record.
 
     Raises:
         CheckpointError: If it is missing, or not whole.
     """
-    saved = folder / "work" / "runs" / record.name / scene.method / "run" / "nerfstudio_models"
+    saved = folder / "work" / "runs" / record.name / record.method / "run" / "nerfstudio_models"
     return checkpoint_of_step(saved, record.steps - 1, TRAINING).path
 
 

@@ -12,6 +12,7 @@ from nerfstudio_prune.core.events import decode_fraction
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.cost_schema import CostRecord
+from nerfstudio_prune.records.kilo_schema import AnyKiloRecord
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
 from nerfstudio_prune.records.splat_schema import AnySplatRecord
@@ -19,10 +20,15 @@ from nerfstudio_prune.records.splat_schema import AnySplatRecord
 MAX_BYTES = 64_000_000
 """More than any record has; those of this project have some 20 kB."""
 
-AnyRecord = Record | CostRecord | AnySplatRecord
+AnyRecord = Record | CostRecord | AnySplatRecord | AnyKiloRecord
 """What a file holds; `kind` in the file tells which."""
-NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS = ("runs", "speed"), ("costs",), ("splat-runs",)
-"""Names of the folders that records of networks, of what they cost, and of Gaussians, lie in."""
+NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS = (
+    ("runs", "speed"),
+    ("costs",),
+    ("splat-runs",),
+    ("kilo-runs",),
+)
+"""Names of the folders that records of networks, of what they cost, of Gaussians, and of tiny networks, lie in."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -155,7 +161,9 @@ def _encoded(value: Any) -> Any:
 class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
-    kind: Literal["run", "speed", "stock-speed", "scaling", "splat", "splat-zero-shot", "splat-speed"]
+    kind: Literal[
+        "run", "speed", "stock-speed", "scaling", "splat", "splat-zero-shot", "splat-speed", "kilo", "kilo-speed"
+    ]
     schema_version: Any = None
 
 

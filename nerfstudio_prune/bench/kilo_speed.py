@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -27,7 +27,7 @@ from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.model import is_linear
 from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.neurons.groups import macs_per_sample
-from nerfstudio_prune.records.kilo_schema import KiloFrameArm, KiloFrames, KiloRecord, KiloSpeedRecord
+from nerfstudio_prune.records.kilo_schema import KiloFrameArm, KiloFrames, KiloNetwork, KiloRecord, KiloSpeedRecord
 
 STOCK_RAYS = 256
 """Rays of a training step of the host's model, which is not trained here."""
@@ -134,14 +134,15 @@ class _Arm:
     def __init__(
         self,
         label: str,
-        network: Literal["stock", "dense", "tiny"],
+        network: KiloNetwork,
         model: Any,
         precision: Precision,
         rows: int = 1,
         run: Optional[str] = None,
         field: Optional[Teacher] = None,
     ) -> None:
-        self.label, self.network, self.model, self.precision = label, network, model, precision
+        self.label, self.model, self.precision = label, model, precision
+        self.network: KiloNetwork = network
         self.rows, self.run, self.field = rows, run, field
         self.clock = clock_of(model.device)[1]
         self.seconds: dict[tuple[int, int], list[float]] = {}

@@ -10,7 +10,7 @@ from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.kilo_jobs import KiloRun
 from nerfstudio_prune.bench.kilo_quality import KiloMeter
-from nerfstudio_prune.bench.kilo_setup import kilo_fields, saved_config, student_config, teacher_schedule
+from nerfstudio_prune.bench.kilo_setup import METHODS, kilo_fields, saved_config, student_config, teacher_schedule
 from nerfstudio_prune.bench.machine import MemoryMeter, clock_of
 from nerfstudio_prune.bench.quality import ViewMeter
 from nerfstudio_prune.bench.setup import Scene, make_config, make_trainer
@@ -140,7 +140,7 @@ def execute_student(
     peak = memory.peak_mb
     recorder.add("end", recorder.phases.steps)
     return KiloRecord(
-        **kilo_fields(job, scale, scene, config.method_name, job.options, model.device, identity),
+        **kilo_fields(job, scale, scene, METHODS[scene.method], job.options, model.device, identity),
         arm=job.arm,
         role=job.role,
         teacher=teacher_result(taught),

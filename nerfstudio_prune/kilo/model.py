@@ -57,8 +57,9 @@ class KiloModelConfig(ModelConfig):
     """Samples of a ray that are evaluated between two looks at what light is left. None: as many as leave each network
     enough points; on a CPU usually all."""
     evaluation: Evaluation = "auto"
-    """How products of all networks are computed: native (PyTorch's grouped product), buckets (padded batches), loop;
-    auto: what suits and agrees with a loop on this machine."""
+    """How products of all networks are computed: native (PyTorch's grouped product), buckets (padded batches of like
+    groups), tiles (one batch of equal pieces, for GPUs), loop; auto: what suits and agrees with a loop on this
+    machine."""
 
 
 RULES: tuple[Rule, ...] = (

@@ -1,7 +1,8 @@
 """Products of many small matrices with sorted rows: each group of rows has a matrix of its own.
 
-Three ways of the same product. None is the best everywhere: PyTorch's own is faster where a group has tens of rows,
-padded batches where it has few, and a loop needs nothing but a matrix product.
+Four ways of the same product. None is the best everywhere: on a CPU PyTorch's own is faster where a group has tens of
+rows, padded batches where it has few. On a GPU tiles need a handful of kernels whatever the groups are; PyTorch's own
+launches some for each group there, but for bfloat16. A loop needs nothing but a matrix product.
 """
 
 from collections.abc import Callable
@@ -17,15 +18,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.functional import pad
 
-Way = Literal["native", "buckets", "loop"]
-"""native: `torch.nn.functional.grouped_mm`; buckets: padded batches of groups of like size; loop: group by group."""
-Evaluation = Literal["auto", "native", "buckets", "loop"]
+Way = Literal["native", "buckets", "tiles", "loop"]
+"""native: `torch.nn.functional.grouped_mm`; buckets: padded batches of groups of like size; tiles: one batch of pieces
+of `TILE_ROWS` rows, each with a copy of its group's matrix; loop: group by group."""
+Evaluation = Literal["auto", "native", "buckets", "tiles", "loop"]
 """A way, or the one that suits the groups and passes on this machine."""
 
 ALIGNED_BYTES = 16
 """Rows of the native way begin at multiples of this."""
 LIKE, LIKE_ROWS = 0.7, 4
 """Groups share a bucket if the smaller has this share of the larger one's rows, or lacks no more rows than this."""
+TILE_ROWS = 32
+"""Rows of a tile: about as many as a group has in a training step, so that little is filled up."""
 ROWS_FOR_NATIVE = 8
 """Mean rows of a group from which the native way is the faster one."""
 
@@ -73,6 +77,43 @@ class Groups:
             found.append(Bucket(groups, rows, valid))
             first = last
         return found
+
+    @cached_property
+    def tiles(self) -> "Tiles":
+        """All groups in pieces of equal size."""
+        ends = self.ends.long()
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        counts = (ends - starts + TILE_ROWS - 1) // TILE_ROWS
+        before = counts.cumsum(dim=0) - counts
+        group = torch.arange(len(ends), device=ends.device).repeat_interleave(counts)
+        within = torch.arange(TILE_ROWS, device=ends.device)
+        first = starts[group] + (torch.arange(len(group), device=ends.device) - before[group]) * TILE_ROWS
+        rows = first[:, None] + within
+        valid = rows < ends[group][:, None]
+        shift = (before * TILE_ROWS - starts).repeat_interleave(ends - starts)
+        place = torch.arange(self.rows, device=ends.device) + shift
+        return Tiles(group, rows.masked_fill(~valid, 0), valid, place, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Groups in pieces of equal size, the last one of each filled up."""
+
+    group: Int64[Tensor, " tiles"]
+    """Group of each tile, ascending."""
+    rows: Int64[Tensor, "tiles rows"]
+    """Numbers of their rows; 0 where there is none."""
+    valid: Bool[Tensor, "tiles rows"]
+    """Where there is one."""
+    place: Int64[Tensor, " all"]
+    """Where each row of the groups stands among those of the tiles."""
+    counts: Int64[Tensor, " groups"]
+    """Tiles of each group."""
+
+    def gathered(self, x: Float[Tensor, "all width"]) -> Float[Tensor, "tiles rows width"]:
+        """Rows of the tiles, zero where there is none."""
+        found = x.index_select(0, self.rows.flatten()).view(*self.rows.shape, x.shape[1])
+        return found.masked_fill(~self.valid[..., None], 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +166,21 @@ def _full_precision(device: torch.device) -> torch.autocast:
 
 def _grouped_matmul(x: Tensor, weights: Tensor, groups: Groups, way: Evaluation) -> Tensor:
     if way == "auto":
-        dense = groups.rows >= ROWS_FOR_NATIVE * len(weights)
-        way = "native" if dense and native_works(x.device, x.dtype) else "buckets"
+        way = _suited(x, groups)
     elif way == "native" and not native_works(x.device, x.dtype):
         raise ValueError(
             "model.evaluation native needs torch.nn.functional.grouped_mm to agree with a loop; here it does not "
-            f"(PyTorch {torch.__version__}, {x.device.type}, {x.dtype}); choose auto, buckets or loop"
+            f"(PyTorch {torch.__version__}, {x.device.type}, {x.dtype}); choose auto, buckets, tiles or loop"
         )
     return _apply(x, weights, groups, way)
+
+
+def _suited(x: Tensor, groups: Groups) -> Way:
+    """The way that is fast for these groups on this device, and passes its check."""
+    if x.device.type != "cpu":
+        return "tiles"
+    dense = groups.rows >= ROWS_FOR_NATIVE * len(groups.ends)
+    return "native" if dense and native_works(x.device, x.dtype) else "buckets"
 
 
 def _apply(x: Tensor, weights: Tensor, groups: Groups, way: Way) -> Tensor:
@@ -195,6 +243,19 @@ def _bucket_outer(x: Tensor, gradient: Tensor, groups: Groups) -> Tensor:
     return result
 
 
+def _tile_product(x: Tensor, weights: Tensor, groups: Groups) -> Tensor:
+    tiles = groups.tiles
+    product = tiles.gathered(x) @ weights.index_select(0, tiles.group)
+    return product.flatten(0, 1).index_select(0, tiles.place)
+
+
+def _tile_outer(x: Tensor, gradient: Tensor, groups: Groups) -> Tensor:
+    tiles = groups.tiles
+    products = tiles.gathered(x).transpose(1, 2) @ tiles.gathered(gradient)
+    # In a fixed order, as `index_add` is not on a GPU: a run that is gone on with is the same to the bit.
+    return torch.segment_reduce(products, "sum", lengths=tiles.counts, axis=0, initial=0, unsafe=True)
+
+
 def _missing(tensor: Tensor, dim: int) -> int:
     """Entries that a row lacks to be a multiple of what the native way wants."""
     return -tensor.shape[dim] % (ALIGNED_BYTES // tensor.element_size())
@@ -217,8 +278,18 @@ def _native_outer(x: Tensor, gradient: Tensor, groups: Groups) -> Tensor:
 
 
 _Product = Callable[[Tensor, Tensor, Groups], Tensor]
-_PRODUCTS: dict[Way, _Product] = {"native": _native_product, "buckets": _bucket_product, "loop": _loop_product}
-_OUTER_PRODUCTS: dict[Way, _Product] = {"native": _native_outer, "buckets": _bucket_outer, "loop": _loop_outer}
+_PRODUCTS: dict[Way, _Product] = {
+    "native": _native_product,
+    "buckets": _bucket_product,
+    "tiles": _tile_product,
+    "loop": _loop_product,
+}
+_OUTER_PRODUCTS: dict[Way, _Product] = {
+    "native": _native_outer,
+    "buckets": _bucket_outer,
+    "tiles": _tile_outer,
+    "loop": _loop_outer,
+}
 
 
 def _native_function() -> Any:

@@ -15,6 +15,9 @@ KiloRole = Literal["student", "scratch", "teacher-on"]
 """student: tiny networks that learnt from a teacher first; scratch: from photos alone, in the cells that the teacher
 gave; teacher-on: the teacher itself trained on, for as long as a student took."""
 
+KiloNetwork = Literal["stock", "dense", "tiny"]
+"""The host's model; dense networks of this project; tiny ones."""
+
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -147,8 +150,7 @@ class KiloFrameArm:
     """One way to render the scene."""
 
     label: str
-    network: Literal["stock", "dense", "tiny"]
-    """The host's model; dense networks of this project; tiny ones."""
+    network: KiloNetwork
     run: Optional[str]
     """Run whose networks these are; null for those that were made for the measurement."""
     cells: bool

@@ -7,6 +7,7 @@ from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.files import read_record, record_files
 from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.report.cost_study import collect_costs
+from nerfstudio_prune.report.kilo_study import KiloStudy, collect_kilo
 from nerfstudio_prune.report.splat_study import SplatStudy, collect_splats
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
 
@@ -25,6 +26,8 @@ class Collected(NamedTuple):
     """Of Gaussians."""
     costs: list[CostRecord]
     """Of what networks cost."""
+    kilo: list[KiloStudy]
+    """Of tiny networks."""
 
 
 def collect_all(folder: Path) -> Collected:
@@ -33,9 +36,9 @@ def collect_all(folder: Path) -> Collected:
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
-    splats, costs = collect_splats(folder), collect_costs(folder)
-    without_runs = (splats or costs) and not any(True for _ in record_files(folder))
-    return Collected([] if without_runs else collect(folder), splats, costs)
+    splats, costs, kilo = collect_splats(folder), collect_costs(folder), collect_kilo(folder)
+    without_runs = (splats or costs or kilo) and not any(True for _ in record_files(folder))
+    return Collected([] if without_runs else collect(folder), splats, costs, kilo)
 
 
 def collect(folder: Path) -> list[Study]:

@@ -11,6 +11,8 @@ from nerfstudio_prune.report.cost_charts import cost_charts
 from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
+from nerfstudio_prune.report.kilo_study import KiloStudy
+from nerfstudio_prune.report.kilo_tables import kilo_tables
 from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.page import to_html
 from nerfstudio_prune.report.plots import Plot, svg_file
@@ -51,6 +53,12 @@ SPLAT_TITLES = {
     "splats-lightgaussian": "LightGaussian's Tables 2 and 3",
 }
 
+KILO_TITLES = {
+    "kilonerf-targets": "Targets of tiny networks",
+    "kilonerf-arms": "Beside their controls",
+    "kilonerf-frames": "Pictures in turns",
+}
+
 COST_TITLES = {
     "speed-stock": "Beside the host's own model",
     "speed-work": "Points, peak and memory",
@@ -62,7 +70,10 @@ COST_TITLES = {
 
 
 def render(
-    studies: Sequence[Study], splats: Sequence[SplatStudy] = (), costs: Sequence[CostRecord] = ()
+    studies: Sequence[Study],
+    splats: Sequence[SplatStudy] = (),
+    costs: Sequence[CostRecord] = (),
+    kilo: Sequence[KiloStudy] = (),
 ) -> dict[str, bytes]:
     """All files of a report by their path in its folder. The same records give the same bytes.
 
@@ -70,11 +81,12 @@ def render(
         studies: Those of networks.
         splats: Those of Gaussians.
         costs: Records of what networks cost.
+        kilo: Those of tiny networks.
 
     Raises:
         RecordError: If a picture that a record names cannot be used; names the file.
     """
-    return _Document(studies, splats, costs).files()
+    return _Document(studies, splats, costs, kilo).files()
 
 
 def _shown(plot: Plot) -> str:
@@ -83,8 +95,14 @@ def _shown(plot: Plot) -> str:
 
 
 class _Document:
-    def __init__(self, studies: Sequence[Study], splats: Sequence[SplatStudy], costs: Sequence[CostRecord]) -> None:
-        self.studies, self.splats, self.costs = studies, splats, costs
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        splats: Sequence[SplatStudy],
+        costs: Sequence[CostRecord],
+        kilo: Sequence[KiloStudy],
+    ) -> None:
+        self.studies, self.splats, self.costs, self.kilo = studies, splats, costs, kilo
         self.plain = without_ablations(studies)
         self.cost_plots = cost_charts(costs)
         self.plots = {study.slug: charts(study) for study in studies}
@@ -132,6 +150,7 @@ class _Document:
             ("Renderings", self._renderings()),
             ("All comparisons", self._studies(claims_table, "frontier")),
             *([("Gaussians", self._splats())] if self.splats else []),
+            *([("Tiny networks", self._kilo())] if self.kilo else []),
         ]
         return "\n\n".join(f"## {number}. {title}\n\n{text}" for number, (title, text) in enumerate(sections, 1))
 
@@ -197,6 +216,10 @@ class _Document:
     def _splats(self) -> str:
         tables = splat_tables(self.splats)
         return "\n\n".join(f"### {SPLAT_TITLES[name]}\n\n{make()}" for name, make in tables.items())
+
+    def _kilo(self) -> str:
+        tables = kilo_tables(self.kilo)
+        return "\n\n".join(f"### {KILO_TITLES[name]}\n\n{make()}" for name, make in tables.items())
 
     def _costs(self) -> str:
         parts = [f"### {COST_TITLES[name]}\n\n{make()}" for name, make in cost_tables(self.costs).items()]

@@ -9,6 +9,8 @@ from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report.claims import claims_text
 from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
+from nerfstudio_prune.report.kilo_study import KiloStudy
+from nerfstudio_prune.report.kilo_tables import kilo_tables
 from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.paper import compact_table
 from nerfstudio_prune.report.splat_study import SplatStudy
@@ -58,7 +60,10 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]], where: str) -> tupl
 
 
 def named_tables(
-    studies: Sequence[Study], splats: Sequence[SplatStudy] = (), costs: Sequence[CostRecord] = ()
+    studies: Sequence[Study],
+    splats: Sequence[SplatStudy] = (),
+    costs: Sequence[CostRecord] = (),
+    kilo: Sequence[KiloStudy] = (),
 ) -> dict[str, Callable[[], str]]:
     """Tables that a file may hold: name -> what makes it.
 
@@ -66,6 +71,7 @@ def named_tables(
         studies: Those of networks.
         splats: Those of Gaussians.
         costs: Records of what networks cost.
+        kilo: Those of tiny networks.
     """
     plain = without_ablations(studies)
     early, late = ([study for study in studies if study.early is way] for way in (True, False))
@@ -82,6 +88,7 @@ def named_tables(
         "claims": partial(_short, plain, "frontier", claims_text),
         **cost_tables(costs),
         **splat_tables(splats),
+        **kilo_tables(kilo),
     }
 
 

@@ -15,6 +15,7 @@ from nerfstudio_prune.records.splat_schema import (
     ZeroShotRecord,
     ZeroShotRow,
 )
+from nerfstudio_prune.report.repeated import Repeated
 from nerfstudio_prune.report.stats import Stat
 
 TEST, VAL = "test", "val"
@@ -25,42 +26,8 @@ ARM_FIELDS = ("role", "strategy", "score", "rounds", "keep", "recovery", "distil
 """What runs of one arm must agree in."""
 
 
-@dataclass
-class SplatArm:
-    """Runs that differ in the seed only."""
-
-    runs: list[SplatRecord]
-    """By seed."""
-
-    @property
-    def first(self) -> SplatRecord:
-        """The run of the lowest seed."""
-        return self.runs[0]
-
-    @property
-    def name(self) -> str:
-        """What is compared, without the seed."""
-        return self.first.arm
-
-    @property
-    def n(self) -> int:
-        """Number of seeds."""
-        return len(self.runs)
-
-    def stat(self, value: Callable[[SplatRecord], Optional[float]]) -> Stat:
-        """A quantity over the seeds."""
-        return Stat.of(value(run) for run in self.runs)
-
-    def at(self, label: str, value: Callable[[SplatStage], Optional[float]]) -> Stat:
-        """A quantity of a stage over the seeds."""
-        stages = [run.end if label == "end" else run.stage(label) for run in self.runs]
-        return Stat.of(None if stage is None else value(stage) for stage in stages)
-
-    def less(self, other: Optional["SplatArm"], value: Callable[[SplatRecord], Optional[float]]) -> Stat:
-        """A quantity less that of another arm, seed by seed, over the seeds that both have."""
-        others = {} if other is None else {run.seed: run for run in other.runs}
-        pairs = [(value(run), value(others[run.seed])) for run in self.runs if run.seed in others]
-        return Stat.of(None if a is None or b is None else a - b for a, b in pairs)
+class SplatArm(Repeated[SplatRecord]):
+    """Runs of Gaussians that differ in the seed only."""
 
 
 @dataclass

@@ -156,7 +156,7 @@ def test_several_devices(make: Make) -> None:
         ("distil__points_per_network", 0, r"pipeline\.distil\.points_per_network must be in \[1, 65,536\], got 0"),
         ("finetune__lr", 2.0, r"pipeline\.finetune\.lr must be in \(0, 1\], got 2\.0"),
         ("model__transmittance_threshold", 1.0, r"pipeline\.model\.transmittance_threshold must be in \[0, 1\)"),
-        ("model__evaluation", "fast", r"pipeline\.model\.evaluation must be one of auto, native, buckets, loop"),
+        ("model__evaluation", "fast", r"pipeline\.model\.evaluation must be one of auto, native, buckets, tiles, loop"),
         ("model__enable_collider", True, r"pipeline\.model\.enable_collider must be False"),
     ],
 )

@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 DEVICE = torch.device(os.environ.get("NERFSTUDIO_PRUNE_PARITY_DEVICE", "cuda"))
 
 
-@pytest.mark.parametrize("way", ["native", "buckets", "loop", "auto"])
+@pytest.mark.parametrize("way", ["native", "buckets", "tiles", "loop", "auto"])
 def test_products_and_gradients_are_exact(way: Evaluation) -> None:
     """`grouped_mm` is documented for other types of numbers on a GPU: what passes its check there must be right, and
     the rest is what stands in for it."""

@@ -38,7 +38,7 @@ def one_by_one(networks: NetworkClasses, points: Points) -> tuple[Tensor, Tensor
     return torch.cat([density for density, _ in values]), torch.cat([rgb for _, rgb in values])
 
 
-@pytest.mark.parametrize("way", ["native", "buckets", "loop", "auto"])
+@pytest.mark.parametrize("way", ["native", "buckets", "tiles", "loop", "auto"])
 def test_every_way_is_each_network_alone(way: Evaluation) -> None:
     """All ways show the same scene; networks of several widths, some without a point, rays in any order."""
     if way == "native" and not native_works(torch.device("cpu"), torch.float32):
@@ -141,7 +141,7 @@ def test_evaluation_is_the_batched_form() -> None:
     torch.testing.assert_close(rgb.view(3, 10, 3), batched[1], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["buckets", "loop", "auto"])
+@pytest.mark.parametrize("way", ["buckets", "tiles", "loop", "auto"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_density_that_is_no_number_leaves_the_colour_alone(value: float, way: Evaluation) -> None:
     """Packed, the density stands beside what the colour reads, and its row of zeros times infinity is NaN; the batched

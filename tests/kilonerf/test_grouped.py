@@ -11,7 +11,7 @@ from nerfstudio_prune.kilonerf.grouped import Evaluation, Groups, Way, grouped_m
 
 CPU = torch.device("cpu")
 NATIVE = native_works(CPU, torch.float32)
-WAYS: list[Evaluation] = ["native", "buckets", "loop", "auto"]
+WAYS: list[Evaluation] = ["native", "buckets", "tiles", "loop", "auto"]
 COUNTS = {
     "skewed": [1, 0, 40, 3, 0, 0, 7, 100, 2, 8],
     "one group": [9],
@@ -59,7 +59,7 @@ def test_every_way_is_a_loop_over_rows(way: Evaluation, case: str) -> None:
         torch.testing.assert_close(of_weights, exact[1], atol=1e-5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["buckets", "loop"])
+@pytest.mark.parametrize("way", ["buckets", "tiles", "loop"])
 def test_gradients_pass_gradcheck(way: Evaluation) -> None:
     """Against differences of the function itself, in float64, which the native way does not take."""
     x, weights, _ = drawn([3, 0, 5], 4, 3)
@@ -109,6 +109,19 @@ def test_values_of_other_groups_stay_out_of_buckets() -> None:
     assert not bool(weights.grad[0].isfinite().all())
 
 
+def test_tiles_are_what_a_gpu_takes() -> None:
+    """Each kernel takes some time to be launched there, and ways that launch some for each group take hundreds of
+    times as long. Each row is in one tile, and stands where it is looked for."""
+    somewhere = torch.empty(100, 8, device="meta")
+    assert grouped._suited(somewhere, Groups.of_counts(torch.tensor([99, 1]))) == "tiles"
+    counts = torch.tensor([0, 1, grouped.TILE_ROWS, 0, 2 * grouped.TILE_ROWS + 1, 0])
+    tiles = Groups.of_counts(counts).tiles
+    assert tiles.counts.tolist() == [0, 1, 1, 0, 3, 0] and tiles.group.tolist() == [1, 2, 4, 4, 4]
+    rows = torch.arange(int(counts.sum()))
+    assert tiles.rows[tiles.valid].tolist() == rows.tolist()
+    assert tiles.rows.flatten()[tiles.place].tolist() == rows.tolist()
+
+
 def test_buckets_hold_every_row_once_and_fill_up_little() -> None:
     """A row that is in none keeps whatever was in memory."""
     counts = torch.randint(0, 200, (300,), generator=torch.Generator().manual_seed(0))
@@ -151,7 +164,7 @@ def test_the_native_way_is_used_only_where_it_passes_its_check(monkeypatch: pyte
         monkeypatch.setattr(grouped, "_native_function", function)
         assert not native_works(CPU, torch.float32)
         torch.testing.assert_close(grouped_matmul(x, weights, groups), grouped_matmul(x, weights, groups, "loop"))
-        with pytest.raises(ValueError, match=r"model\.evaluation native .* choose auto, buckets or loop"):
+        with pytest.raises(ValueError, match=r"model\.evaluation native .* choose auto, buckets, tiles or loop"):
             grouped_matmul(x, weights, groups, "native")
     monkeypatch.undo()
     native_works.cache_clear()

@@ -130,6 +130,25 @@ def test_a_run_does_not_notice(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
     assert same_bits(*ends) and same_bits(*weights)
 
 
+def test_a_broken_network_stands_out(make: Make) -> None:
+    """What the map is for: photos alone tell which network shows a wrong colour, though each pixel is made by several.
+    The control of all the above: errors of other networks, or of other pixels, would pass it."""
+    trainer = start(make(grid__resolution=4, distil__steps=40, finetune__steps=20))
+    trainer.train()
+    model, steps = trainer.pipeline.model, trainer.pipeline.phases.steps
+    met = model.errors.weights.argsort(descending=True)[:3].tolist()
+    model.train()
+    for network in met:
+        whole = model.stack.b_rgb.detach().clone()
+        with torch.no_grad():
+            model.stack.b_rgb[int(model.networks.position[network])] += torch.tensor([8.0, -8.0, 8.0])
+            model.errors.forget(model.networks.num_networks)
+            for step in range(steps, steps + 10):
+                trainer.pipeline.get_train_loss_dict(step)
+            model.stack.b_rgb.copy_(whole)
+        assert int(model.errors.roots().argmax()) == network
+
+
 def test_narrower_networks_are_not_told_the_errors_of_wider_ones(make: Make) -> None:
     """They are others, and photos say how wrong these are."""
     trainer = start(make(grid__resolution=3, grid__narrow_to=0.6))

@@ -20,6 +20,8 @@ from nerfstudio_prune.kilonerf.shape import NetworkShape
 
 EXTRA_STATE = "_extra_state"
 STACK, CELLS, POSITION = "networks.stacks.{}.", "cells.", "networks.position"
+ERRORS = ("errors.sums", "errors.weights")
+"""What is known of the error of each network; a checkpoint before version 3 knows nothing of it."""
 MAX_WIDTH, MAX_FREQUENCIES = 4096, 32
 
 
@@ -43,6 +45,8 @@ class Loaded:
     """Where each network stands in the row of all stacks."""
     cells: Mapping[str, Tensor]
     """Buffers of the cells."""
+    errors: tuple[Tensor, Tensor]
+    """Sums and weights of the errors of networks."""
     state: KiloState
     """All else."""
 
@@ -58,7 +62,8 @@ def checked_state(own: NetworkClasses, keys: Mapping[str, Any], entries: Mapping
     Raises:
         ValueError: If keys are missing or unknown, an entry is no plain tensor, or the parts do not fit together.
     """
-    missing, unknown = sorted(keys.keys() - entries.keys()), sorted(map(str, entries.keys() - keys.keys()))
+    expected = keys.keys() if entries.keys() & set(ERRORS) else keys.keys() - set(ERRORS)
+    missing, unknown = sorted(expected - entries.keys()), sorted(map(str, entries.keys() - keys.keys()))
     if missing or unknown:
         raise ValueError(
             f"the checkpoint is not one of this model: {different_keys(missing, unknown)}. It must come from kilonerf "
@@ -87,7 +92,16 @@ def checked_state(own: NetworkClasses, keys: Mapping[str, Any], entries: Mapping
     live, _ = cells_of_buffers(cells, SPACES[state.space].spacing)
     if live.count != count:
         raise ValueError(f"the checkpoint has {count} networks, and {live.count} cells with something in them")
-    return Loaded(stacks, position, cells, state)
+    return Loaded(stacks, position, cells, _errors_of(tensors, count), state)
+
+
+def _errors_of(tensors: Mapping[str, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """What is known of the errors of networks; zeros, which is nothing, where there are no such entries."""
+    sums, weights = (tensors.get(name, torch.zeros(count)) for name in ERRORS)
+    for name, value in zip(ERRORS, (sums, weights), strict=True):
+        if value.shape != (count,) or bool((value < 0).any()):
+            raise ValueError(f"{name} must be a number >= 0 for each of the {count} networks")
+    return sums, weights
 
 
 def _stack_of(tensors: Mapping[str, Tensor], prefix: str, num_layers: int) -> Stack:

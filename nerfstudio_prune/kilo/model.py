@@ -26,9 +26,17 @@ from nerfstudio_prune.kilo.outputs import COUNTS, Look, Places, SeesPoints, View
 from nerfstudio_prune.kilo.spaces import SPACES, Space
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.stored_cells import StoredCells
+from nerfstudio_prune.kilonerf.cell_errors import CellErrors, Shares, attributed
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
-from nerfstudio_prune.kilonerf.composite import Rendered, automatic_passes, composite, last_colours, render
+from nerfstudio_prune.kilonerf.composite import (
+    Rendered,
+    automatic_passes,
+    composite,
+    last_colours,
+    render,
+    with_last_behind,
+)
 from nerfstudio_prune.kilonerf.distillation import view_dependent_penalty
 from nerfstudio_prune.kilonerf.evaluate import evaluate
 from nerfstudio_prune.kilonerf.grouped import Evaluation
@@ -102,6 +110,9 @@ class KiloModel(Model):
         super().populate_modules()
         self.state = KiloState()
         self.cells = StoredCells()
+        self.errors = CellErrors()
+        self._shares: Optional[Shares] = None
+        """Who made the colours of the last training step, until these are compared with photos."""
         self.make_room(NetworkShape())
         self.renderer_rgb = RGBRenderer(background_color=self.state.background)
         self.rgb_loss = MSELoss()
@@ -147,6 +158,7 @@ class KiloModel(Model):
         fresh = NetworkClasses.uniform(live.count, shape, generator, narrows=len(self.networks.counts) > 1)
         self._put([Stack(stack.shape, dict(stack.named_parameters())) for stack in fresh], fresh.position)
         self.cells.put(live, lattice)
+        self.errors.forget(live.count)
         self._take_state(state)
 
     @torch.no_grad()
@@ -204,7 +216,8 @@ class KiloModel(Model):
         found = super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
         live = self.cells.live
         steps = 1 if live is None else self._marcher().lattice.steps
-        return view_outputs(self, camera_ray_bundle, found, steps, None if live is None else live.cells)
+        cells = None if live is None else live.cells
+        return view_outputs(self, camera_ray_bundle, found, steps, cells, self.errors.roots())
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """Colour, depth along the ray, accumulation, and how many samples of the ray were evaluated.
@@ -279,7 +292,13 @@ class KiloModel(Model):
         if self.training or self.state.background == "last_sample":
             density, rgb = values(torch.arange(len(samples), device=origins.device))
             last = last_colours(rgb, samples.ray, rays) if self.state.background == "last_sample" else None
-            return composite(density, rgb, samples.ray, samples.distance, length, rays), last
+            whole = composite(density, rgb, samples.ray, samples.distance, length, rays)
+            if self.training:
+                weights = whole.weights.detach()
+                if last is not None:
+                    weights = with_last_behind(weights, samples.ray, whole.transmittance.detach())
+                self._shares = Shares(network, samples.ray, weights)
+            return whole, last
         hit = len(samples.ray.unique_consecutive())
         passes = automatic_passes(len(samples), hit, live.count, origins.device)
         if config.samples_per_pass is not None and rays:
@@ -291,7 +310,8 @@ class KiloModel(Model):
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Optional[dict[str, Any]] = None
     ) -> dict[str, Tensor]:
-        """Squared error of the colours, and in training a little of the squared weights of direction and colour.
+        """Squared error of the colours, and in training a little of the squared weights of direction and colour. In
+        training the error of each network is noted.
 
         Args:
             outputs: Outputs of the model.
@@ -305,9 +325,18 @@ class KiloModel(Model):
         )
         losses = {"rgb_loss": self.rgb_loss(image, rgb)}
         if self.training:
+            self._note_errors(image, rgb)
             # Even at a factor of 0: a batch may have no occupied sample, and a loss needs a graph.
             losses["view_dependent_penalty"] = self.penalty_factor * view_dependent_penalty(self.networks)
         return losses
+
+    @torch.no_grad()
+    def _note_errors(self, image: Float[Tensor, "*rays 3"], rgb: Float[Tensor, "*rays 3"]) -> None:
+        """What photos say of the networks that the last rays met."""
+        shares, self._shares = self._shares, None
+        if shares is not None:
+            squares = (image - rgb).square().mean(dim=-1).flatten()
+            self.errors.note(*attributed(shares, squares, self.networks.num_networks))
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """PSNR of a batch of rays, in dB.
@@ -386,5 +415,6 @@ class KiloModel(Model):
         loaded = checked_state(self.networks, self.state_dict(), state_dict)
         self._put(loaded.stacks, loaded.position)
         self.cells.take(loaded.cells, SPACES[loaded.state.space].spacing)
+        self.errors.put(*loaded.errors)
         self._take_state(loaded.state)
         return _IncompatibleKeys([], [])

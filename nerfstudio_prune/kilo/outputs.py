@@ -9,12 +9,13 @@ from typing import Any, Optional, Protocol
 import torch
 from jaxtyping import Float, Int, Int32
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.renderers import background_color_override_context
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 COUNTS = "num_samples_per_ray"
 """Samples of each ray that were evaluated, by the name that the host's `instant-ngp` has for them."""
-FURTHER: Mapping[str, int] = {"networks": 3, "samples": 1, "teacher": 3, "difference": 1}
+FURTHER: Mapping[str, int] = {"networks": 3, "samples": 1, "error": 1, "teacher": 3, "difference": 1}
 """Name of a further output -> its channels. The last two need a teacher."""
 POINTS_AT_ONCE = 2**14
 """Points that a teacher is asked at once: it is much wider than the networks, and their activations take memory."""
@@ -174,6 +175,7 @@ def view_outputs(
     found: Mapping[str, Tensor],
     steps: int,
     cells: Optional[Int32[Tensor, " networks"]],
+    errors: Float[Tensor, " networks"],
 ) -> ViewOutputs:
     """Outputs of a view with those that are rendered when they are asked for.
 
@@ -183,6 +185,7 @@ def view_outputs(
         found: What the model gave for them, `COUNTS` among it.
         steps: Most samples that a ray can have.
         cells: Number of the cell of each network; None where there is none yet.
+        errors: How wrong each network is, in [0, 1]; 0 where nothing is known.
     """
     known = dict(found)
     counts = known.pop(COUNTS)
@@ -203,11 +206,17 @@ def view_outputs(
     def samples(_: ViewOutputs) -> Tensor:
         return work(counts, steps)
 
-    drawn: dict[str, Callable[[ViewOutputs], Tensor]] = {"networks": networks, "samples": samples}
+    def error(_: ViewOutputs) -> Tensor:
+        # Where there is nothing, nothing is wrong, whatever colour is behind it.
+        with background_color_override_context(torch.zeros(3)):
+            shown = shown_as(as_cells(errors[:, None].expand(-1, 3)))
+        return shown[..., :1].nan_to_num(1.0)
+
+    drawn: dict[str, Callable[[ViewOutputs], Tensor]] = {"networks": networks, "samples": samples, "error": error}
     if teacher is not None:
         seen = teacher
         drawn["teacher"] = lambda _: shown_as(as_teacher(seen))
-        # What is no number is as wrong as can be.
+        # What is no number is as wrong as can be, as above.
         drawn["difference"] = lambda outputs: (
             (outputs["rgb"] - outputs["teacher"]).abs().amax(dim=-1, keepdim=True).nan_to_num(1.0)
         )

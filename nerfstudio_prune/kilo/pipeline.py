@@ -44,7 +44,7 @@ from nerfstudio_prune.kilo.second_try import learn_again
 from nerfstudio_prune.kilo.state import KiloState
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
 from nerfstudio_prune.kilo.tightening import remove_others, tightened
-from nerfstudio_prune.kilonerf.distillation import distillation_loss
+from nerfstudio_prune.kilonerf.distillation import distillation_loss, mean_squares
 from nerfstudio_prune.kilonerf.examples import Examples
 from nerfstudio_prune.kilonerf.removal import prepare_replacement
 from nerfstudio_prune.kilonerf.shape import NetworkShape
@@ -187,6 +187,8 @@ class KiloPipeline(CheckedPipeline):
             if step == phases.distil_steps:
                 self._narrow(step, optimizers)
                 optimizer.state.clear()
+                # Photos say how wrong pixels are, and weigh by them: no mean with errors of points is one.
+                self.model.errors.forget(self.model.networks.num_networks)
                 self._examples = self.model.teacher = None
             if phases.tightens(step):
                 self._tighten(step, optimizers)
@@ -288,6 +290,7 @@ class KiloPipeline(CheckedPipeline):
         batch = self._examples.batch(step)
         density, rgb = self.model.networks.batched(batch.positions, batch.directions)
         loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.model.step_size())
+        self.model.errors.note(mean_squares(loss.of_networks), torch.ones_like(loss.alpha))
         metrics = {"alpha_error": loss.alpha.detach().mean(), "rgb_error": loss.rgb.detach().mean()}
         return {}, {"distillation_loss": loss.total}, metrics
 

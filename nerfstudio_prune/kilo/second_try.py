@@ -9,6 +9,7 @@ import torch
 from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.model import KiloModel
 from nerfstudio_prune.kilonerf.cells import LiveCells
+from nerfstudio_prune.kilonerf.distillation import mean_squares
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 
 RATE_FACTOR = 0.1
@@ -37,11 +38,13 @@ def learn_again(model: KiloModel, lessons: Lessons, steps: int, seed: int) -> tu
     fresh = TinyNetworks(found, model.stack.shape, torch.Generator().manual_seed(seed)).to(model.device)
     lessons.learn(fresh, cells, steps, seed, RATE_FACTOR)
     before = lessons.errors(model.networks, live, seed)[stuck]
+    after = lessons.errors(fresh, cells, seed)
     # A difference from what is no number is none.
-    better = ~(lessons.errors(fresh, cells, seed) >= before)
+    better = ~(after >= before)
     rows = model.networks.position[stuck][better].long()
     for name, parameter in model.stack.named_parameters():
         parameter[rows] = fresh.get_parameter(name)[better]
+    model.errors.replace(stuck.nonzero()[:, 0][better], mean_squares(after[better]))
     return found, int(better.sum())
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Optional
 from nerfstudio_prune.kilo.config import KiloOptions
 from nerfstudio_prune.kilo.spaces import SpaceName
 
-VERSION = 2
+VERSION = 3
 Background = Literal["random", "last_sample", "black", "white"]
 """Colours behind a scene, by the host's names."""
 

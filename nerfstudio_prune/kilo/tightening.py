@@ -121,6 +121,7 @@ def remove_others(
     stays = torch.zeros(former.count, dtype=torch.bool, device=former.occupied.device)
     stays[live.kept_of(former)] = True
     prepare_removal(model.networks, stays, optimizers, parameters).apply()
+    model.errors.keep(stays)
     model.cells.put(live, lattice)
 
 

@@ -51,6 +51,14 @@ class Rendered:
         return self.rgb + self.transmittance[:, None] * background
 
 
+@dataclass(frozen=True, eq=False)
+class Composited(Rendered):
+    """What rays show of which all samples are known."""
+
+    weights: Float[Tensor, " samples"]
+    """Contribution of each sample to its pixel, see `weights_of`."""
+
+
 def optical_depths(density: Float[Tensor, " samples"], length: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
     """Density times length, up to `MAX_DEPTH`, in float64.
 
@@ -131,7 +139,7 @@ def composite(
     distance: Float[Tensor, " samples"],
     length: Float[Tensor, " samples"],
     num_rays: int,
-) -> Rendered:
+) -> Composited:
     """Renders rays from all of their samples.
 
     Args:
@@ -147,12 +155,14 @@ def composite(
     """
     depths = optical_depths(density, length)
     counts = ray.long().bincount(minlength=num_rays)
-    sums = _sums_along_rays(weights_of(depths, ray), rgb, distance, depths, counts)
-    return Rendered(
+    weights = weights_of(depths, ray)
+    sums = _sums_along_rays(weights, rgb, distance, depths, counts)
+    return Composited(
         sums[:, :3].to(rgb.dtype),
         sums[:, 3].to(rgb.dtype),
         torch.exp(-sums[:, 4]).to(rgb.dtype),
         counts,
+        weights,
     )
 
 
@@ -169,6 +179,20 @@ def last_colours(
     counts = ray.long().bincount(minlength=num_rays)
     padded = pad(rgb, (0, 0, 1, 0))  # a black one in front, for rays without samples
     return padded.index_select(0, torch.where(counts > 0, counts.cumsum(dim=0), 0))
+
+
+def with_last_behind(
+    weights: Float[Tensor, " samples"], ray: Int32[Tensor, " samples"], transmittance: Float[Tensor, " rays"]
+) -> Float[Tensor, " samples"]:
+    """Contributions where the background of each ray has the colour of its last sample, see `last_colours`.
+
+    Args:
+        weights: Contributions in front of it.
+        ray: Ray of each sample, ascending.
+        transmittance: Share of the light of each ray that comes through to the background.
+    """
+    last = pad(ray.diff(), (0, 1), value=1)[: len(ray)] > 0
+    return weights + transmittance.index_select(0, ray).to(weights).where(last, 0.0)
 
 
 def automatic_passes(samples: int, rays: int, networks: int, device: torch.device | str = "cuda") -> list[int]:

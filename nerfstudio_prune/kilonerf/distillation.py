@@ -33,7 +33,7 @@ class DistillationLoss:
 
     @property
     def of_networks(self) -> Float[Tensor, " networks"]:
-        """Both; the map of errors that a viewer shows."""
+        """Both."""
         return self.alpha + self.rgb
 
     @property
@@ -65,6 +65,18 @@ def distillation_loss(
     alpha = (opacity(density, step_size) - wanted).square()
     colour = (rgb - teacher_rgb).square().sum(dim=-1) * (wanted + RGB_FLOOR)
     return DistillationLoss(alpha.mean(dim=1), colour.mean(dim=1))
+
+
+def mean_squares(errors: Float[Tensor, " networks"]) -> Float[Tensor, " networks"]:
+    """Errors of networks in the unit of colours: means of four squares, of the opacity and of three channels.
+
+    Args:
+        errors: What `DistillationLoss.of_networks` gives.
+
+    Returns:
+        The means, in [0, 1] and without a gradient; 1 for what is no number.
+    """
+    return (errors.detach() / 4).nan_to_num(1.0).clamp(max=1)
 
 
 def view_dependent_penalty(networks: NetworkClasses) -> Float[Tensor, ""]:

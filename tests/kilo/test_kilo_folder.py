@@ -118,7 +118,7 @@ def test_a_run_from_its_beginning_to_its_end(watched: tuple[Any, FolderPanel], t
         finished.view.screen = screen
         screen.show("networks")
         shown = finished.view.get_outputs_for_camera(camera)
-        assert list(shown) == [*ALWAYS, "networks", "samples"]
+        assert list(shown) == [*ALWAYS, "networks", "samples", "error"]
         assert not bool((shown["networks"] == NOTHING_KEPT).any())
     finally:
         finished.stop()
@@ -137,12 +137,12 @@ def test_a_run_from_its_beginning_to_its_end(watched: tuple[Any, FolderPanel], t
     render = DatasetRender(
         load_config=trainer.base_dir / "config.yml",
         output_path=tmp_path / "pictures",
-        rendered_output_names=["rgb", "networks", "samples", "raw-samples"],
+        rendered_output_names=["rgb", "networks", "samples", "error", "raw-samples"],
         image_format="png",
     )
     render.main()
     pictures = {path.parent.name: np.asarray(Image.open(path)) for path in (tmp_path / "pictures").rglob("*.png")}
-    assert pictures.keys() == {"rgb", "networks", "samples"}
+    assert pictures.keys() == {"rgb", "networks", "samples", "error"}
     assert all(picture.shape == (24, 24, 3) and picture.std() > 0 for picture in pictures.values())
     render.rendered_output_names = ["teacher"]
     with pytest.raises(SystemExit):

@@ -106,6 +106,20 @@ def test_a_checkpoint_sizes_the_model() -> None:
     assert same_bits(other(down(1.0, 0.5)), saved(down(1.0, 0.5)))
 
 
+def test_a_checkpoint_before_there_were_errors() -> None:
+    """Runs of former versions are looked at and gone on with: all is there but how wrong networks were, and what the
+    model that loads one knew of its own says nothing of them."""
+    saved, other = model_of(), model_of()
+    saved.errors.note(torch.ones(3), torch.ones(3))
+    other.errors.note(torch.ones(3), torch.ones(3))
+    state = {name: value for name, value in saved.state_dict().items() if not name.startswith("errors.")}
+    state["_extra_state"] = {**state["_extra_state"], "version": 2}
+    other.load_state_dict(state)
+    assert same_bits(other(down(1.0, 0.5)), saved(down(1.0, 0.5))) and other.errors.roots().tolist() == [0, 0, 0]
+    other.load_state_dict(dict(saved.state_dict()))
+    assert other.errors.roots().tolist() == [1, 1, 1]
+
+
 def changed(key: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
     def apply(state: dict[str, Any]) -> None:
         state[key] = change(state[key])
@@ -122,13 +136,17 @@ def changed(key: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]]
         (changed("networks.stacks.0.w1", lambda w: w[:, :-1].clone()), r"expected networks, 3 \+ 6 x frequencies"),
         (changed("networks.stacks.0.b2", lambda b: b * float("nan")), r"b2: .* are not finite"),
         (changed("networks.position", torch.zeros_like), r"networks\.position must be an order of the 3 networks"),
+        (lambda state: state.pop("errors.sums"), r"1 missing entries \(errors\.sums\)"),
+        (changed("errors.sums", lambda e: e[:2].clone()), r"errors\.sums must be a number >= 0 for each of the 3 netw"),
+        (changed("errors.weights", lambda w: w - 1), r"errors\.weights must be a number >= 0 for each of the 3"),
+        (changed("errors.weights", lambda w: w / 0), r"errors\.weights: 3 of 3 values are not finite"),
         (changed("cells.occupancy", torch.zeros_like), r"cells\.occupancy has no occupied voxel"),
         (changed("cells.occupancy", lambda v: v | 255), r"has 3 networks, and 4 cells"),
         (changed("cells.shape", lambda s: s + 1), r"cells\.occupancy has shape"),
         (changed("cells.shape", lambda s: s * 2**40), r"cells\.shape and cells\.refine must be at least 1"),
         (changed("cells.size", lambda s: -s), r"cell_size must be a positive number"),
         (changed("cells.lattice", lambda x: x * 0), r"cells\.lattice has 0 steps"),
-        (changed("_extra_state", lambda s: {**s, "version": 9}), r"version 9, expected at most 2"),
+        (changed("_extra_state", lambda s: {**s, "version": 9}), r"version 9, expected at most 3"),
         (changed("_extra_state", lambda s: {**s, "background": "pink"}), r"background must be one of .*got 'pink'"),
         (
             changed("_extra_state", lambda s: {**s, "options": {"distil": {"lr": 7.0}}}),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.renderers import background_color_override_context
 from support.tiny_run import SCENE_BOX
 from torch import Tensor
 
@@ -158,6 +159,65 @@ def test_samples_that_nobody_sees_are_not_counted() -> None:
     assert torch.allclose(stopped["networks"][0, 0], cell_colours(torch.tensor([1], dtype=torch.int32))[0], atol=0.01)
 
 
+def test_a_cell_shows_how_wrong_its_network_is() -> None:
+    """A person looks for the cells that are worst: roots of mean squares, in the unit of colours, composited as colours
+    are. Where there is nothing, nothing is wrong, be the background white, as here, or what the host puts in its place;
+    and what is learnt after the picture does not show in it."""
+    model, rays = tower(front=1.0, back=OPAQUE), down((-0.3, -0.3), (3.0, 3.0))
+    assert not model.get_outputs_for_camera_ray_bundle(rays)["error"].any()  # nothing is known yet
+    # The numbers of the networks are those of the cells: the lower one is the first.
+    model.errors.note(torch.tensor([0.02, 0.09]), torch.tensor([0.5, 1.0]))
+    expected = [(1 - exp(-1)) * 0.3 + exp(-1) * 0.2, 0]
+    first, second = (model.get_outputs_for_camera_ray_bundle(rays) for _ in range(2))
+    assert first["error"].flatten().tolist() == pytest.approx(expected, abs=1e-5)
+    model.errors.note(torch.ones(2), torch.ones(2))
+    with background_color_override_context(torch.tensor([0.2, 0.9, 0.4])):
+        assert second["error"].flatten().tolist() == pytest.approx(expected, abs=1e-5)
+    assert float(model.get_outputs_for_camera_ray_bundle(rays)["error"][0, 0]) > 0.7
+
+
+def test_who_paints_the_sky_is_to_blame_for_it() -> None:
+    """Where the background has the colour of a ray's last sample its network answers for the light that comes through
+    all: in what photos say, and in the picture of it."""
+    model, rays = tower(front=1.0, back=0.5), down((-0.3, -0.3))
+    model._take_state(KiloState(model.state.options, "last_sample", "digest", 3))
+    batch = {"image": torch.zeros(1, 1, 3)}
+    outputs = model.train()(rays)
+    squared = float(outputs["rgb"].square().mean())
+    model.get_loss_dict(outputs, batch)
+    through = exp(-1)
+    assert model.errors.weights.tolist() == pytest.approx([through, 1 - through], abs=1e-5)
+    assert model.errors.sums.tolist() == pytest.approx([through * squared, (1 - through) * squared], abs=1e-5)
+    model.errors.put(torch.tensor([0.04, 0.0]), torch.ones(2))
+    shown = model.eval().get_outputs_for_camera_ray_bundle(rays)["error"]
+    assert float(shown) == pytest.approx(through * 0.2, abs=1e-5)
+
+
+def test_photos_say_which_network_is_wrong() -> None:
+    """The squared error of each pixel belongs to the networks that made it, in the shares in which they did; a loss
+    that is only measured says nothing."""
+    occupied = torch.ones(2, 4, 4, dtype=torch.bool)
+    model = model_of(occupied, [OPAQUE, 1.0, OPAQUE, OPAQUE])
+    rays = down((-0.3, -0.3), (-0.3, 0.3), (-0.7, 0.6), (3.0, 3.0))
+    batch = {"image": torch.rand(1, 4, 3, generator=torch.Generator().manual_seed(1))}
+    model.get_loss_dict(model(rays), batch)
+    assert not model.errors.weights.any()
+    with torch.no_grad():
+        outputs = model.train()(rays)
+        losses = model.get_loss_dict(outputs, batch)
+    squares = (outputs["rgb"] - batch["image"]).square().mean(dim=-1)[0]
+    assert float(losses["rgb_loss"]) == pytest.approx(float(squares.mean()))
+    # Two towers, numbered from the bottom up: the first ray sees both cells of one, the next two that on top of the
+    # other. What is hidden below it has no more than a trace of these.
+    expected = [squares[0], squares[0], squares[1:3].mean(), squares[1:3].mean()]
+    assert model.errors.weights.tolist() == pytest.approx([exp(-1), 1 - exp(-1), 0, 2], abs=1e-5)
+    found = model.errors.roots().square()
+    assert found.tolist() == pytest.approx([float(value) for value in expected], abs=1e-5)
+    # The shares are used once: they belong to that batch.
+    model.get_loss_dict(outputs, batch)
+    assert torch.equal(model.errors.roots().square(), found)
+
+
 def test_what_is_learnt_from_is_shown_beside() -> None:
     """A student that is equal to its teacher differs nowhere; of another one the largest channel counts. The teacher is
     seen where the student is: a ray beside all cells shows the background."""
@@ -190,7 +250,7 @@ def test_nothing_is_evaluated_that_nobody_looks_at(monkeypatch: pytest.MonkeyPat
     outputs = model.get_outputs_for_camera_ray_bundle(rays)
     batch = {"image": torch.rand(1, 2, 3)}
     model.get_metrics_dict({"rgb": outputs["rgb"]}, batch)
-    names = ["rgb", "depth", "accumulation", "networks", "samples", "teacher", "difference"]
+    names = ["rgb", "depth", "accumulation", "networks", "samples", "error", "teacher", "difference"]
     assert list(outputs) == names and len(outputs) == len(names) and "networks" in outputs
     assert outputs["samples"].shape == (1, 2, 1)
     assert evaluated == [int(outputs.counts.sum())] == [40] and teacher.asked == 0
@@ -207,7 +267,7 @@ def test_outputs_are_those_of_a_mapping() -> None:
     copied = {**outputs}
     assert list(copied) == list(outputs) and copied["networks"].shape == (1, 1, 3) and "rgba" in copied
     assert outputs.get("none") is None and "none" not in outputs
-    del outputs["rgba"], outputs["networks"], outputs["samples"]
+    del outputs["rgba"], outputs["networks"], outputs["samples"], outputs["error"]
     assert list(outputs) == ["rgb", "depth", "accumulation"]
     for name in ("networks", "none"):
         with pytest.raises(KeyError):
@@ -235,6 +295,7 @@ def test_before_there_are_networks() -> None:
     outputs = empty().get_outputs_for_camera_ray_bundle(down((0.0, 0.0), (1.0, 0.0)))
     assert list(outputs) == list(tower(1.0, 1.0).get_outputs_for_camera_ray_bundle(down((0.0, 0.0))))
     assert bool((outputs["networks"] == 1).all()) and outputs["networks"].shape == (1, 2, 3)
+    assert not outputs["error"].any() and outputs["error"].shape == (1, 2, 1)
     assert not outputs["samples"].any() and not outputs.counts.any() and outputs["samples"].shape == (1, 2, 1)
 
 
@@ -249,6 +310,8 @@ def test_what_is_no_number_is_seen() -> None:
         stack.b_density[0] = torch.nan
     outputs = model.get_outputs_for_camera_ray_bundle(rays)
     assert bool(outputs["rgb"][0, 0].isnan().any()) and bool(outputs["rgb"][0, 1].isfinite().all())
-    assert all(bool(outputs[name].isfinite().all()) for name in ("networks", "samples", "teacher", "difference"))
+    names = ("networks", "samples", "error", "teacher", "difference")
+    assert all(bool(outputs[name].isfinite().all()) for name in names)
     assert outputs["networks"][0, 0].tolist() == [0, 0, 0] and outputs["difference"][0, 0].item() == 1
+    assert outputs["error"][0, 0].item() == 1 and outputs["error"][0, 1].item() == 0
     assert torch.allclose(outputs["networks"][0, 1], cell_colours(torch.tensor([1], dtype=torch.int32))[0], atol=1e-5)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from support.tiny_kilo import DISTIL, weights
 from support.tiny_run import after_each_step, start, train
@@ -21,7 +22,7 @@ def taught(trainer: Any) -> Lessons:
     return Lessons(model.teacher.values, places, model.state.options.distil, model.step_size(), model.space)
 
 
-def test_a_stuck_network_begins_again(make: Make) -> None:
+def test_a_stuck_network_begins_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is white everywhere has no gradient: no step of any length would mend it. The others keep their weights
     to the bit; one that is as good as it was keeps its own."""
     trainer = start(make(grid__resolution=3, distil__steps=40))
@@ -31,14 +32,26 @@ def test_a_stuck_network_begins_again(make: Make) -> None:
     stuck = [2, 7]
     with torch.no_grad():
         model.stack.b_rgb[stuck] = 60.0
+    model.errors.note(torch.full((model.networks.num_networks,), 0.5), torch.ones(model.networks.num_networks))
     before, errors = weights(trainer), lessons.errors(model.networks, model.cells.live, SEED)
     assert lessons.stuck(model.networks, model.cells.live, SEED).nonzero()[:, 0].tolist() == stuck
+    measured, former = [], Lessons.errors
+
+    def watched(self: Lessons, *values: Any) -> torch.Tensor:
+        measured.append(former(self, *values))
+        return measured[-1]
+
+    monkeypatch.setattr(Lessons, "errors", watched)
     assert learn_again(model, lessons, 40, SEED) == (2, 2)
+    monkeypatch.undo()
     after, others = weights(trainer), [i for i in range(model.networks.num_networks) if i not in stuck]
     assert all(torch.equal(before[name][others], after[name][others]) for name in before)
     now = lessons.errors(model.networks, model.cells.live, SEED)
     assert bool((now[stuck] < errors[stuck]).all()) and torch.equal(now[others], errors[others])
     assert not bool(lessons.stuck(model.networks, model.cells.live, SEED).any())
+    # What is shown of the former ones is gone: the last that was measured were the fresh ones.
+    assert torch.allclose(model.errors.sums[stuck], measured[-1] / 4) and bool((model.errors.sums[others] == 0.5).all())
+    assert bool((model.errors.weights == 1).all())
 
 
 def test_networks_are_those_of_their_cells(make: Make) -> None:

@@ -63,12 +63,14 @@ def test_a_network_that_shows_nothing_leaves_with_its_moments() -> None:
     weights = {name: value.detach()[stays].clone() for name, value in model.stack.named_parameters()}
     moments = {name: optimizer.state[p]["exp_avg"][stays].clone() for name, p in model.stack.named_parameters()}
     lists = {"networks": list(model.stack.parameters())}
+    model.errors.note(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.ones(4))
     found = tight(model)
     assert found.count == 3 and not found.occupied[:4, 4:].any()
     remove_others(model, found, {"networks": optimizer}, lists)
     own = dict(model.stack.named_parameters())
     assert same_bits({name: value.detach() for name, value in own.items()}, weights)
     assert same_bits({name: optimizer.state[value]["exp_avg"] for name, value in own.items()}, moments)
+    assert model.errors.sums.tolist() == pytest.approx([0.1, 0.3, 0.4])
     assert lists["networks"] == list(own.values()) == optimizer.param_groups[0]["params"]
     torch.testing.assert_close(model.get_outputs_for_camera(camera)["rgb"], picture, atol=1e-6, rtol=0)
     other: Any = slab(*[0.0] * 4)

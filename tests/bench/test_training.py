@@ -169,9 +169,9 @@ def test_equal_time_from_scratch_needs_both_records(tmp_path: Path) -> None:
     """Its steps follow from two measurements; where one failed there is no number to fall back to."""
     folder = RunFolder(tmp_path, SMOKE, find_scene(None, SMOKE), {})
     scale = replace(SMOKE, start_steps=1)
-    folder.runs = {job.name: job for job in SUITES["ablation"](scale) if isinstance(job, Run)}
+    folder.jobs = {job.name: job for job in SUITES["ablation"](scale)}
     with pytest.raises(FileNotFoundError, match=r"small-0\.5-equal-time-\S+ needs the record preset-best-decay-s1"):
-        folder.steps(folder.runs["small-0.5-equal-time-decay-s1"])
+        folder.steps(folder.jobs["small-0.5-equal-time-decay-s1"])
 
 
 @pytest.fixture

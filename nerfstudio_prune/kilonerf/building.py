@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable
 from math import ceil, expm1, prod
+from typing import Optional
 
 import torch
 from jaxtyping import Bool, Float, Int32
@@ -60,6 +61,7 @@ def build_cells(
     places: Float[Tensor, "places 3"],
     dilate: int = 1,
     max_voxels: int = MAX_CELLS,
+    around: Optional[Float[Tensor, "held 3"]] = None,
 ) -> LiveCells:
     """Looks where a field has something to show, and cuts the tight box around it into cubic cells.
 
@@ -78,6 +80,7 @@ def build_cells(
         places: Further places to look at, of any number; on rays that views show, say.
         dilate: By how many voxels what is found is grown, >= 0.
         max_voxels: Most voxels that the grid may have, in [1, `MAX_CELLS`].
+        around: Places that the box is to hold as well, whatever is there. None: no others.
 
     Returns:
         The cells, in a box whose longest side has `resolution` cells.
@@ -97,7 +100,7 @@ def build_cells(
         raise ValueError(f"occupancy.dilate must be at least 0, got {dilate}")
     watched, voxels_along = _Watched(density_fn), resolution * refine
     survey = _survey(watched, box, voxels_along, alpha_threshold, generator, places)
-    grid = _cubes(survey.aabb, resolution, refine, max_voxels)
+    grid = _cubes(survey.aabb if around is None else holding(survey.aabb, around), resolution, refine, max_voxels)
     sides = torch.full((3,), grid.voxel_size, device=box.device, dtype=box.dtype)
     threshold = density_threshold(alpha_threshold, grid.voxel_size)
     asked = _overlapping(grid, survey)
@@ -107,6 +110,17 @@ def build_cells(
         raise _nothing_found(watched.largest, alpha_threshold, grid.voxel_size)
     found = spread(watched, grid.lower, sides, found, torch.zeros_like(found), NEIGHBOUR_PLACES, threshold, generator)
     return LiveCells(grid, dilated(found, dilate))
+
+
+def holding(box: Float[Tensor, "2 3"], places: Float[Tensor, "places 3"]) -> Float[Tensor, "2 3"]:
+    """The smallest box that holds a box, and places.
+
+    Args:
+        box: Its lower and upper corner.
+        places: The places.
+    """
+    every = torch.cat([box, places.to(box)])
+    return torch.stack([every.amin(dim=0), every.amax(dim=0)])
 
 
 def _survey(
@@ -242,3 +256,24 @@ def visible(
     seen = torch.zeros(live.occupied.numel(), dtype=torch.bool, device=live.occupied.device)
     seen[voxels[~(weights <= least)].long()] = True
     return seen.view_as(live.occupied)
+
+
+def visible_behind(
+    live: LiveCells,
+    voxels: Int32[Tensor, " samples"],
+    ray: Int32[Tensor, " samples"],
+    left: Float[Tensor, " rays"],
+    least: float,
+) -> Bool[Tensor, "width height depth"]:
+    """Voxels of the last samples of rays, where the colour of these is what is behind everything; as `visible`.
+
+    Args:
+        live: The cells.
+        voxels: Voxel of each sample, >= 0.
+        ray: Ray of each sample, ascending.
+        left: Share of the light of each ray that comes through to what is behind everything, in [0, 1].
+        least: Share that counts.
+    """
+    last = torch.ones_like(ray, dtype=torch.bool)
+    last[:-1] = ray[1:] != ray[:-1]
+    return visible(live, voxels[last], left[ray[last].long()], least)

@@ -1,6 +1,7 @@
 """Losses by which tiny networks learn from a teacher, and what to look at afterwards."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,11 +49,12 @@ def distillation_loss(
     teacher_density: Float[Tensor, "networks points"],
     teacher_rgb: Float[Tensor, "networks points 3"],
     step_size: float,
+    behind: Optional[Bool[Tensor, "networks points"]] = None,
 ) -> DistillationLoss:
     """Squared errors of opacity and colour.
 
     As KiloNeRF (arXiv 2103.13744, equation 7), but that a colour counts by the teacher's opacity + `RGB_FLOOR`: where
-    there is nothing to see the teacher's colour is arbitrary.
+    there is nothing to see the teacher's colour is arbitrary. What is behind everything shows its colour all the same.
 
     Args:
         density: Density of the networks, per unit of length.
@@ -60,10 +62,13 @@ def distillation_loss(
         teacher_density: The teacher's density.
         teacher_rgb: The teacher's colour.
         step_size: Length of the step that opacity is that of; the mean step of the lattice.
+        behind: Points whose colour is what is behind everything: it counts as that of something opaque. None: there
+            are none.
     """
     wanted = opacity(teacher_density, step_size)
     alpha = (opacity(density, step_size) - wanted).square()
-    colour = (rgb - teacher_rgb).square().sum(dim=-1) * (wanted + RGB_FLOOR)
+    shown = wanted if behind is None else wanted.masked_fill(behind, 1.0)
+    colour = (rgb - teacher_rgb).square().sum(dim=-1) * (shown + RGB_FLOOR)
     return DistillationLoss(alpha.mean(dim=1), colour.mean(dim=1))
 
 

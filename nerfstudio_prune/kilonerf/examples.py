@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -24,6 +24,9 @@ TeacherFn = Callable[
 ]
 """Points and several directions for each -> density and the colour in each direction; the trunk of a network has to be
 evaluated only once for a point."""
+
+BehindFn = Callable[[Float[Tensor, "points 3"]], Bool[Tensor, " points"]]
+"""Points -> whether their colour is what is behind everything, however transparent they are."""
 
 BYTES_PER_VALUE = 4
 
@@ -40,6 +43,8 @@ class Batch:
     """The teacher's density, per unit of length."""
     rgb: Float[Tensor, "networks points 3"]
     """The teacher's colour."""
+    behind: Optional[Bool[Tensor, "networks points"]] = None
+    """Points whose colour is what is behind everything; None: there are none."""
 
 
 def bytes_per_point(directions: int) -> int:
@@ -151,6 +156,7 @@ class Examples:
         uses: How often each example is used before new ones are drawn, >= 1.
         to_world: From the space of the cells to that of the cameras, which directions are those of. None: it is one
             space.
+        behind: Points whose colour is what is behind everything. None: there are none.
 
     Raises:
         ValueError: If there is no network or no camera, an argument is out of range, or not even a single batch fits
@@ -169,6 +175,7 @@ class Examples:
         most_points: Optional[int] = None,
         uses: int = 1,
         to_world: Optional[Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]] = None,
+        behind: Optional[BehindFn] = None,
     ) -> None:
         if not live.count:
             raise ValueError("there must be at least one live cell to draw examples for, got none")
@@ -193,7 +200,7 @@ class Examples:
             )
         self.live, self.cameras, self.teacher = live, cameras.float(), teacher
         self.points_per_network, self.directions, self.seed = points_per_network, directions, seed
-        self.uses, self.to_world = uses, to_world
+        self.uses, self.to_world, self.behind = uses, to_world, behind
         self.batches_of_points = memory // batch_bytes
         """Batches of new points that are kept at once."""
         if most_points is not None:
@@ -230,12 +237,21 @@ class Examples:
         points = slice(part * self.points_per_network, (part + 1) * self.points_per_network)
         store = self._store
         # Copies: a view would hold all examples for as long as the batch lives.
+        positions = store["positions"][:, points].clone(memory_format=torch.contiguous_format)
         return Batch(
-            store["positions"][:, points].clone(memory_format=torch.contiguous_format),
+            positions,
             store["directions"][:, points, direction].clone(memory_format=torch.contiguous_format),
             store["density"][:, points].clone(memory_format=torch.contiguous_format),
             store["rgb"][:, points, direction].clone(memory_format=torch.contiguous_format),
+            self._behind(positions),
         )
+
+    def _behind(self, positions: Float[Tensor, "networks points 3"]) -> Optional[Bool[Tensor, "networks points"]]:
+        """Which points show what is behind everything: looked up anew, for it takes less than to keep it."""
+        if self.behind is None:
+            return None
+        places = self.live.corners[:, None] + (positions + 1) * (self.live.grid.cell_size / 2)
+        return self.behind(places.flatten(0, 1)).view(positions.shape[:2])
 
     @torch.no_grad()
     def _drawn(self, refresh: int) -> dict[str, Tensor]:

@@ -122,6 +122,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ray)
 
+    def of(self, which: Int64[Tensor, " some"]) -> "Samples":
+        """Some of the samples.
+
+        Args:
+            which: Their numbers, ascending.
+        """
+        return Samples(*(x.index_select(0, which) for x in (self.ray, self.step, self.voxel, self.distance)))
+
     def points(
         self, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
     ) -> Float[Tensor, "samples 3"]:

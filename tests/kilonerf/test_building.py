@@ -8,7 +8,7 @@ import torch
 from support.tiny_cells import tiny_cells
 from torch import Tensor
 
-from nerfstudio_prune.kilonerf.building import _cubes, build_cells, tighten, visible
+from nerfstudio_prune.kilonerf.building import _cubes, build_cells, tighten, visible, visible_behind
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.march import Lattice, Marcher
 from nerfstudio_prune.occupancy import POINTS_AT_ONCE, dilated
@@ -49,6 +49,17 @@ def test_cells_are_cubes_around_what_there_is() -> None:
     torch.testing.assert_close(grid.aabb.mean(dim=0), CENTRE, atol=0.1, rtol=0)
     flat = built(lambda p: 100.0 * ((p - CENTRE).abs() < torch.tensor([1.6, 0.4, 0.8])).all(dim=-1))
     assert flat.grid.shape[0] == 8 and flat.grid.shape[1] in (2, 3) and flat.grid.shape[2] in (4, 5)
+
+
+def test_the_box_holds_what_it_is_told_to() -> None:
+    """What is behind everything is nowhere dense: the grid has to reach it all the same."""
+    far = torch.tensor([[-1.7, 0.1, 0.2], [1.2, 1.3, -0.9]])
+    live = built(ball, around=far)
+    assert bool((live.grid.voxels(far) >= 0).all()) and not bool(
+        live.occupied.flatten()[live.grid.voxels(far).long()].any()
+    )
+    inside = CENTRE + torch.tensor([[0.0, 0.0, 0.1]])
+    assert torch.equal(built(ball, around=inside).grid.aabb, built(ball).grid.aabb)
 
 
 def test_no_sample_of_a_solid_is_skipped_and_what_is_far_is_empty() -> None:
@@ -247,3 +258,14 @@ def test_voxels_that_no_ray_shows_can_be_left_out() -> None:
     weights = torch.tensor([0.5, 0.0, 0.002, 0.001, 1.0, 0.0009])
     seen = live.restricted(visible(live, voxels, weights, 0.001))
     assert seen.occupied.flatten().nonzero()[:, 0].tolist() == voxels[[0, 2, 4]].tolist()
+
+
+def test_what_the_last_samples_of_rays_show_counts() -> None:
+    """Where it is the background: it is seen by the light that all of the ray lets through, opaque or not."""
+    live = tiny_cells(0.3)
+    voxels = live.occupied.flatten().nonzero()[:7, 0].int()
+    ray = torch.tensor([0, 0, 2, 3, 3, 3, 5], dtype=torch.int32)
+    left = torch.tensor([0.5, 1.0, 0.009, 0.02, 1.0, 1.0])
+    found = visible_behind(live, voxels, ray, left, 0.01)
+    assert found.flatten().nonzero()[:, 0].tolist() == voxels[[1, 5, 6]].tolist()
+    assert not bool(visible_behind(live, voxels[:0], ray[:0], left, 0.01).any())

@@ -55,6 +55,20 @@ def test_points_are_uniform_over_what_is_occupied() -> None:
     assert bool(((inside.mean(dim=0) - 0.5).abs() < 4 * 0.29 / 6000**0.5).all())
 
 
+def test_points_behind_everything_are_told_from_the_others() -> None:
+    """By the place of each in the scene, though only places in cells are kept. What is kept stays as large."""
+    examples = some_examples(behind=lambda points: points[:, 2] > 3.0)
+    for step in (0, 4):
+        batch = examples.batch(step)
+        places = world(examples, batch)
+        sure = (places[..., 2] - 3.0).abs() > 1e-4
+        assert batch.behind is not None and bool(batch.behind.any() and (~batch.behind).any())
+        assert torch.equal(batch.behind[sure], (places[..., 2] > 3.0)[sure])
+    plain = some_examples()
+    assert plain.batch(0).behind is None and plain.batches_per_refresh == examples.batches_per_refresh
+    assert plain.held_bytes == examples.held_bytes
+
+
 def test_directions_are_those_in_which_cameras_see_the_points() -> None:
     """No other direction is ever asked for, and the colour belongs to the direction beside it. Both cameras are
     used."""

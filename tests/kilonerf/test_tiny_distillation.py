@@ -34,6 +34,17 @@ def test_the_loss_is_made_of_opacities_and_visible_colours() -> None:
     assert float(found.total) == pytest.approx(float(found.of_networks.sum()))
 
 
+def test_a_colour_behind_everything_counts_as_that_of_something_opaque() -> None:
+    """Light that nothing stops shows it, with nothing dense there: in a cell that it shares with a wall it would count
+    a twentieth of that. Its opacity is learnt as it is."""
+    density, rgb = torch.zeros(1, 2), torch.tensor([[[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]])
+    behind, teacher_rgb = torch.tensor([[True, False]]), torch.tensor([[[0.7, 0.5, 0.5], [0.2, 0.6, 0.2]]])
+    found = distillation_loss(density, rgb, density, teacher_rgb, 0.1, behind)
+    assert float(found.rgb) == pytest.approx((1.05 * 0.2**2 + 0.05 * 0.4**2) / 2) and float(found.alpha) == 0
+    former = distillation_loss(density, rgb, density, teacher_rgb, 0.1)
+    assert float(former.rgb) == pytest.approx(0.05 * (0.2**2 + 0.4**2) / 2)
+
+
 def test_a_network_has_its_own_gradient_whatever_their_number() -> None:
     """The loss is summed over the networks: a mean would shrink every step by their number."""
     generator = torch.Generator().manual_seed(1)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from nerfstudio_prune.kilo.behind import open_rays, places_behind
 from nerfstudio_prune.kilo.config import COARSE_REFINE, FINE_REFINE, KiloOptions
 from nerfstudio_prune.kilo.lessons import Lessons
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
@@ -17,7 +18,7 @@ from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilo.teacher import Teacher
 from nerfstudio_prune.kilo.visibility import seen_box
 from nerfstudio_prune.kilonerf.budget import BudgetKind, Choice, choose, live_counts, megabytes
-from nerfstudio_prune.kilonerf.building import build_cells
+from nerfstudio_prune.kilonerf.building import build_cells, holding
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.classes import class_widths
 from nerfstudio_prune.kilonerf.encoding import frequencies_for
@@ -88,14 +89,22 @@ def make_plan(
     largest = float((box[1] - box[0]).max()) / (FIRST_CELLS * FIRST_REFINE)
     places = dense_places(density, places, density_threshold(alpha, largest))
     first = build_cells(density, box, FIRST_CELLS, FIRST_REFINE, alpha, generator, places)
-    box, cropped = first.grid.aabb, []
+    box, around = first.grid.aabb, []
     if space.crops and occupancy.visible_only:
         filled, box = box, seen_box(teacher, first, cameras)
-        cropped = [f"the box around what views show is {_sides(box)}; the teacher fills {_sides(filled)}"]
+        around = [f"the box around what views show is {_sides(box)}; the teacher fills {_sides(filled)}"]
+    # What is behind everything has no density: the box has to be told of it, and so have the voxels.
+    open_to_it = open_rays(teacher, first, cameras)
+    corners = open_to_it.corners(rays, box)
+    box = holding(box, corners)
     longest, pixel = float((box[1] - box[0]).max()), space.footprint(cameras, box)
     resolution, refine, told = _fineness(longest, pixel, options, space)
-    live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate=_int(occupancy.dilate))
+    dilate = _int(occupancy.dilate)
+    live = build_cells(density, box, resolution, refine, alpha, generator, places, dilate, around=corners)
     lattice, line = _lattice(teacher, live, pixel)
+    dense, live = live, open_to_it.with_ends(live, lattice)
+    if live is not dense:
+        around = [*around, _told_of_ends(dense, live, open_to_it.share)]
 
     def frequencies(cell_size: float) -> int:
         given = grid.position_frequencies
@@ -111,7 +120,11 @@ def make_plan(
             most = {"parameters": memory // BYTES, "mb": megabytes(memory // BYTES)}
             value = min(value, most.get(kind, value))
         step, steps = space.extent(lattice.near, lattice.far) / lattice.steps, _int(options.distil.steps)
-        lessons = Lessons(teacher.values, cameras.camera_to_worlds[:, :, 3].to(device), options.distil, step, space)
+        centres, behind = (
+            cameras.camera_to_worlds[:, :, 3].to(device),
+            places_behind(space, teacher.background, lattice),
+        )
+        lessons = Lessons(teacher.values, centres, options.distil, step, space, behind)
         error = trial(lessons, live, steps, seed) if steps else None
         choice = choose(live, shape, kind, value, samples_per_ray=samples, frequencies=frequencies, error=error)
         lines = _told_of(choice, kind, value, samples)
@@ -123,7 +136,7 @@ def make_plan(
     reason = "down to a period of two pixels" if grid.position_frequencies is None else "grid.position_frequencies"
     told = [
         f"a pixel is {pixel:.3g} wide where the scene is, the median of {len(cameras)} training views",
-        *cropped,
+        *around,
         *told,
         f"{live.count} of {' x '.join(map(str, live.grid.shape))} cells of side {live.grid.cell_size:.3g} have a "
         f"network; {live.share:.1%} of the voxels are occupied, by what the teacher shows",
@@ -156,6 +169,15 @@ def _fineness(longest: float, pixel: float, options: KiloOptions, space: Space) 
         refine = fine if coarse > MOST_PIXELS * pixel else COARSE_REFINE
         reason = f"of {COARSE_REFINE} each would cover {coarse / pixel:.2g} pixels, and {MOST_PIXELS} are enough"
     return resolution, refine, [*told, f"{refine} voxels along the side of a cell: {reason}"]
+
+
+def _told_of_ends(dense: LiveCells, live: LiveCells, share: float) -> str:
+    """What the background came to."""
+    more = int(live.occupied.sum()) - int(dense.occupied.sum())
+    return (
+        f"{share:.1%} of the rays of training views show what is behind everything, by their last sample: {more:,} "
+        f"voxels more, in {live.count - dense.count:,} cells that are empty but for that"
+    )
 
 
 def _sides(box: Float[Tensor, "2 3"]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +15,8 @@ from nerfstudio_prune.kilo.phases import falling
 from nerfstudio_prune.kilo.spaces import Space
 from nerfstudio_prune.kilonerf.budget import MEGABYTE
 from nerfstudio_prune.kilonerf.cells import LiveCells
-from nerfstudio_prune.kilonerf.distillation import distillation_loss, saturated
-from nerfstudio_prune.kilonerf.examples import Batch, Examples, TeacherFn, bytes_per_point
+from nerfstudio_prune.kilonerf.distillation import DistillationLoss, distillation_loss, saturated
+from nerfstudio_prune.kilonerf.examples import Batch, BehindFn, Examples, TeacherFn, bytes_per_point
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 
 DIRECTIONS = 3
@@ -53,6 +53,8 @@ class Lessons:
     """Length of a step along rays, in the space of the cells."""
     space: Space
     """The space that cells lie in."""
+    behind: Optional[BehindFn] = None
+    """Places whose colour is what is behind everything; None: there are none."""
 
     def examples(self, cells: LiveCells, steps: int, seed: int) -> Examples:
         """What is to be learnt from: each point is asked for once, and used as often as that many steps need.
@@ -90,10 +92,22 @@ class Lessons:
                     group["lr"] = factor * falling(options.lr, options.lr_final, step, steps)
                 batch = examples.batch(step)
                 density, rgb = networks.batched(batch.positions, batch.directions)
-                loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.step_size)
+                loss = self.loss(density, rgb, batch)
                 optimizer.zero_grad()
                 loss.total.backward()
                 optimizer.step()
+
+    def loss(
+        self, density: Float[Tensor, "networks points"], rgb: Float[Tensor, "networks points 3"], batch: Batch
+    ) -> DistillationLoss:
+        """Errors of what networks say of examples.
+
+        Args:
+            density: Their density, per unit of length.
+            rgb: Their colour, in [0, 1].
+            batch: The examples.
+        """
+        return distillation_loss(density, rgb, batch.density, batch.rgb, self.step_size, batch.behind)
 
     @torch.no_grad()
     def errors(self, networks: Batched, cells: LiveCells, seed: int) -> Float[Tensor, " networks"]:
@@ -106,7 +120,7 @@ class Lessons:
         """
         batch = self._test(cells, seed)
         density, rgb = networks.batched(batch.positions, batch.directions)
-        return distillation_loss(density, rgb, batch.density, batch.rgb, self.step_size).of_networks
+        return self.loss(density, rgb, batch).of_networks
 
     @torch.no_grad()
     def stuck(self, networks: Batched, cells: LiveCells, seed: int) -> Bool[Tensor, " networks"]:
@@ -127,4 +141,4 @@ class Lessons:
 
     def _examples(self, cells: LiveCells, seed: int, memory: int, points: int, **options: Any) -> Examples:
         make = partial(Examples, cells, self.cameras, self.teacher, points, memory, seed)
-        return make(to_world=self.space.to_world, **options)
+        return make(to_world=self.space.to_world, behind=self.behind, **options)

@@ -269,8 +269,7 @@ class KiloModel(Model):
             return found
         ray = found.ray.long()
         nears, fars = bundle.nears.reshape(-1)[ray], bundle.fars.reshape(-1)[ray]
-        inside = ((found.distance >= nears) & (found.distance <= fars)).nonzero()[:, 0]
-        return Samples(*(x[inside] for x in (found.ray, found.step, found.voxel, found.distance)))
+        return found.of(((found.distance >= nears) & (found.distance <= fars)).nonzero()[:, 0])
 
     def _render(
         self, samples: Samples, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]

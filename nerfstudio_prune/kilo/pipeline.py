@@ -20,6 +20,7 @@ from nerfstudio_prune.engine.checks import check_data, check_training, check_val
 from nerfstudio_prune.engine.compute import ComputePipelineConfig
 from nerfstudio_prune.engine.host import free_memory, seeded
 from nerfstudio_prune.engine.options import MAX_STEPS, Rule, at_least
+from nerfstudio_prune.kilo.behind import places_behind
 from nerfstudio_prune.kilo.building import CROWDED, make_plan
 from nerfstudio_prune.kilo.checkpoint import checked_state
 from nerfstudio_prune.kilo.config import (
@@ -289,7 +290,8 @@ class KiloPipeline(CheckedPipeline):
         assert self._examples is not None
         batch = self._examples.batch(step)
         density, rgb = self.model.networks.batched(batch.positions, batch.directions)
-        loss = distillation_loss(density, rgb, batch.density, batch.rgb, self.model.step_size())
+        step_size = self.model.step_size()
+        loss = distillation_loss(density, rgb, batch.density, batch.rgb, step_size, batch.behind)
         self.model.errors.note(mean_squares(loss.of_networks), torch.ones_like(loss.alpha))
         metrics = {"alpha_error": loss.alpha.detach().mean(), "rgb_error": loss.rgb.detach().mean()}
         return {}, {"distillation_loss": loss.total}, metrics
@@ -364,7 +366,10 @@ class KiloPipeline(CheckedPipeline):
         model, dataset = self.model, self.datamanager.train_dataset
         assert model.state.options is not None and dataset is not None
         places = dataset.cameras.camera_to_worlds[:, :, 3].to(model.device)
-        return Lessons(teacher.values, places, model.state.options.distil, model.step_size(), model.space)
+        lattice = model.cells.lattice_of_rays
+        assert lattice is not None
+        behind = places_behind(model.space, model.state.background, lattice)
+        return Lessons(teacher.values, places, model.state.options.distil, model.step_size(), model.space, behind)
 
     def _draw_from(self, teacher: Teacher, options: KiloOptions) -> Examples:
         live, steps = self.model.cells.live, options.distil.steps

@@ -92,6 +92,27 @@ def places_on_rays(cameras: Cameras, lattice: Lattice, generator: torch.Generato
     return torch.lerp(pieces[:, 0], pieces[:, 1], torch.rand((len(pieces), 1), generator=generator))
 
 
+def pixels_of_views(cameras: Cameras, most: int) -> tuple[Iterator[tuple[int, Float[Tensor, "pixels 2"]]], int]:
+    """Number of each view and some of its pixels, as rows and columns.
+
+    Args:
+        cameras: The cameras.
+        most: Pixels in all, about: rows and columns are left out evenly.
+
+    Returns:
+        The views, and how many rows and columns there are to one of these.
+    """
+    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / most)))
+
+    def views() -> Iterator[tuple[int, Float[Tensor, "pixels 2"]]]:
+        for view in range(len(cameras)):
+            # Not the whole view's, of which next to nothing may be wanted: pictures may have millions of pixels.
+            sides = cameras.height[view], cameras.width[view]
+            yield view, torch.cartesian_prod(*(torch.arange(0, int(side), every) + 0.5 for side in sides))
+
+    return views(), every
+
+
 def rays_of_views(
     cameras: Cameras, most: int, device: torch.device | str
 ) -> Iterator[tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]]:
@@ -102,11 +123,8 @@ def rays_of_views(
         most: Rays in all, about: rows and columns of pixels are left out evenly.
         device: Where they are to live.
     """
-    every = max(1, ceil(sqrt(int((cameras.height * cameras.width).sum()) / most)))
-    for view in range(len(cameras)):
-        # Not the whole view's, of which next to nothing may be wanted: pictures may have millions of pixels.
-        rows, columns = (torch.arange(0, int(side[view]), every) + 0.5 for side in (cameras.height, cameras.width))
-        pixels = torch.cartesian_prod(rows, columns)
+    views, _ = pixels_of_views(cameras, most)
+    for view, pixels in views:
         bundle = cameras.generate_rays(torch.full((len(pixels), 1), view), pixels)
         yield bundle.origins.to(device), bundle.directions.to(device)
 

@@ -33,6 +33,9 @@ class Space(Protocol):
     """From the world; None: it is the world."""
     crops: bool
     """Whether cells are laid around what views show alone; the rest is empty then, where it is not background."""
+    holds_ends: bool
+    """Whether the ends of rays have cells where they show what is behind everything: in the world a box around these
+    would be many times as large as the scene."""
 
     def box(self, cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
         """Lower and upper corner of all that the rays of cameras reach, up to a distance."""
@@ -60,6 +63,11 @@ class Space(Protocol):
         """What densities of samples are multiplied by for their optical depths."""
         ...
 
+    def ends(self, lattice: Lattice, points: Float[Tensor, "points 3"], side: float = 0.0) -> Bool[Tensor, " points"]:
+        """Whether places, or cubes of a side about them, reach to where the last steps of rays lie, if these have
+        cells."""
+        ...
+
     def footprint(self, cameras: Cameras, box: Float[Tensor, "2 3"]) -> float:
         """Width of a pixel where the scene is: the median of the cameras."""
         ...
@@ -77,6 +85,7 @@ class BoundedSpace:
     spacing: Spacing = "uniform"
     contraction: Optional[Contraction] = None
     crops = True
+    holds_ends = False
 
     def box(self, cameras: Cameras, far: float) -> Float[Tensor, "2 3"]:
         """See `Space.box`."""
@@ -104,6 +113,10 @@ class BoundedSpace:
         """See `Space.lengths`."""
         return lattice.lengths(step)
 
+    def ends(self, lattice: Lattice, points: Float[Tensor, "points 3"], side: float = 0.0) -> Bool[Tensor, " points"]:
+        """See `Space.ends`."""
+        return torch.zeros(len(points), dtype=torch.bool, device=points.device)
+
     def footprint(self, cameras: Cameras, box: Float[Tensor, "2 3"]) -> float:
         """See `Space.footprint`."""
         return pixel_footprint(cameras, box)
@@ -122,6 +135,7 @@ class ContractedSpace:
     most_cells = 24
     spacing: Spacing = "piecewise"
     crops = False
+    holds_ends = True
 
     def __init__(self) -> None:
         self._ball = UnitBallContraction()
@@ -155,6 +169,12 @@ class ContractedSpace:
     ) -> Float[Tensor, " points"]:
         """See `Space.lengths`."""
         return lattice.lengths(step) / self._ball.stretch(points)
+
+    def ends(self, lattice: Lattice, points: Float[Tensor, "points 3"], side: float = 0.0) -> Bool[Tensor, " points"]:
+        """See `Space.ends`. As seen from the middle: so far away it makes hardly a difference where a camera is."""
+        begin = float(lattice.edges(torch.tensor(lattice.steps - 1)))
+        nearest, farthest = (points.abs() - side / 2).clamp(min=0), points.abs() + side / 2
+        return self.holds(nearest) & (farthest.norm(dim=-1) >= squeezed(begin))
 
     def footprint(self, cameras: Cameras, box: Float[Tensor, "2 3"]) -> float:
         """See `Space.footprint`. Of the undistorted part, where cameras are and what they look at."""

@@ -1,8 +1,8 @@
 """What the networks have nothing to show in leaves: voxels, and with their last voxel networks, moments and all.
 
 The teacher says where there is something before anything is learnt; fine-tuned networks know better. Voxels that no
-training view sees leave as well: inside of things, and behind them. KiloNeRF (arXiv 2103.13744) keeps what it begins
-with.
+training view sees leave as well: inside of things, and behind them. What is behind everything stays, where it has
+voxels: it is seen, however transparent it is. KiloNeRF (arXiv 2103.13744) keeps what it begins with.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nerfstudio_prune.kilo.behind import LEAST_LIGHT
 from nerfstudio_prune.kilo.model import KiloModel
 from nerfstudio_prune.kilo.space import rays_of_views
-from nerfstudio_prune.kilonerf.building import tighten, visible
+from nerfstudio_prune.kilonerf.building import tighten, visible, visible_behind
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.composite import optical_depths, weights_of
 from nerfstudio_prune.kilonerf.evaluate import evaluate
@@ -50,15 +51,19 @@ def tightened(
     assert live is not None
     shown = tighten(live, lambda points, voxels: _density(model, live, points, voxels), alpha_threshold, generator)
     found = with_neighbours(live, shown)
-    if not only_visible:
+    background = model.state.background == "last_sample"
+    if not (only_visible or background):
         return found
-    seen = dilated(seen_voxels(model, found, cameras))
+    seen, behind = (dilated(voxels) for voxels in seen_voxels(model, found, cameras))
+    kept = live.occupied & behind if background else torch.zeros_like(behind)
+    if not only_visible:
+        return LiveCells(live.grid, found.occupied | kept)
     if not bool((found.occupied & seen).any()):
         raise ValueError(
             f"occupancy.visible_only: no training view sees anything, of {int(found.occupied.sum()):,} voxels that are "
             "not empty; do the views look at the scene?"
         )
-    return found.restricted(seen)
+    return LiveCells(live.grid, (found.occupied & seen) | kept)
 
 
 def with_neighbours(live: LiveCells, found: LiveCells) -> LiveCells:
@@ -75,30 +80,41 @@ def with_neighbours(live: LiveCells, found: LiveCells) -> LiveCells:
     return LiveCells(live.grid, occupied.view_as(live.occupied))
 
 
-def seen_voxels(model: KiloModel, live: LiveCells, cameras: Cameras) -> Bool[Tensor, "width height depth"]:
+def seen_voxels(
+    model: KiloModel, live: LiveCells, cameras: Cameras
+) -> tuple[Bool[Tensor, "width height depth"], Bool[Tensor, "width height depth"]]:
     """Voxels that contribute to a pixel of a training view.
 
     Args:
         model: The networks, and the steps of rays.
-        live: Cells to follow rays through; the model's, or fewer of their voxels.
+        live: What is not transparent: the model's cells, or fewer of their voxels.
         cameras: Training cameras.
+
+    Returns:
+        Those of it, by their opacity; and those of the model's cells that hold the last sample of a ray which has light
+        left.
     """
     lattice, own = model.cells.lattice_of_rays, model.cells.live
     assert lattice is not None and own is not None
     space = model.space
-    marcher, seen = Marcher(live, lattice, space.contraction), torch.zeros_like(live.occupied)
+    marcher, occupied = Marcher(own, lattice, space.contraction), live.occupied.flatten()
+    seen, behind = torch.zeros_like(live.occupied), torch.zeros_like(live.occupied)
     for begins, ways in rays_of_views(cameras, MOST_RAYS, model.device):
         for origins, directions in zip(begins.split(RAYS_AT_ONCE), ways.split(RAYS_AT_ONCE), strict=True):
-            samples = marcher.occupied(origins, directions)
+            every = marcher.occupied(origins, directions)
+            samples = every.of(occupied[every.voxel.long()].nonzero()[:, 0])
             # Numbers of networks are those of the model's cells, whatever these are.
             network = own.networks(samples.voxel)
             points = space.from_world(samples.points(origins, directions))
             local = own.local(points, network)
             density, _ = evaluate(model.networks, local, network, samples.ray, directions, model.config.evaluation)
             length = space.lengths(lattice, samples.step, points)
-            weights = weights_of(optical_depths(density, length), samples.ray)
+            depths = optical_depths(density, length)
+            weights = weights_of(depths, samples.ray)
             seen |= visible(live, samples.voxel, weights.to(density.dtype), LEAST_WEIGHT)
-    return seen
+            left = torch.exp(-depths.new_zeros(len(origins)).index_add_(0, samples.ray.long(), depths))
+            behind |= visible_behind(own, every.voxel, every.ray, left, LEAST_LIGHT)
+    return seen, behind
 
 
 @torch.no_grad()

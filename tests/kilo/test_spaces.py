@@ -52,6 +52,19 @@ def test_steps_of_a_ray_are_even_in_the_ball() -> None:
     assert lengths.tolist() == pytest.approx([BALL.extent(NEAR, FAR) / STEPS] * STEPS, rel=2e-3)
 
 
+def test_the_last_steps_of_rays_end_at_the_edge_of_the_ball() -> None:
+    """What is behind everything is learnt there, and nowhere else; where cells lie in the world it has none."""
+    lattice = Lattice(NEAR, FAR, STEPS, "piecewise")
+    distance = lattice.edges(torch.linspace(0, STEPS, 501))
+    places = BALL.from_world(distance[:, None] * normalize(torch.tensor([[1.0, -2.0, 2.0]]), dim=1))
+    last = distance > float(lattice.edges(torch.tensor(STEPS - 1))) + 1e-3
+    assert torch.equal(BALL.ends(lattice, places), last) and 0 < int(last.sum()) < 20
+    assert not bool(SPACES["bounded"].ends(lattice, places).any())
+    # Cubes: one that the edge cuts, one beyond the ball with a corner in it, one beyond, one before the last step.
+    middles = torch.tensor([[0.99, 0.0, 0.0], [0.62, 0.62, 0.62], [1.06, 0.0, 0.0], [0.9, 0.0, 0.0]])
+    assert BALL.ends(lattice, middles, 0.1).tolist() == [True, True, False, False]
+
+
 def test_what_is_shown_is_what_the_field_shows() -> None:
     """Densities are per unit of length in the ball, steps have lengths in the world: against the host's own samples,
     weights and renderer, with cells everywhere. A factor that was left out would show as fog, or as nothing."""

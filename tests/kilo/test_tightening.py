@@ -95,7 +95,7 @@ def test_what_nothing_sees_leaves() -> None:
     """The inside of things costs a CPU as much as their surface. One voxel behind what is seen stays: pixels between
     those that are looked at may see it."""
     model = slab(*[OPAQUE] * 4)
-    seen = seen_voxels(model, model.cells.live, from_above())  # type: ignore[arg-type]
+    seen = seen_voxels(model, model.cells.live, from_above())[0]  # type: ignore[arg-type]
     # Straight down only the top layer is reached; the slanted rays at the edge meet the sides of the slab as well.
     assert seen[1:-1, 1:-1, 3].all() and not seen[1:-1, 1:-1, :3].any()
     found = tight(model, only_visible=True)
@@ -106,7 +106,7 @@ def test_what_nothing_sees_leaves() -> None:
 def test_rows_of_large_views_are_left_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred photos have a hundred million pixels; a part of them, over all of each picture, has to do."""
     model = slab(*[OPAQUE] * 4)
-    whole = seen_voxels(model, model.cells.live, from_above(2))  # type: ignore[arg-type]
+    whole = seen_voxels(model, model.cells.live, from_above(2))[0]  # type: ignore[arg-type]
     monkeypatch.setattr("nerfstudio_prune.kilo.tightening.MOST_RAYS", 356)  # of 3,200: every third row and column
     asked: list[int] = []
     former = Marcher.occupied
@@ -116,7 +116,7 @@ def test_rows_of_large_views_are_left_out_evenly(monkeypatch: pytest.MonkeyPatch
         return former(self, origins, *others)
 
     monkeypatch.setattr(Marcher, "occupied", watched)
-    part = seen_voxels(model, model.cells.live, from_above(2))  # type: ignore[arg-type]
+    part = seen_voxels(model, model.cells.live, from_above(2))[0]  # type: ignore[arg-type]
     assert sum(asked) == 2 * math.ceil(40 / 3) ** 2
     assert not (part & ~whole).any() and (part.sum() > 0.8 * whole.sum())
 

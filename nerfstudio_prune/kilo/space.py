@@ -14,7 +14,9 @@ from nerfstudio_prune.occupancy import DensityFn
 
 MARGIN = 0.05
 """Of a picture's side: what lies so far beside it counts as seen, for lenses bend."""
-CAMERAS_AT_ONCE = 64
+FIRST_CAMERAS, MOST_CAMERAS = 2, 64
+"""Cameras that points are looked at from at once: few at first, for the first ones see nearly all that is seen at all,
+and twice as many each time for what is left."""
 PIECES = 64
 """Pieces of each training ray that are looked at in one place each."""
 
@@ -39,11 +41,13 @@ def seen_by(
 
     def seen(points: Float[Tensor, "points 3"]) -> Bool[Tensor, " points"]:
         found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        for first in range(0, len(poses), CAMERAS_AT_ONCE):
+        first, count = 0, FIRST_CAMERAS
+        while first < len(poses):
             left = (~found).nonzero()[:, 0]
             if not len(left):
                 break
-            part = slice(first, first + CAMERAS_AT_ONCE)
+            part = slice(first, first + count)
+            first, count = first + count, min(2 * count, MOST_CAMERAS)
             pose = poses[part].to(points.device)
             offsets = points[left] - pose[:, None, :, 3]
             distance = offsets.norm(dim=-1)

@@ -14,11 +14,13 @@ from nerfstudio_prune.bench.own import SKIP, dense_run, own_network, own_precisi
 from nerfstudio_prune.bench.setup import Scene, run_options
 from nerfstudio_prune.bench.suites import Scale
 from nerfstudio_prune.bench.timed import PointCounter, TimedNetwork
+from nerfstudio_prune.nerf.rows import RAYS_AT_ONCE
 from nerfstudio_prune.records.cost_schema import Axis, LargeFrame, LargeFrames, ScalingPoint, ScalingRecord
 
-FLOATS_PER_PIXEL = 96
-"""Numbers of 4 bytes a pixel. The host makes the rays of a picture all at once, by about 90 of them; later there are
-the rays (10), and the outputs in parts and as a whole (25)."""
+FLOATS_PER_PIXEL = 32
+"""Numbers of 4 bytes a pixel: the outputs in parts and as a whole, 25, and what is read of them."""
+FLOATS_PER_RAY = 136
+"""Numbers a ray of those that are made at once, by the host."""
 FLOATS_PER_POINT = 64
 """Numbers a point of the rays that are rendered at once: places, densities, colours and weights take about 45."""
 ALLOWANCE_MB = 32.0
@@ -196,14 +198,15 @@ def _frames(job: Scaling, network: Networks) -> list[_Point]:
 
 
 def memory_bound(pixels: int, rays_at_once: int, points: int) -> float:
-    """What a picture must not exceed, in MB: it grows with the pixels by their rays and outputs alone.
+    """What a picture must not exceed, in MB: it grows with the pixels by their outputs alone.
 
     Args:
         pixels: Pixels.
         rays_at_once: Rays that are rendered at once.
         points: Points of a ray, both fields together.
     """
-    floats = FLOATS_PER_PIXEL * pixels + FLOATS_PER_POINT * min(pixels, rays_at_once) * points
+    rays = FLOATS_PER_RAY * min(pixels, RAYS_AT_ONCE)
+    floats = FLOATS_PER_PIXEL * pixels + rays + FLOATS_PER_POINT * min(pixels, rays_at_once) * points
     return 4 * floats / 1e6 + ALLOWANCE_MB
 
 

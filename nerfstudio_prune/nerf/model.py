@@ -9,7 +9,9 @@ from typing import Any, Literal, Optional, TypeGuard
 import numpy as np
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.field_components.temporal_distortions import TemporalDistortionKind
@@ -35,6 +37,7 @@ from nerfstudio_prune.nerf.checkpoint import ENCODING, MAX_FREQ_EXP, OCCUPANCY, 
 from nerfstudio_prune.nerf.empty_space import EmptySpace, GridOptions
 from nerfstudio_prune.nerf.field import PruneField, UnitBallContraction
 from nerfstudio_prune.nerf.layouts import fields_of, layout_of
+from nerfstudio_prune.nerf.rows import rows_of_rays
 from nerfstudio_prune.neurons.groups import NeuronGroup, count_parameters, linears, macs_per_sample
 from nerfstudio_prune.occupancy import DensityFn, Grids, density_threshold, grids_from_dict, grids_to_dict
 
@@ -267,6 +270,16 @@ class PruneModel(NeRFModel):
             seed: Seed of the places that are looked at.
         """
         self.empty_space.look(self._densities(), seed, self.device)
+
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: Optional[OrientedBox] = None) -> dict[str, Tensor]:
+        """Renders a view; of a large picture some rows at a time, see `rows_of_rays`.
+
+        Args:
+            camera: Its camera, one alone.
+            obb_box: What the view is cropped to; None: nothing.
+        """
+        parts = [self.get_outputs_for_camera_ray_bundle(rays) for rays in rows_of_rays(camera, obb_box)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:

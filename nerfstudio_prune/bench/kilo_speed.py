@@ -25,7 +25,6 @@ from nerfstudio_prune.kilo.outputs import ViewOutputs, as_teacher
 from nerfstudio_prune.kilo.teacher import Teacher, load_teacher
 from nerfstudio_prune.nerf.field import PruneField
 from nerfstudio_prune.nerf.model import is_linear
-from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.neurons.groups import macs_per_sample
 from nerfstudio_prune.records.kilo_schema import KiloFrameArm, KiloFrames, KiloNetwork, KiloRecord, KiloSpeedRecord
 
@@ -59,7 +58,7 @@ def measure_kilo_speed(
     runs = {
         name: folder / "work" / "runs" / name / found.method / "run" / "config.yml" for name, found in students.items()
     }
-    tiny = {name: _opened(path) for name, path in runs.items()}
+    tiny = {name: opened(path) for name, path in runs.items()}
     first = next(iter(tiny.values()))
     device = first.device
     precision = own_precision(device)
@@ -71,7 +70,7 @@ def measure_kilo_speed(
         )
     )
     cameras = stock.pipeline.datamanager.eval_dataset.cameras
-    dense = load_run(own.config, file).model.to(device).eval()
+    dense = opened(file)
     arms = [
         _Arm("stock", "stock", stock.model, "highest", job.stock_rows),
         _Arm(f"dense {_width(own)}, two fields, skipping", "dense", dense, precision, run=teacher.name),
@@ -99,8 +98,8 @@ def measure_kilo_speed(
     )
 
 
-def _opened(path: Path) -> Any:
-    """The model of a run of tiny networks, as `ns-eval` opens it."""
+def opened(path: Path) -> Any:
+    """The model of a run, as `ns-eval` opens it: with its data, which say how far the space reaches that is empty."""
     _, pipeline, _, _ = eval_setup(path, test_mode="test")
     return pipeline.model
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.bench_run import bench, record_of, small_host
 
+from nerfstudio_prune.bench.kilo_speed import opened
 from nerfstudio_prune.records.files import KILO_FOLDERS, read_record
 from nerfstudio_prune.records.kilo_schema import KiloRecord, KiloSpeedRecord
 from nerfstudio_prune.report.writing import write_report
@@ -71,6 +72,14 @@ def test_pictures_in_turns(recorded_kilo: Path) -> None:
     assert wide.frames[0].samples_per_ray == own.frames[0].samples_per_ray == tiny.frames[0].samples_per_ray
     assert wide.macs_per_point > 10 * own.macs_per_point > tiny.macs_per_point
     assert stock.frames[0].samples_per_ray == 64 + 64 + 128 + 1
+
+
+@pytest.mark.slow
+def test_the_teacher_is_rendered_as_a_user_renders_it(recorded_kilo: Path) -> None:
+    """Empty space is skipped only where it is known how far the views reach; without that the dense network would be
+    timed with all samples, and tiny ones look better than they are."""
+    (path,) = (recorded_kilo / "work" / "runs" / "dense-decay-s1").rglob("config.yml")
+    assert opened(path).empty_space.space is not None
 
 
 @pytest.mark.slow

@@ -278,8 +278,16 @@ class PruneModel(NeRFModel):
             camera: Its camera, one alone.
             obb_box: What the view is cropped to; None: nothing.
         """
-        parts = [self.get_outputs_for_camera_ray_bundle(rays) for rays in rows_of_rays(camera, obb_box)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
+        whole, height, row = {}, int(camera.height.item()), 0
+        for rays in rows_of_rays(camera, obb_box):
+            part = self.get_outputs_for_camera_ray_bundle(rays)
+            if len(rays.origins) == height:
+                return part
+            for name, output in part.items():
+                # Written into one tensor, for joined at the end all of it would be there twice.
+                whole.setdefault(name, output.new_empty(height, *output.shape[1:]))[row : row + len(output)] = output
+            row += len(rays.origins)
+        return whole
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:

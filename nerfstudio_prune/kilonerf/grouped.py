@@ -251,6 +251,8 @@ def _tile_product(x: Tensor, weights: Tensor, groups: Groups) -> Tensor:
 
 def _tile_outer(x: Tensor, gradient: Tensor, groups: Groups) -> Tensor:
     tiles = groups.tiles
+    if not len(tiles.group):
+        return x.new_zeros(len(groups.ends), x.shape[1], gradient.shape[1])
     products = tiles.gathered(x).transpose(1, 2) @ tiles.gathered(gradient)
     # In a fixed order, as `index_add` is not on a GPU: a run that is gone on with is the same to the bit.
     return torch.segment_reduce(products, "sum", lengths=tiles.counts, axis=0, initial=0, unsafe=True)

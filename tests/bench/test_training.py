@@ -170,8 +170,10 @@ def test_equal_time_from_scratch_needs_both_records(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, SMOKE, find_scene(None, SMOKE), {})
     scale = replace(SMOKE, start_steps=1)
     folder.jobs = {job.name: job for job in SUITES["ablation"](scale)}
+    job = folder.jobs["small-0.5-equal-time-decay-s1"]
+    assert isinstance(job, Run)
     with pytest.raises(FileNotFoundError, match=r"small-0\.5-equal-time-\S+ needs the record preset-best-decay-s1"):
-        folder.steps(folder.jobs["small-0.5-equal-time-decay-s1"])
+        folder.steps(job)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Tables of tiny networks: beside their controls, their pictures' time, and what was to be reached."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Optional
@@ -18,7 +17,8 @@ from nerfstudio_prune.report.kilo_study import (
     wide_in_cells,
 )
 from nerfstudio_prune.report.markup import Column, code, escape, item_table, missing, stat_column, table
-from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, TO, Stat, number
+from nerfstudio_prune.report.stats import NOTHING, TIMES, TO, Stat, number
+from nerfstudio_prune.report.targets import Target, told
 
 LEGO, FOX = "lego_100", "fox_135x240"
 BYTES = 4
@@ -143,23 +143,6 @@ def _spread(factors: list[float]) -> str:
     return f"{number(median(factors), digits)}{TIMES} ({low}{TO}{high})"
 
 
-@dataclass(frozen=True)
-class Target:
-    """One target."""
-
-    scene: str
-    words: str
-    """What was to be reached."""
-    value: Callable[[KiloStudy], Stat]
-    """What was, over the seeds."""
-    reached: Callable[[float], bool]
-    """Whether a mean is enough."""
-    digits: int = 2
-    unit: str = "dB"
-    signed: bool = False
-    """Whether it is a difference."""
-
-
 STUDENT = "student"
 
 
@@ -198,7 +181,7 @@ def _stock(record: KiloSpeedRecord) -> Optional[KiloFrameArm]:
     return record.arms[0]
 
 
-TARGETS: Sequence[Target] = (
+TARGETS: Sequence[Target[KiloStudy]] = (
     Target(LEGO, "a picture at least 300 times faster than stock's", _frames(_stock), lambda v: v >= 300, 0, TIMES),
     Target(
         LEGO,
@@ -280,15 +263,6 @@ TARGETS: Sequence[Target] = (
 
 def targets_table(studies: Sequence[KiloStudy]) -> str:
     """Every target of a scene that there are records of, with what was reached."""
-    rows = []
-    for target in TARGETS:
-        for study in (study for study in studies if study.scene == target.scene):
-            stat = target.value(study)
-            if stat.mean is None:
-                continue
-            value = f"{stat.text(target.digits, target.signed)} {target.unit}".strip()
-            verdict = "yes" if target.reached(stat.mean) else "no"
-            words = target.words.replace(" -", f" {MINUS}")
-            rows.append([escape(study.scene), escape(study.device), words, value, verdict, str(stat.n)])
+    rows = [[escape(study.scene), escape(study.device), *cells] for study, cells in told(TARGETS, studies)]
     headers = ["scene", "device", "target", "measured", "reached", "n"]
     return table(headers, rows, text_columns=3) if rows else missing("kilo")

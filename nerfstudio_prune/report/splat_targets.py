@@ -1,7 +1,6 @@
 """What Gaussians had to reach, and what they did."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Optional
@@ -18,7 +17,8 @@ from nerfstudio_prune.report.splat_tables import (
     step_factors,
     zero_shot_table,
 )
-from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, Stat, number
+from nerfstudio_prune.report.stats import NOTHING, TIMES, Stat, number
+from nerfstudio_prune.report.targets import Target, told
 
 LEGO, FOX = "lego_100", "fox_135x240"
 
@@ -34,23 +34,6 @@ def splat_tables(studies: Sequence[SplatStudy]) -> dict[str, Callable[[], str]]:
     }
     tables = {name: partial(of_all, studies, make) for name, make in makers.items()}
     return {"splats-targets": lambda: targets_table(studies), **tables}
-
-
-@dataclass(frozen=True)
-class Target:
-    """One target."""
-
-    scene: str
-    words: str
-    """What was to be reached."""
-    value: Callable[[SplatStudy], Stat]
-    """What was, over the seeds."""
-    reached: Callable[[float], bool]
-    """Whether a mean is enough."""
-    digits: int = 2
-    unit: str = "dB"
-    signed: bool = False
-    """Whether it is a difference."""
 
 
 def _end(arm: str, value: Callable[[SplatArm], Stat]) -> Callable[[SplatStudy], Stat]:
@@ -87,11 +70,11 @@ _DENSE_SECONDS = _end("dense-start", lambda arm: arm.stat(lambda run: run.second
 _DENSE_COUNT = _end("dense-start", lambda arm: arm.at("end", lambda stage: stage.gaussians))
 
 
-def _difference(scene: str, words: str, value: Callable[[SplatStudy], Stat], least: float) -> Target:
+def _difference(scene: str, words: str, value: Callable[[SplatStudy], Stat], least: float) -> Target[SplatStudy]:
     return Target(scene, words, value, lambda v: v >= least, signed=True)
 
 
-TARGETS: Sequence[Target] = (
+TARGETS: Sequence[Target[SplatStudy]] = (
     Target(LEGO, "dense, at least 31.5 dB", _DENSE_DB, lambda v: v >= 31.5),
     Target(LEGO, "… in at most 120 s", _DENSE_SECONDS, lambda v: v <= 120, 0, "s"),
     _difference(
@@ -135,15 +118,7 @@ TARGETS: Sequence[Target] = (
 
 def targets_table(studies: Sequence[SplatStudy]) -> str:
     """Every target of a scene that there are records of, with what was reached."""
-    rows = []
-    for target in TARGETS:
-        for study in (study for study in studies if study.scene == target.scene):
-            stat = target.value(study)
-            if stat.mean is None:
-                continue
-            value = f"{stat.text(target.digits, target.signed)} {target.unit}".strip()
-            verdict = "yes" if target.reached(stat.mean) else "no"
-            rows.append([escape(study.scene), target.words.replace("-", MINUS), value, verdict, str(stat.n)])
+    rows = [[escape(study.scene), *cells] for study, cells in told(TARGETS, studies)]
     return table(["scene", "target", "measured", "reached", "n"], rows, text_columns=2) if rows else NO_RECORDS
 
 

@@ -12,7 +12,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
 from nerfstudio_prune.bench.machine import describe_machine
-from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, make_config, set_option
+from nerfstudio_prune.bench.setup import NEVER, Scene, make_config, prepare_config, set_option
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 
 METHODS: Mapping[str, str] = {"nerf-prune": "kilonerf", "nerf-prune-real": "kilonerf-real"}
@@ -29,14 +29,7 @@ def student_config(job: KiloRun, scene: Scene, folder: Path, teacher: Path) -> T
         teacher: The teacher's config.yml.
     """
     config = deepcopy(all_methods[METHODS[scene.method]])
-    config.output_dir, config.experiment_name, config.timestamp = folder / "work" / "runs", job.name, "run"
-    # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
-    config.vis = "tensorboard"
-    config.logging.local_writer.enable = False
-    config.machine.seed = job.seed
-    config.steps_per_save = config.steps_per_eval_batch = config.steps_per_eval_image = NEVER
-    config.steps_per_eval_all_images = NEVER
-    set_option(config, DATAPARSER, deepcopy(scene.dataparser))
+    prepare_config(config, job.name, job.seed, scene, folder / "work" / "runs")
     set_option(config, "pipeline.teacher", teacher)
     for path, value in job.options.items():
         set_option(config, path, value)

@@ -233,6 +233,26 @@ def run_options(run: Run, scale: Scale, method: str) -> dict[str, Any]:
     return options
 
 
+def prepare_config(config: Any, name: str, seed: int, scene: Scene, folder: Path) -> None:
+    """What the runs of all suites have: a place, a seed and data; nothing is shown, saved or evaluated on the way.
+
+    Args:
+        config: Configuration of the trainer; changed in place.
+        name: Name of the run.
+        seed: Its seed.
+        scene: Data.
+        folder: Where the host saves the run.
+    """
+    config.output_dir, config.experiment_name, config.timestamp = folder, name, "run"
+    # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
+    config.vis = "tensorboard"
+    config.logging.local_writer.enable = False
+    config.machine.seed = seed
+    config.steps_per_save = config.steps_per_eval_batch = config.steps_per_eval_image = NEVER
+    config.steps_per_eval_all_images = NEVER
+    set_option(config, DATAPARSER, deepcopy(scene.dataparser))
+
+
 def make_config(
     run: Run, scale: Scale, scene: Scene, steps: int, folder: Path, parent: Optional[Path]
 ) -> TrainerConfig:
@@ -247,16 +267,9 @@ def make_config(
         parent: Checkpoint that it goes on from.
     """
     config = suite_config(scene.method)
-    config.output_dir, config.experiment_name, config.timestamp = folder, run.name, "run"
-    # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
-    config.vis = "tensorboard"
-    config.logging.local_writer.enable = False
-    config.machine.seed = run.seed
+    prepare_config(config, run.name, run.seed, scene, folder)
     config.max_num_iterations = steps
     config.load_checkpoint = parent
-    config.steps_per_save = config.steps_per_eval_batch = config.steps_per_eval_image = NEVER
-    config.steps_per_eval_all_images = NEVER
-    set_option(config, DATAPARSER, deepcopy(scene.dataparser))
     # Quality is measured on whole views here; the controller's own batch of rays would only take time.
     set_option(config, "pipeline.prune.num_eval_rays", 0)
     for path, value in run_options(run, scale, scene.method).items():

@@ -13,7 +13,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import PACKAGES, describe_machine
-from nerfstudio_prune.bench.setup import DATAPARSER, NEVER, Scene, find_scene, make_trainer, set_option
+from nerfstudio_prune.bench.setup import Scene, find_scene, make_trainer, prepare_config, set_option
 from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatJob, SplatScale, splat_schedule_text
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splats.views import view_of
@@ -85,16 +85,9 @@ def make_splat_trainer(
         checkpoint: Checkpoint that it goes on from.
     """
     config = deepcopy(all_methods[scene.method])
-    config.output_dir, config.experiment_name, config.timestamp = folder / "work" / "runs", name, "run"
-    # Any value with a viewer would open a port; TensorBoard's file is the least that the host can be told to write.
-    config.vis = "tensorboard"
-    config.logging.local_writer.enable = False
-    config.machine.seed = seed
+    prepare_config(config, name, seed, scene, folder / "work" / "runs")
     config.max_num_iterations = steps
     config.load_checkpoint = checkpoint
-    config.steps_per_save = config.steps_per_eval_batch = config.steps_per_eval_image = NEVER
-    config.steps_per_eval_all_images = NEVER
-    set_option(config, DATAPARSER, deepcopy(scene.dataparser))
     for path, value in options.items():
         set_option(config, path, value)
     return make_trainer(config)

@@ -1,8 +1,8 @@
 """Products of many small matrices with sorted rows: each group of rows has a matrix of its own.
 
 Four ways of the same product. None is the best everywhere: on a CPU PyTorch's own is faster where a group has tens of
-rows, padded batches where it has few. Tiles need a handful of kernels whatever the groups are, for GPUs, where PyTorch's
-own is documented for bfloat16 alone. A loop needs nothing but a matrix product.
+rows, padded batches where it has few. Tiles need a handful of kernels whatever the groups are, for GPUs, where
+PyTorch's own is documented for bfloat16 alone. A loop needs nothing but a matrix product.
 """
 
 from collections.abc import Callable

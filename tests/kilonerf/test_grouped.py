@@ -110,8 +110,8 @@ def test_values_of_other_groups_stay_out_of_buckets() -> None:
 
 
 def test_tiles_are_what_a_gpu_takes() -> None:
-    """Each kernel takes some time to be launched there, so that their number must not grow with that of the groups. Each
-    row is in one tile, and stands where it is looked for."""
+    """Each kernel takes some time to be launched there, so that their number must not grow with that of the groups.
+    Each row is in one tile, and stands where it is looked for."""
     somewhere = torch.empty(100, 8, device="meta")
     assert grouped._suited(somewhere, Groups.of_counts(torch.tensor([99, 1]))) == "tiles"
     counts = torch.tensor([0, 1, grouped.TILE_ROWS, 0, 2 * grouped.TILE_ROWS + 1, 0])

@@ -27,7 +27,7 @@ from nerfstudio_prune.engine.products import Precision
 from nerfstudio_prune.nerf.layouts import fields_of
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.occupancy import Grids
-from nerfstudio_prune.records.cost_schema import CostArm, EventCost, SkippedView, StockSpeedRecord
+from nerfstudio_prune.records.cost_schema import CostArm, EventCost, FineView, SkippedView, StockSpeedRecord
 
 PRESET = "best"
 """Preset of the events that are timed."""
@@ -170,6 +170,7 @@ def _arms(job: StockSpeed, makers: _Makers, trained: TimedNetwork, precision: Pr
         network = shows_scene(makers.own(width))
         arms.append(_Arm(f"{width}, all samples", network, job, precision, False))
         arms.append(_Arm(f"{width}, skipping", network, job, precision, True))
+        arms.append(_Arm(f"{width}, one field", network, job, precision, True, fine_field_only=True))
     return arms
 
 
@@ -177,9 +178,16 @@ class _Arm:
     """One network in one way of evaluating it."""
 
     def __init__(
-        self, label: str, network: TimedNetwork, job: StockSpeed, precision: Precision, skipping: bool
+        self,
+        label: str,
+        network: TimedNetwork,
+        job: StockSpeed,
+        precision: Precision,
+        skipping: bool,
+        fine_field_only: bool = False,
     ) -> None:
-        self.label, self.network, self.job, self.precision, self.skipping = label, network, job, precision, skipping
+        self.label, self.network, self.job, self.precision = label, network, job, precision
+        self.skipping, self.fine_field_only = skipping, fine_field_only
         self.counter = PointCounter(network.model)
         self.steps = 1
         self.step_seconds: list[float] = []
@@ -207,6 +215,7 @@ class _Arm:
             return
         model = self.network.model
         model.config.skip_empty_space = self.skipping
+        model.config.fine_field_only = self.fine_field_only
         # As in a training: pictures use its grids, and no look at the whole space is timed with them.
         model.empty_space.in_training = True
         model.empty_space.training = self.grids
@@ -275,12 +284,13 @@ class _Arm:
             rows=self.rows,
             step_memory_mb=self.memory[0],
             frame_memory_mb=self.memory[1],
+            fine_field_only=self.fine_field_only,
         )
 
 
 @torch.no_grad()
 def compare_views(network: TimedNetwork, views: int) -> list[SkippedView]:
-    """Renders test views with all samples, and without those in empty space as a user's pictures are.
+    """Renders test views with all samples, without those in empty space as a user's pictures are, and by one field.
 
     Args:
         network: The network; what it knows of its space for training is forgotten.
@@ -294,20 +304,21 @@ def compare_views(network: TimedNetwork, views: int) -> list[SkippedView]:
     for view in (i * len(dataset) // count for i in range(count)):
         camera = network.camera(view)
         truth = model.renderer_rgb.blend_background(dataset[view]["image"].to(model.device))
-        pictures = []
+        pictures, points = [], []
         with forked(model.device):
-            for skips in (False, True):
-                model.config.skip_empty_space = skips
+            for skips, alone in ((False, False), (True, False), (True, True)):
+                model.config.skip_empty_space, model.config.fine_field_only = skips, alone
                 if skips:
                     # The look at the space evaluates fields too.
                     model.empty_space.for_evaluation(model._densities(), model._weights(), model.device)
                 with counter.counting():
                     pictures.append(model.get_outputs_for_camera(camera)["rgb"])
-                points = counter.per_ray(truth.shape[0] * truth.shape[1])
-        whole, skipped = pictures
-        found.append(
-            SkippedView(view, _psnr(whole, truth) or 0.0, _psnr(skipped, truth) or 0.0, _psnr(skipped, whole), points)
-        )
+                points.append(counter.per_ray(truth.shape[0] * truth.shape[1]))
+        whole, skipped, fine = pictures
+        levels = [_psnr(picture, truth) or 0.0 for picture in pictures]
+        one = FineView(levels[2], _psnr(fine, whole), points[2])
+        found.append(SkippedView(view, levels[0], levels[1], _psnr(skipped, whole), points[1], one))
+    model.config.fine_field_only = False
     return found
 
 

@@ -57,6 +57,20 @@ class CostArm:
     """What a training step takes at most above what is held between two of them; null where it cannot be told."""
     frame_memory_mb: Optional[Amount]
     """The same of the rendered rows of a view."""
+    fine_field_only: bool = False
+    """Whether views are rendered by the fine field alone; training steps are those of both."""
+
+
+@dataclass
+class FineView:
+    """A test view by the fine field alone, at evenly spaced samples near what is not empty."""
+
+    psnr: Level
+    """Against the photo."""
+    agreement: Optional[Level]
+    """PSNR against the picture with all samples of both fields; null: they are equal."""
+    points: Points
+    """Points that were evaluated."""
 
 
 @dataclass
@@ -73,6 +87,8 @@ class SkippedView:
     """PSNR of one picture against the other; null: they are equal."""
     points: Points
     """Points that were evaluated in the second."""
+    fine_field_only: Optional[FineView] = None
+    """The same view by one field."""
 
 
 @dataclass

@@ -56,7 +56,8 @@ def _problem_of_arms(record: StockSpeedRecord) -> Optional[str]:
             return f"arm {arm.label!r} has another number of blocks than there were rounds ({blocks})"
         if any(points.keys() != FIELDS for points in (arm.step_points, arm.frame_points)):
             return f"arm {arm.label!r}: points of other fields than {' and '.join(sorted(FIELDS))}"
-    if any(view.points.keys() != FIELDS for view in record.views):
+    one_field = [view.fine_field_only for view in record.views if view.fine_field_only is not None]
+    if any(view.points.keys() != FIELDS for view in (*record.views, *one_field)):
         return f"a view with points of other fields than {' and '.join(sorted(FIELDS))}"
     return None
 

@@ -54,10 +54,10 @@ def stock_table(record: StockSpeedRecord) -> str:
 
     columns = [
         Column("network", lambda arm: escape(arm.label)),
-        Column("step ms", lambda arm: number(1e3 * median(arm.step_seconds), 1)),
-        Column("of stock's step", lambda arm: share(arm, stock)),
-        Column("with looks", lambda arm: _with_looks(record, arm, stock)),
-        Column("of our dense step", lambda arm: share(arm, dense)),
+        Column("step ms", lambda arm: _of_step(arm, number(1e3 * median(arm.step_seconds), 1))),
+        Column("of stock's step", lambda arm: _of_step(arm, share(arm, stock))),
+        Column("with looks", lambda arm: _of_step(arm, _with_looks(record, arm, stock))),
+        Column("of our dense step", lambda arm: _of_step(arm, share(arm, dense))),
         Column("frame s", lambda arm: number(median(arm.frame_seconds), 3)),
         Column("frame faster than stock's", lambda arm: faster(arm, stock)),
         Column("than our dense's", lambda arm: faster(arm, dense)),
@@ -103,36 +103,46 @@ def work_table(record: StockSpeedRecord) -> str:
         Column("network", lambda arm: escape(arm.label)),
         Column("products", lambda arm: escape(arm.matmul_precision)),
         Column("MACs a point", lambda arm: number(arm.macs_per_point)),
-        Column("points a ray, step", lambda arm: points_text(arm.step_points)),
+        Column("points a ray, step", lambda arm: _of_step(arm, points_text(arm.step_points))),
         Column("points a ray, frame", lambda arm: points_text(arm.frame_points)),
-        Column("of peak, step", lambda arm: _percent(peak_shares(record, arm)[0])),
+        Column("of peak, step", lambda arm: _of_step(arm, _percent(peak_shares(record, arm)[0]))),
         Column("of peak, frame", lambda arm: _percent(peak_shares(record, arm)[1])),
-        Column("memory of a step MB", lambda arm: number(arm.step_memory_mb)),
+        Column("memory of a step MB", lambda arm: _of_step(arm, number(arm.step_memory_mb))),
         Column("of a frame MB", lambda arm: number(arm.frame_memory_mb)),
         Column("rays at once", lambda arm: number(arm.eval_rays_per_chunk)),
     ]
     return item_table(columns, [record.arms], text_columns=2)
 
 
+def _of_step(arm: CostArm, text: str) -> str:
+    """What is told of a training step; one field alone renders, and does not train."""
+    return NOTHING if arm.fine_field_only else text
+
+
 def views_table(record: StockSpeedRecord) -> str:
-    """Test views of the trained field with all samples and without those in empty space.
+    """Test views of the trained field with all samples, without those in empty space, and by one field.
 
     Args:
         record: What was measured.
     """
     rows = []
     for view in record.views:
+        one = view.fine_field_only
         rows.append(
             [
                 str(view.view),
                 number(view.psnr_all, 2),
                 number(view.psnr_skipping, 2),
                 number(view.psnr_skipping - view.psnr_all, 3, signed=True),
-                "equal" if view.agreement is None else number(view.agreement, 1),
+                _agreement(view.agreement),
                 points_text(view.points),
+                NOTHING if one is None else number(one.psnr - view.psnr_all, 3, signed=True),
+                NOTHING if one is None else _agreement(one.agreement),
+                NOTHING if one is None else points_text(one.points),
             ]
         )
     headers = ["view", "all samples dB", "skipping dB", "Δ dB", "agreement dB", "points a ray"]
+    headers += ["one field, Δ dB", "one field, agreement dB", "one field, points a ray"]
     note = (
         f"The field of width {record.trained_width} after {number(record.train_steps)} training steps; all samples are "
         f"{points_text(record.arms[0].frame_points)} points a ray. {escape(record.scene)}, scale "
@@ -217,6 +227,10 @@ def large_table(record: ScalingRecord) -> str:
         f"{escape(record.scale)}, {escape(record.machine.key)}."
     )
     return f"{table(headers, rows)}\n\n{note}"
+
+
+def _agreement(level: Optional[float]) -> str:
+    return "equal" if level is None else number(level, 1)
 
 
 def _held(memory: Optional[float], bound: float) -> str:

@@ -62,7 +62,7 @@ def record(folder: Path) -> StockSpeedRecord:
 
 @pytest.mark.slow
 def test_arms_and_what_is_told_of_them(folder: Path) -> None:
-    """Each width with all samples and without those in empty space, the host's model before them."""
+    """Each width with all samples, without those in empty space, and by one field; the host's model before them."""
     found, job = record(folder), STOCK_SPEEDS["smoke"]
     stock, *own = [arm for arm in found.arms if not arm.label.startswith("stock, ")]
     assert (stock.network, stock.width, stock.eval_rays_per_chunk, stock.matmul_precision) == (
@@ -71,7 +71,10 @@ def test_arms_and_what_is_told_of_them(folder: Path) -> None:
         4096,
         "highest",
     )
-    assert [(arm.width, arm.skipping) for arm in own] == [(w, skips) for w in job["widths"] for skips in (False, True)]
+    ways = [(False, False), (True, False), (True, True)]
+    assert [(arm.width, arm.skipping, arm.fine_field_only) for arm in own] == [
+        (width, *way) for width in job["widths"] for way in ways
+    ]
     assert all(len(arm.step_seconds) == len(arm.frame_seconds) == job["rounds"] for arm in found.arms)
     assert all(len(arm.look_seconds) == (job["rounds"] if arm.skipping else 0) for arm in found.arms)
     for arm in found.arms:
@@ -79,8 +82,13 @@ def test_arms_and_what_is_told_of_them(folder: Path) -> None:
             assert arm.step_points == arm.frame_points == {"field_coarse": 8.0, "field_fine": 17.0} and arm.rows == 8
         else:
             assert 0 < sum(arm.frame_points.values()) < 25 and 0 < sum(arm.step_points.values()) < 25 and arm.rows == 1
-    few = [arm.frame_points for arm in own if arm.skipping]
-    assert few[0] == few[1] == few[2]  # all see the same scene
+    for alone in (False, True):
+        few = [arm.frame_points for arm in own if arm.skipping and arm.fine_field_only == alone]
+        assert few[0] == few[1] == few[2]  # all see the same scene
+        assert (few[0]["field_coarse"] == 0) == alone
+    for view in found.views:
+        assert view.fine_field_only is not None and view.fine_field_only.points["field_coarse"] == 0
+        assert view.points["field_coarse"] > 0 and view.fine_field_only.agreement is not None
     assert found.rays_per_batch == 32 and len(found.views) == 2 and found.train_steps == job["train_steps"]
     assert found.event.width == 32 and len(found.event.seconds) == 1
 

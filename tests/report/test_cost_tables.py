@@ -41,6 +41,15 @@ def test_steps_and_frames_beside_stock() -> None:
     assert "25.00 s, 10.0 of its training steps" in text  # of 2.5 s, median
 
 
+def test_one_field_is_told_of_by_its_pictures() -> None:
+    """It renders by itself and trains beside the other: a time of its steps would be another arm's."""
+    cells = rows(stock_table(stock_speed()))["256, one field"]
+    assert cells["frame faster than stock's"] == spread("80.00") and cells["than our dense's"] == spread("20.00")
+    assert {cells[name] for name in ("step ms", "of stock's step", "with looks", "of our dense step")} == {"—"}
+    work = rows(work_table(stock_speed()))["256, one field"]
+    assert (work["points a ray, step"], work["points a ray, frame"]) == ("—", "0 + 20")
+
+
 def test_looks_are_told_apart_and_shared_out() -> None:
     """A step that skips pays for the look at the space: 1.5 s in 500 steps are 3 ms of 5 s."""
     few = rows(stock_table(stock_speed()))["256, skipping"]
@@ -63,8 +72,9 @@ def test_share_of_the_peak() -> None:
 def test_views() -> None:
     """Pictures that are equal have no agreement in dB, and must not look like ones without a value."""
     first, second = rows(views_table(stock_speed())).values()
-    assert list(first.values()) == ["0", "24.00", "23.99", f"{MINUS}0.010", "49.5", "5 + 32"]
-    assert list(second.values())[3:] == ["0.000", "equal", "64 + 193"]
+    both, one = [f"{MINUS}0.010", "49.5", "5 + 32"], [f"{MINUS}0.250", "41.5", "0 + 20"]
+    assert list(first.values()) == ["0", "24.00", "23.99", *both, *one]
+    assert list(second.values())[3:] == ["0.000", "equal", "64 + 193", "—", "—", "—"]  # a record from before
 
 
 def test_a_record_without_a_dense_network_of_the_event() -> None:

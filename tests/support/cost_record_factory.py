@@ -8,6 +8,7 @@ from nerfstudio_prune.records.cost_schema import (
     CostArm,
     CostRecord,
     EventCost,
+    FineView,
     LargeFrame,
     LargeFrames,
     ScalingPoint,
@@ -20,6 +21,7 @@ from support.record_factory import CPU
 
 ALL = {"field_coarse": 64.0, "field_fine": 193.0}
 FEW = {"field_coarse": 5.0, "field_fine": 32.0}
+FINE = {"field_coarse": 0.0, "field_fine": 20.0}
 
 
 def arm(label: str, step: float, frame: float, **values: Any) -> CostArm:
@@ -54,6 +56,7 @@ def stock_speed(**values: Any) -> StockSpeedRecord:
             arm("stock", 4.0, 40.0, network="stock", eval_rays_per_chunk=4096),
             arm("256, all samples", 2.0, 10.0),
             arm("256, skipping", 0.25, 1.25, skipping=True),
+            arm("256, one field", 0.25, 0.5, skipping=True, fine_field_only=True, frame_points=FINE),
         ],
         **values,
     }
@@ -74,7 +77,10 @@ def stock_speed(**values: Any) -> StockSpeedRecord:
         update_interval=500,
         peak_flops=[150e9, 200e9],
         event=EventCost(256, "best", [24.0, 26.0, 25.0]),
-        views=[SkippedView(0, 24.0, 23.99, 49.5, FEW), SkippedView(50, 25.0, 25.0, None, ALL)],
+        views=[
+            SkippedView(0, 24.0, 23.99, 49.5, FEW, FineView(23.75, 41.5, FINE)),
+            SkippedView(50, 25.0, 25.0, None, ALL),
+        ],
         clock="processor",
         **given,
     )

@@ -7,7 +7,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 
-RAYS_AT_ONCE = 2**16
+RAYS_AT_ONCE = 2**15
 """Rays that are made at once, about: a smaller picture is rendered as the host does."""
 
 

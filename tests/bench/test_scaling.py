@@ -36,6 +36,6 @@ def test_what_is_measured(bench_cache: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_the_bound_by_hand() -> None:
     """It grows with the pixels by their rays and outputs, and with the samples by those of one part only."""
-    assert memory_bound(1_000_000, 256, 100) == pytest.approx(4 * (32 + 136 * 0.065536 + 64 * 256 * 100 / 1e6) + 32)
+    assert memory_bound(1_000_000, 256, 100) == pytest.approx(4 * (32 + 136 * 0.032768 + 64 * 256 * 100 / 1e6) + 32)
     assert memory_bound(10, 256, 100) == pytest.approx(4 * (320 + 1360 + 64 * 10 * 100) / 1e6 + 32)
     assert memory_bound(1_000_000, 256, 200) - memory_bound(1_000_000, 256, 100) < 8

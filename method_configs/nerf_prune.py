@@ -76,6 +76,8 @@ nerf_prune_demo = MethodSpecification(
                 num_importance_samples=32,
                 # Periods of four pixels; finer ones make this short training slower.
                 position_max_freq_exp=3.0,
+                # Steps are twice as long as those of 64 samples.
+                alpha_thre=0.01,
                 occupancy_warm_up_steps=60,
                 occupancy_update_interval=300,
             ),

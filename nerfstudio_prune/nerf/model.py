@@ -81,7 +81,7 @@ class PruneModelConfig(VanillaModelConfig):
     them near what is not empty: faster, and another picture than the one that was trained for."""
     grid_resolution: int = 128
     """Cells of the grid along the longest side of what is not empty."""
-    alpha_thre: float = 0.01
+    alpha_thre: float = 0.005
     """Opacity of a step from which a cell counts as occupied, in (0, 1)."""
     render_step_size: Optional[float] = None
     """Length of that step. None: a coarse sample's interval in training."""

@@ -102,7 +102,7 @@ class DistilConfig(Group):
 
     steps: Optional[int] = option(1200)
     """Training steps; 0 leaves the networks to the photos alone."""
-    points_per_network: Optional[int] = option(64)
+    points_per_network: Optional[int] = option(32)
     """Points of each network in a step."""
     lr: Optional[float] = option(LR)
     """Learning rate at the beginning."""

@@ -21,9 +21,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "viewer", "nerf"),
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),
+    "export": ("core", "data", "neurons", "engine", "records", "nerf"),
     "inspect": _UP_TO_METHODS,
     "bench": _UP_TO_METHODS,
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),
-    "cli": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench", "demo"),
+    "cli": (*_UP_TO_METHODS, "method", "method_configs", "export", "inspect", "bench", "demo"),
 }
 """Room -> rooms that its modules may import, lowest first. A room is a folder or a single module of the package."""

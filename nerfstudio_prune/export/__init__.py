@@ -1,0 +1,1 @@
+"""A run's network as one small file: rounded, written, read with care, and rendered without Nerfstudio."""

@@ -1,0 +1,35 @@
+"""A network and what is known of it, as the bytes of a `.safetensors` file."""
+
+from collections.abc import Mapping
+
+import msgspec
+import torch
+from safetensors.torch import save
+
+from nerfstudio_prune.export.checks import check_metadata
+from nerfstudio_prune.export.compression import compress
+from nerfstudio_prune.export.container import KEY, NO_SUM, PAYLOAD, check_sum
+from nerfstudio_prune.export.layers import LayerTensors, encode_layer, tensors_of, to_bytes
+from nerfstudio_prune.export.schema import Metadata
+
+
+def encode_file(metadata: Metadata, layers: Mapping[str, LayerTensors]) -> bytes:
+    """The content of a file.
+
+    Args:
+        metadata: What the file is to say; its check sum is put in.
+        layers: The numbers of all its layers, finite.
+
+    Raises:
+        ExportFileError: If the network is larger than a reader takes, or a number is too large for its type.
+    """
+    check_metadata(metadata)
+    if metadata.storage == "tensors":
+        tensors = tensors_of(layers, metadata)
+    else:
+        parts = [encode_layer(layers[name], layer.bits, name) for name, layer in metadata.layers().items()]
+        payload = b"".join(parts) if metadata.storage == "payload" else compress(b"".join(parts))
+        tensors = {PAYLOAD: torch.frombuffer(bytearray(payload), dtype=torch.uint8)}
+    text = msgspec.json.encode(msgspec.structs.replace(metadata, crc32=NO_SUM)).decode()
+    found = check_sum(text, map(to_bytes, tensors.values()))
+    return save(tensors, {KEY: text.replace(NO_SUM, found, 1)})

@@ -8,11 +8,12 @@ import pytest
 from support.fuzz import CLEAR, TAKEN, Trial, attempts
 from support.host_fixtures import clean_host, one_thread  # noqa: F401
 
-from stress import checkpoints, configurations, records, special_files
+from stress import checkpoints, configurations, exported, records, special_files
 
 SCRIPTS: dict[str, Trial] = {
     "checkpoints": checkpoints.trial,
     "configurations": configurations.trial,
+    "exported files": exported.trial,
     "records": records.trial,
     "special files": special_files.trial,
 }

@@ -12,11 +12,19 @@ import tyro
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.demo.command import Demo
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
+from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.report.command import Report
 
-COMMANDS = {"demo": Demo, "bench": Bench, "report": Report, "inspect": Inspect, "distil": Distil}
+COMMANDS = {
+    "demo": Demo,
+    "bench": Bench,
+    "report": Report,
+    "inspect": Inspect,
+    "distil": Distil,
+    "export": Export,
+}
 """Name -> dataclass of options with a `main`, which imports what the command works with."""
 
 

@@ -16,6 +16,7 @@ import torch
 
 from nerfstudio_prune import cli
 from nerfstudio_prune.bench.command import Bench
+from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.nerf import saved_run
@@ -23,7 +24,7 @@ from nerfstudio_prune.nerf import saved_run
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])")
 """An option; those of `ns-train` have dots in their names and are others."""
 ROOT = Path(__file__).parents[1]
-ALSO = {Inspect: [Path(saved_run.__file__)]}
+ALSO = {Inspect: [Path(saved_run.__file__)], Export: [Path(saved_run.__file__)]}
 """Files outside of its own room that speak to the users of a command."""
 
 
@@ -42,7 +43,7 @@ def options(command: Any) -> set[str]:
     return {"--" + f.name.replace("_", "-") for f in fields(command) if f.init}
 
 
-@pytest.mark.parametrize("command", [Bench, Inspect, Distil])
+@pytest.mark.parametrize("command", [Bench, Inspect, Distil, Export])
 def test_flags_in_messages_exist(command: Any) -> None:
     """Somebody whose command was refused types what the message says; a flag that is misspelt there is refused again,
     and a test of the message alone would hold on to the mistake."""

@@ -15,9 +15,13 @@ from nerfstudio_prune.neurons.scores import SCORES, needs_of, score_by_name
 from nerfstudio_prune.neurons.strategies import STRATEGIES, select
 
 PAGE = ROOT / "docs" / "strategies.md"
-TESTED = {"docs/strategies.md": ("my_prune.py", "my_score.py"), "docs/records.md": ("example of records",)}
+TESTED = {
+    "docs/strategies.md": ("my_prune.py", "my_score.py"),
+    "docs/records.md": ("example of records",),
+    "docs/export.md": ("lego.py",),
+}
 """Page -> its blocks: the first lines of those of `strategies.md` name their files; that of `records.md` is run by the
-tests of the records, on records."""
+tests of the records, on records, that of `export.md` by those of the files."""
 
 
 def imported(name: str, folder: Path) -> ModuleType:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 from support.exported import contrasty, small_model, write_model
+from support.pages import ROOT, python_blocks
 from support.tiny_run import SCENE_BOX, rays, shrink, tiny_widths
 
-import nerfstudio_prune
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
 
-ROOT = Path(nerfstudio_prune.__file__).resolve().parents[1]
 REAL: dict[str, Any] = {
     "use_scene_contraction": True,
     "coarse_sampler": "piecewise",
@@ -115,3 +114,13 @@ def test_renders_where_there_is_no_nerfstudio(tmp_path: Path) -> None:
     assert done.stdout.split() == []
     with torch.no_grad():
         torch.testing.assert_close(torch.load(tmp_path / "rgb"), model(bundle)["rgb"], rtol=1e-5, atol=1e-5)
+
+
+def test_example_of_the_page_gives_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thing that somebody does who was sent a file."""
+    (code,) = python_blocks(ROOT / "docs" / "export.md")
+    write_model(tmp_path / "lego.safetensors", small_model())
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["picture"].shape == (64, 64, 3) and float(found["picture"].std()) > 0.02

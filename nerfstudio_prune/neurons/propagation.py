@@ -1,6 +1,6 @@
 """Samples on their way through a network that is pruned front to back, beside the network as it was."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 import torch
@@ -82,14 +82,47 @@ class Propagation:
     def commit(self, group: NeuronGroup, selection: Selection) -> None:
         """Takes up the neurons that stay and the new values of the layers that read them."""
         dense, now = self._activations[group.name]
-        for name, (weight, bias) in selection.refit.items():
-            self._now[name] = (weight.to(now), None if bias is None else bias.to(now))
+        self.put(selection.refit)
         if len(selection.keep) == group.width and selection.scale is None:
             return
         factors = torch.zeros(group.width, dtype=torch.float64)
         factors[selection.keep] = 1.0 if selection.scale is None else selection.scale.cpu().double()
         # The scale belongs to the outgoing weights; on the activations it has the same effect.
         self._activations[group.name] = (dense, now * factors.to(now))
+
+    @torch.no_grad()
+    def put(self, layers: Mapping[str, Layer]) -> None:
+        """Takes up new values of layers that nothing behind them has been looked at yet.
+
+        Args:
+            layers: Module path of each layer -> weight and bias in full size.
+        """
+        for name, (weight, bias) in layers.items():
+            like = self._dense[name][0]
+            self._now[name] = (weight.to(like), None if bias is None else bias.to(like))
+
+    @torch.no_grad()
+    def first_moments(self, group: NeuronGroup) -> LayerMoments:
+        """What the producer of the network's first group reads, which no group stands before.
+
+        Args:
+            group: The first group.
+
+        Raises:
+            ValueError: If the second moments are not finite.
+        """
+        assert group.name not in self._source
+        weight, bias = self._dense[group.name]
+        extra = self.samples.extra[group.name].to(weight)
+        ones = [] if bias is None else [torch.ones_like(extra[:, :1])]
+        none = extra.new_zeros(1, len(weight)).expand(len(extra), -1)
+        weights = self.samples.weights[group.name].to(weight)
+        gram, residual = second_moments(torch.cat([extra, *ones], dim=1), none, weights)
+        if not bool(torch.isfinite(gram).all()):
+            raise ValueError(f"{group.name}: second moments of its inputs are not finite")
+        present = torch.cat([weight, *([] if bias is None else [bias[:, None]])], dim=1).cpu().double()
+        rows = self.samples.rows[group.name].cpu().double()
+        return LayerMoments(present, gram, residual, rows, extra.shape[1] + len(ones), bias is not None)
 
     def _is_dense(self, name: str) -> bool:
         """Whether a layer and all before it are as they were, so that its pre-activations are the wanted ones."""

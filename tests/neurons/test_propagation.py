@@ -140,6 +140,32 @@ def test_residual_is_exactly_zero_as_long_as_nothing_was_cut(dtype: torch.dtype)
         walk.commit(group, Selection(torch.arange(group.width)))
 
 
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_first_layer_and_new_values_for_it(bias: bool) -> None:
+    """No group stands before the first layer, so that its moments are found nowhere else; once it has other values, as
+    when it was rounded, all behind it must see what these give, and want what it gave before."""
+    field, at = relu_field(bias=bias), points()
+    samples, (first, *_) = samples_of(field, at), field.groups()
+    walk = Propagation(field.groups(), samples, 1e-4)
+    layer, linear = walk.first_moments(first), field.layers()[first.name]
+    x = torch.cat([at[0][:, :POSITION], torch.ones(len(at[0]), int(bias), dtype=torch.float64)], dim=1)
+    expected = looped(x, torch.zeros(len(x), first.width), samples.weights[first.name])
+    torch.testing.assert_close((layer.gram, layer.residual), expected, rtol=1e-11, atol=1e-12)
+    assert (layer.fixed, layer.has_bias) == (POSITION + bias, bias) and torch.equal(layer.rows, samples.rows[first.name])
+    torch.testing.assert_close(x @ layer.weight.T, outputs_of(field, *at)[first.name])
+    wanted = outputs_of(field, *at)[first.consumers[0].name]
+    new = (linear.weight.detach() * 0.5, None if linear.bias is None else linear.bias.detach() + 0.1)
+    walk.put({first.name: new})
+    changed, _ = with_selections(field, {first.name: Selection(torch.arange(first.width), refit={first.name: new})})
+    present = outputs_of(changed, *at)
+    found = walk.statistics(first)
+    torch.testing.assert_close(found.mean, present[first.name].relu().mean(dim=0))
+    x = layer_inputs(first.consumers[0].name, at, present[first.name].relu(), bias)
+    errors = wanted - present[first.consumers[0].name]
+    _, residual = looped(x, errors, samples.weights[first.consumers[0].name])
+    torch.testing.assert_close(found.layers[0].residual, residual, rtol=1e-11, atol=1e-12)
+
+
 def test_network_is_not_touched() -> None:
     """A walk only plans; an event may still fail."""
     field = relu_field()

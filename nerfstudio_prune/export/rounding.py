@@ -39,6 +39,23 @@ def quantize(
     Raises:
         ValueError: If a row is too large for a scale in half precision.
     """
+    scales = row_scales(weight, bits)
+    return to_codes(weight, scales, bits), scales
+
+
+def row_scales(weight: Float[Tensor, "rows columns"], bits: int) -> Float16[Tensor, " rows"]:
+    """What one level is worth in each row, so that its largest weight is within reach.
+
+    Args:
+        weight: Finite weights.
+        bits: Bits of a code, in [2, 8].
+
+    Returns:
+        Scales, not negative; zero where a row is all zero.
+
+    Raises:
+        ValueError: If a row is too large for a scale in half precision.
+    """
     top = largest_level(bits)
     largest = weight.abs().amax(dim=1).double()
     scales = (largest / top).half()
@@ -47,9 +64,22 @@ def quantize(
     scales = torch.where(short, (scales.view(torch.int16) + 1).view(torch.float16), scales)
     if not torch.isfinite(scales).all():
         raise ValueError(f"a weight of {float(largest.max()):.3g} is too large for a scale in half precision")
+    return scales
+
+
+def to_codes(
+    weight: Float[Tensor, "rows columns"], scales: Float16[Tensor, " rows"], bits: int
+) -> UInt8[Tensor, "rows columns"]:
+    """The nearest levels; the last one for weights that are beyond it.
+
+    Args:
+        weight: Finite weights.
+        scales: What one level is worth in each row.
+        bits: Bits of a code, in [2, 8].
+    """
+    top = largest_level(bits)
     steps = torch.where(scales > 0, scales, torch.ones_like(scales)).to(weight.dtype)
-    levels = (weight / steps[:, None]).round().clamp(-top, top)
-    return (levels + top).to(torch.uint8), scales
+    return ((weight / steps[:, None]).round().clamp(-top, top) + top).to(torch.uint8)
 
 
 def dequantize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from nerfstudio_prune.export.errors import refuse
@@ -32,6 +32,17 @@ class LayerTensors:
     bias: Float[Tensor, " rows"]
 
 
+@dataclass(frozen=True)
+class RoundedLayer:
+    """A linear layer as it is stored in a payload."""
+
+    codes: UInt8[Tensor, "rows columns"]
+    """See `rounding.quantize`."""
+    scales: Float16[Tensor, " rows"]
+    """What one level is worth in each row."""
+    bias: Float16[Tensor, " rows"]
+
+
 def layer_bytes(layer: Layer) -> int:
     """Bytes that a layer takes in a payload.
 
@@ -41,8 +52,8 @@ def layer_bytes(layer: Layer) -> int:
     return packed_bytes(layer.rows * layer.columns, layer.bits) + 4 * layer.rows
 
 
-def encode_layer(tensors: LayerTensors, bits: int, name: str) -> bytes:
-    """Rounds a layer and gives its bytes in a payload.
+def round_to_nearest(tensors: LayerTensors, bits: int, name: str) -> RoundedLayer:
+    """Rounds every weight of a layer to the nearest level.
 
     Args:
         tensors: Finite numbers.
@@ -50,15 +61,30 @@ def encode_layer(tensors: LayerTensors, bits: int, name: str) -> bytes:
         name: Name of the layer, for errors.
 
     Raises:
-        ExportFileError: If a weight or bias is too large.
+        ExportFileError: If a weight or bias is too large for half precision.
     """
     try:
         codes, scales = quantize(tensors.weight, bits)
     except ValueError as error:
         raise refuse(f"{name}.weight", "weights that half-precision scales reach", str(error)) from error
-    if float(scales.max()) > MAX_SCALE:
-        raise refuse(f"{name}.weight", f"scales of at most {MAX_SCALE:g}", f"{float(scales.max()):g}")
-    return b"".join(map(to_bytes, (pack(codes.flatten(), bits), scales, as_type(tensors.bias, 16, f"{name}.bias"))))
+    return RoundedLayer(codes, scales, as_type(tensors.bias, 16, f"{name}.bias"))
+
+
+def encode_layer(layer: RoundedLayer, bits: int, name: str) -> bytes:
+    """The bytes of a layer in a payload.
+
+    Args:
+        layer: Its numbers.
+        bits: Bits of a weight, in [2, 8].
+        name: Name of the layer, for errors.
+
+    Raises:
+        ExportFileError: If a scale is larger than a reader takes, or a bias is not finite.
+    """
+    check_finite(layer.bias, f"{name}.bias")
+    if float(layer.scales.max()) > MAX_SCALE:
+        raise refuse(f"{name}.weight", f"scales of at most {MAX_SCALE:g}", f"{float(layer.scales.max()):g}")
+    return b"".join(map(to_bytes, (pack(layer.codes.flatten(), bits), layer.scales, layer.bias)))
 
 
 def decode_layers(payload: memoryview, metadata: Metadata) -> Iterator[tuple[str, LayerTensors]]:

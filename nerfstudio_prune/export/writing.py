@@ -1,6 +1,7 @@
 """A network and what is known of it, as the bytes of a `.safetensors` file."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 import torch
@@ -9,16 +10,27 @@ from safetensors.torch import save
 from nerfstudio_prune.export.checks import check_metadata
 from nerfstudio_prune.export.compression import compress
 from nerfstudio_prune.export.container import KEY, NO_SUM, PAYLOAD, check_sum
-from nerfstudio_prune.export.layers import LayerTensors, encode_layer, tensors_of, to_bytes
+from nerfstudio_prune.export.layers import (
+    LayerTensors,
+    RoundedLayer,
+    encode_layer,
+    round_to_nearest,
+    tensors_of,
+    to_bytes,
+)
 from nerfstudio_prune.export.schema import Metadata
 
 
-def encode_file(metadata: Metadata, layers: Mapping[str, LayerTensors]) -> bytes:
+def encode_file(
+    metadata: Metadata, layers: Mapping[str, LayerTensors], rounded: Mapping[str, RoundedLayer] = MappingProxyType({})
+) -> bytes:
     """The content of a file.
 
     Args:
         metadata: What the file is to say; its check sum is put in.
         layers: The numbers of all its layers, finite.
+        rounded: Layers that are rounded already, to as many bits as the metadata say; all others of a payload go to the
+            nearest level.
 
     Raises:
         ExportFileError: If the network is larger than a reader takes, or a number is too large for its type.
@@ -27,7 +39,10 @@ def encode_file(metadata: Metadata, layers: Mapping[str, LayerTensors]) -> bytes
     if metadata.storage == "tensors":
         tensors = tensors_of(layers, metadata)
     else:
-        parts = [encode_layer(layers[name], layer.bits, name) for name, layer in metadata.layers().items()]
+        parts = []
+        for name, form in metadata.layers().items():
+            layer = rounded.get(name) or round_to_nearest(layers[name], form.bits, name)
+            parts.append(encode_layer(layer, form.bits, name))
         payload = b"".join(parts) if metadata.storage == "payload" else compress(b"".join(parts))
         tensors = {PAYLOAD: torch.frombuffer(bytearray(payload), dtype=torch.uint8)}
     text = msgspec.json.encode(msgspec.structs.replace(metadata, crc32=NO_SUM)).decode()

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Optional
 
+Rounding = Literal["nearest", "compensated"]
+"""How weights become codes."""
+
 
 @dataclass
 class Export:
@@ -14,10 +17,17 @@ class Export:
     """The run's config.yml, as for ns-eval."""
     output: Path
     """The file. One that is there is replaced."""
-    dtype: Optional[Literal["float32", "float16", "int8", "intN"]] = None
-    """Numbers of the weights; intN has as many bits as --bits says. None: intN if --bits is given, else int8."""
-    bits: Optional[int] = None
-    """Bits of a weight for intN, in [2, 8]; layers that density and colour come out of keep eight. None: by dtype."""
+    dtype: Optional[Literal["float32", "float16", "int8", "intN", "mixed"]] = None
+    """Numbers of the weights: intN has as many bits as --bits says, mixed as many in the mean, shared out over layers
+    by what each would lose. None: mixed for --target-mb and where --bits is not whole, intN where it is, else int8."""
+    bits: Optional[float] = None
+    """Bits of a weight, in [2, 8]. For intN whole, and layers that density and colour come out of keep eight; for mixed
+    the largest mean over all weights. None: by dtype."""
+    target_mb: Optional[float] = None
+    """Largest file, header included, in units of 10^6 bytes; the bits of each layer follow from it. None: any."""
+    rounding: Optional[Rounding] = None
+    """nearest: each weight to the nearest level; compensated: the weights that are left and the biases make up for it,
+    on training rays. None: compensated below eight bits where there are training views, else nearest."""
     compress: bool = False
     """Compress integers, without loss, by lzma."""
     step: Optional[int] = None
@@ -31,8 +41,8 @@ class Export:
         """Writes the file, and prints what became of it.
 
         Raises:
-            ValueError: If there is no such run, it has no place in a file, its data are given and not there, options
-                contradict each other, or the file cannot be written.
+            ValueError: If there is no such run, it has no place in a file, its data are needed and not there, options
+                contradict each other, it cannot be made as small as asked for, or the file cannot be written.
         """
         # It imports the whole of Nerfstudio, and `ns-prune --help` needs none of it.
         from nerfstudio_prune.export.exporting import export  # noqa: PLC0415

@@ -1,5 +1,6 @@
 """From a finished run to a file, read back and measured."""
 
+from collections.abc import Mapping
 from typing import Optional
 
 import torch
@@ -7,20 +8,23 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.export.command import Export
-from nerfstudio_prune.export.errors import ExportFileError
-from nerfstudio_prune.export.from_run import describe, layers_of, scene_of, uniform_bits
+from nerfstudio_prune.export.fitting import SizeError
+from nerfstudio_prune.export.from_run import scene_of
+from nerfstudio_prune.export.numbers import Numbers, numbers_of
 from nerfstudio_prune.export.quality import Comparison, RunData, compare, read_data
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import ExportedNeRF
-from nerfstudio_prune.export.rounding import MAX_BITS, MIN_BITS
-from nerfstudio_prune.export.schema import Storage
+from nerfstudio_prune.export.run_file import RunFile
 from nerfstudio_prune.export.tables import all_tables
-from nerfstudio_prune.export.writing import encode_file
+from nerfstudio_prune.nerf.calibration import collect_samples
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.nerf.saved_run import load_run
+from nerfstudio_prune.neurons.samples import Samples
 from nerfstudio_prune.records.files import write_file
 
-BITS = {"float32": 32, "float16": 16, "int8": 8}
-"""Type of the weights -> bits of each."""
+SEED = 0
+"""Of the calibration samples: the same run gives the same file."""
 
 
 def export(options: Export) -> None:
@@ -34,14 +38,20 @@ def export(options: Export) -> None:
     Raises:
         ValueError: See `Export.main`.
     """
-    bits, storage = numbers_of(options)
+    numbers = numbers_of(options)
     run = load_run(read_config(options.load_config), options.load_config, options.step)
     data, reason = _data(run.config.pipeline.datamanager, options)
+    run.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    scene = scene_of(run.config_file, None if data is None else data.parsed)
+    samples, unknown = None, ""
+    if numbers.reads_samples:
+        samples, unknown = _samples(run.model, data, numbers, reason)
+    file = RunFile(run, numbers, scene, samples)
     try:
-        layers = layers_of(run.model)
-        scene = scene_of(run.config_file, None if data is None else data.training)
-        content = encode_file(describe(run, layers, uniform_bits(layers, bits), storage, scene), layers)
-    except ExportFileError as error:
+        content = file.encode()
+    except SizeError:
+        raise
+    except ValueError as error:
         raise ValueError(f"--load-config {options.load_config}: {error}") from error
     try:
         write_file(options.output, content)
@@ -50,36 +60,10 @@ def export(options: Export) -> None:
     found = read_exported(options.output)
     compared: Optional[Comparison] = None
     if data is not None and options.views:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = ExportedNeRF(found).to(device)
-        compared = compare(run.model.to(device), network, data.test, options.views)
-    kind = "float" if storage == "tensors" else "int"
-    numbers = f"{kind}{bits}" + (", compressed" if storage == "lzma" else "")
-    for part in all_tables(run, str(options.output), numbers, found, compared, reason):
+        network = ExportedNeRF(found).to(run.model.device)
+        compared = compare(run.model, network, data.test, options.views)
+    for part in all_tables(file, str(options.output), found, compared, reason, unknown):
         CONSOLE.print(part)
-
-
-def numbers_of(options: Export) -> tuple[int, Storage]:
-    """Bits of a weight, and how they are stored.
-
-    Args:
-        options: Options of the command.
-
-    Raises:
-        ValueError: If they contradict each other, or one is out of its range.
-    """
-    if options.views < 0:
-        raise ValueError(f"--views must be at least 0, got {options.views}")
-    dtype = options.dtype or ("int8" if options.bits is None else "intN")
-    if dtype != "intN":
-        if options.bits is not None:
-            raise ValueError(f"--bits {options.bits} goes with --dtype intN, got {dtype}")
-    elif options.bits is None or not MIN_BITS <= options.bits <= MAX_BITS:
-        raise ValueError(f"--dtype intN needs --bits in [{MIN_BITS}, {MAX_BITS}], got {options.bits}")
-    bits = options.bits or BITS[dtype]
-    if bits > MAX_BITS and options.compress:
-        raise ValueError(f"--compress is for integers, got --dtype {dtype}, which hardly gets smaller")
-    return bits, "tensors" if bits > MAX_BITS else "lzma" if options.compress else "payload"
 
 
 def _data(datamanager: object, options: Export) -> tuple[Optional[RunData], str]:
@@ -91,3 +75,17 @@ def _data(datamanager: object, options: Export) -> tuple[Optional[RunData], str]
             raise ValueError(f"--data {error}") from error
         return None, f"{error}. Give the path of the data with --data where they have moved"
     return data, "--views 0"
+
+
+def _samples(
+    model: PruneModel, data: Optional[RunData], numbers: Numbers, reason: str
+) -> tuple[Optional[Mapping[str, Samples]], str]:
+    """Calibration samples, and why there are none."""
+    if data is not None:
+        try:
+            return collect_samples(model, data.training, Calibration(), SEED), ""
+        except ValueError as error:
+            reason = str(error)
+    if numbers.rounding == "compensated":
+        raise ValueError(f"--rounding compensated needs training views: {reason}")
+    return None, reason

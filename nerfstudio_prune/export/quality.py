@@ -44,8 +44,10 @@ class Comparison:
 class RunData:
     """What a run was trained on, as far as a file needs it."""
 
-    training: Any
+    parsed: Any
     """What the data parser gives for the training views."""
+    training: CountedDataset
+    """The training views."""
     test: CountedDataset
     """The test views."""
 
@@ -65,15 +67,16 @@ def read_data(datamanager: Any, data: Optional[Path]) -> RunData:
         datamanager.dataparser.data = known
     try:
         parser = datamanager.dataparser.setup()
-        test = CountedDataset(parser.get_dataparser_outputs("test"), datamanager.camera_res_scale_factor)
-        training = parser.get_dataparser_outputs("train")
+        parsed = {split: parser.get_dataparser_outputs(split) for split in ("train", "test")}
+        training, test = (CountedDataset(own, datamanager.camera_res_scale_factor) for own in parsed.values())
     except Exception as error:  # the host's parsers raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{getattr(datamanager.dataparser, 'data', 'data')}: {reason}") from error
     if not len(test):
         raise ValueError(f"{datamanager.dataparser.data}: no test views")
-    test.ignore_mask = getattr(datamanager.pixel_sampler, "ignore_mask", False)
-    return RunData(training, test)
+    for dataset in (training, test):
+        dataset.ignore_mask = getattr(datamanager.pixel_sampler, "ignore_mask", False)
+    return RunData(parsed["train"], training, test)
 
 
 @torch.no_grad()

@@ -9,29 +9,66 @@ from rich.table import Table
 from rich.text import Text
 
 from nerfstudio_prune.engine.saved_run import SavedRun
+from nerfstudio_prune.export.bits import mean_bits
 from nerfstudio_prune.export.quality import Comparison, Quality
 from nerfstudio_prune.export.reading import Exported
+from nerfstudio_prune.export.run_file import RunFile
+from nerfstudio_prune.export.schema import Metadata
 from nerfstudio_prune.nerf.model import PruneModel
 
 
 def all_tables(
-    run: SavedRun[PruneModel], file: str, numbers: str, found: Exported, compared: Optional[Comparison], reason: str
+    file: RunFile, name: str, found: Exported, compared: Optional[Comparison], reason: str, unknown: str
 ) -> Iterator[Any]:
     """Everything to print, in order.
 
     Args:
-        run: The run.
-        file: Name of the file.
-        numbers: What its weights are, in words.
+        file: What was asked for, and of which run.
+        name: Name of the file.
         found: What was read back.
         compared: What was measured; None if nothing was.
         reason: Why nothing was.
+        unknown: Why there are no calibration samples, where they would have been of use; empty if there are.
     """
-    yield overview(run, file, numbers, found)
+    yield overview(file.run, name, numbers_in_words(file, found.metadata), found)
+    if file.numbers.mixed:
+        yield bits_table(found.metadata)
+    if unknown:
+        shared = ", and bits were shared out by weights alone" if file.numbers.mixed else ""
+        yield Text(f"Weights were rounded to nearest{shared}: {unknown}")
     if compared is None:
         yield Text(f"Quality was not measured: {reason}")
     else:
         yield quality_table(compared)
+
+
+def numbers_in_words(file: RunFile, metadata: Metadata) -> str:
+    """What the weights of a file are."""
+    numbers = file.numbers
+    if metadata.storage == "tensors":
+        return f"float{numbers.bits:g}"
+    forms = metadata.layers()
+    mean = mean_bits(
+        {name: form.bits for name, form in forms.items()},
+        {name: form.rows * form.columns for name, form in forms.items()},
+    )
+    kind = f"mixed, {mean:.2f} bits in the mean" if numbers.mixed else f"int{numbers.bits:g}"
+    return f"{kind}, {file.rounding} rounding" + (", compressed" if metadata.storage == "lzma" else "")
+
+
+def bits_table(metadata: Metadata) -> Table:
+    """Bits of each layer: a row a layer, a column a field."""
+    table = Table(title="Bits of a weight", title_justify="left", min_width=40)
+    table.add_column("layer")
+    rows: dict[str, dict[str, str]] = {}
+    for name, form in metadata.layers().items():
+        field, _, layer = name.partition(".")
+        rows.setdefault(layer, {})[field] = str(form.bits)
+    for field in metadata.fields:
+        table.add_column(field, justify="right")
+    for layer, row in rows.items():
+        table.add_row(layer, *(row.get(field, "—") for field in metadata.fields))
+    return table
 
 
 def overview(run: SavedRun[PruneModel], file: str, numbers: str, found: Exported) -> Table:
@@ -46,7 +83,10 @@ def overview(run: SavedRun[PruneModel], file: str, numbers: str, found: Exported
     table.add_row("weights", escape(numbers))
     table.add_row("parameters", f"{parameters:,} of {whole:,}, without the coarse field's colour")
     table.add_row("size", f"{found.size:,} bytes, {8 * found.size / parameters:.2f} bits per parameter")
-    table.add_row("network", f"{network:,} bytes in fp32, {network / found.size:.1f} times the file")
+    table.add_row(
+        "both fields",
+        f"{network:,} bytes in fp32, the checkpoint without moments, {network / found.size:.1f} times the file",
+    )
     stored = run.checkpoint.stat().st_size
     table.add_row(
         "checkpoint", f"{stored:,} bytes with the optimizer's moments, {stored / found.size:.1f} times the file"

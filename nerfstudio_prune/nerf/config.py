@@ -22,7 +22,14 @@ from nerfstudio_prune.engine.options import (
     with_help,
 )
 from nerfstudio_prune.nerf.presets import BUDGETS, HALF, PRESETS, TARGETS, PresetName, preset_options
-from nerfstudio_prune.nerf.recipes import Calibration, EdgeRecipe, FieldRecipe, FieldTarget, NeuronRecipe
+from nerfstudio_prune.nerf.recipes import (
+    COARSE_ERROR_WEIGHT,
+    Calibration,
+    EdgeRecipe,
+    FieldRecipe,
+    FieldTarget,
+    NeuronRecipe,
+)
 from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 from nerfstudio_prune.neurons.compaction import MomentsMode
 from nerfstudio_prune.neurons.edges import EdgeScope
@@ -104,7 +111,7 @@ class TargetOptions(Group):
     rendering take."""
     target_mb: Optional[float] = None
     """Budget instead of widths: size of both fields in fp32, in units of 10^6 bytes."""
-    coarse_error_weight: Optional[float] = option(0.03)
+    coarse_error_weight: Optional[float] = option(COARSE_ERROR_WEIGHT)
     """Under a budget: how much errors of the coarse field count, in [1e-6, 1e6]; it only shapes the sampling."""
     groups: Optional[tuple[str, ...]] = option(("*",), "all")
     """Layers to prune, as name patterns; `*.mlp_base.layers.[1-7]` are the seven 256x256 layers of the paper."""

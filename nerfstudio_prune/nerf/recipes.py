@@ -13,6 +13,9 @@ from nerfstudio_prune.neurons.samples import SampleWeights
 from nerfstudio_prune.neurons.scores import Score
 from nerfstudio_prune.neurons.strategies import Strategy
 
+COARSE_ERROR_WEIGHT = 0.03
+"""How much errors of the coarse field count against those of the fine one, unless something else is asked for."""
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -16,7 +16,7 @@ from support.tiny_run import make_config, shrink, tiny_widths
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.export.command import Export
-from nerfstudio_prune.export.exporting import numbers_of
+from nerfstudio_prune.export.numbers import Numbers, numbers_of
 from nerfstudio_prune.export.quality import compare, read_data
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import load_exported
@@ -48,13 +48,16 @@ def printed(options: Export) -> str:
 def test_file_and_what_is_said_of_it(run: Path, tmp_path: Path) -> None:
     """Size and bits are those of the file on the disk, header included; quality is that of what was read back."""
     path = tmp_path / "new" / "a.safetensors"
-    text = printed(Export(run, path, bits=5, compress=True, views=2))
+    text = printed(Export(run, path, bits=5.0, compress=True, views=2))
     found, size = read_exported(path), path.stat().st_size
     assert {layer.bits for layer in found.metadata.layers().values()} == {5, 8} and found.metadata.storage == "lzma"
-    assert "int5, compressed" in text
+    assert "int5, compensated rounding, compressed" in text
     assert f"{size:,} bytes, {8 * size / found.metadata.parameters:.2f} bits per parameter" in text
     whole = sum(p.numel() for p in pruned_model().parameters())
-    assert f"{found.metadata.parameters:,} of {whole:,}" in text and f"{4 * whole:,} bytes in fp32" in text
+    assert (
+        f"{found.metadata.parameters:,} of {whole:,}" in text
+        and f"{4 * whole:,} bytes in fp32, the checkpoint without" in text
+    )
     checkpoint = run.parent / "nerfstudio_models" / "step-000000009.ckpt"
     assert f"{checkpoint.stat().st_size:,} bytes with the optimizer's moments" in text
     assert "Pictures of 2 test views" in text
@@ -101,6 +104,12 @@ def test_run_without_its_data(tmp_path: Path) -> None:
     text = printed(Export(path, tmp_path / "a.safetensors"))
     assert "Quality was not measured" in text and "gone" in text and "--data" in text and "int8" in text
     assert read_exported(tmp_path / "a.safetensors").metadata.scene.box is None
+    assert "nearest:" not in text  # of eight bits nobody expects more
+    text = printed(Export(path, tmp_path / "b.safetensors", bits=4.5))
+    assert "nearest rounding" in text and "Weights were rounded to nearest, and bits were shared out by weights" in text
+    bits = {name: form.bits for name, form in read_exported(tmp_path / "b.safetensors").metadata.layers().items()}
+    assert bits["field_fine.field_output_density.net"] > bits["field_coarse.mlp_base.layers.0"]
+    refused(Export(path, tmp_path / "c", bits=4.0, rounding="compensated"), "--rounding compensated needs", "gone")
 
 
 def refused(options: Export, *texts: str) -> None:
@@ -123,11 +132,19 @@ def test_data_that_are_given_have_to_be_there(run: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"bits": 4, "dtype": "int8"}, "--bits 4 goes with --dtype intN, got int8"),
-        ({"bits": 1}, "--dtype intN needs --bits in [2, 8], got 1"),
-        ({"bits": 0}, "--dtype intN needs --bits in [2, 8], got 0"),
+        ({"bits": 4.0, "dtype": "int8"}, "--bits 4 goes with --dtype intN or mixed, got int8"),
+        ({"bits": 1.0}, "--dtype intN needs --bits in [2, 8], got 1"),
+        ({"bits": 0.0}, "--dtype intN needs --bits in [2, 8], got 0"),
+        ({"bits": 8.5}, "--dtype mixed needs --bits in [2, 8], got 8.5"),
+        ({"bits": float("nan")}, "--dtype mixed needs --bits in [2, 8], got nan"),
         ({"dtype": "intN"}, "--dtype intN needs --bits in [2, 8], got None"),
+        ({"dtype": "mixed"}, "--dtype mixed needs --bits in [2, 8], got None"),
+        ({"dtype": "intN", "bits": 4.5}, "--dtype intN needs whole --bits, got 4.5"),
         ({"dtype": "float16", "compress": True}, "--compress is for integers, got --dtype float16"),
+        ({"dtype": "float32", "rounding": "nearest"}, "--rounding is for integers, got --dtype float32"),
+        ({"target_mb": 1.0, "bits": 4.0}, "--target-mb 1 chooses the bits of each layer, got --bits 4"),
+        ({"target_mb": 1.0, "dtype": "int8"}, "--target-mb 1 chooses the bits of each layer, got --dtype int8"),
+        ({"target_mb": 0.0}, "--target-mb must be above 0, got 0"),
         ({"views": -1}, "--views must be at least 0, got -1"),
     ],
 )
@@ -137,10 +154,69 @@ def test_options_that_contradict_each_other(options: Any, text: str, tmp_path: P
 
 
 def test_numbers_that_can_be_chosen() -> None:
-    """Eight bits unless something else is asked for: free in quality at every size that was tried."""
-    asked: list[Any] = [{}, {"bits": 4}, {"dtype": "float16"}, {"dtype": "float32"}, {"compress": True}]
-    found = [numbers_of(Export(Path("a"), Path("b"), **options)) for options in asked]
-    assert found == [(8, "payload"), (4, "payload"), (16, "tensors"), (32, "tensors"), (8, "lzma")]
+    """Eight bits unless something else is asked for, to the nearest level: free in quality at every size so far tried.
+    Below that the way of rounding follows from what is there."""
+    asked: list[tuple[Any, Numbers]] = [
+        ({}, Numbers(8.0, "payload")),
+        ({"bits": 8.0}, Numbers(8.0, "payload")),
+        ({"rounding": "compensated"}, Numbers(8.0, "payload", rounding="compensated")),
+        ({"bits": 4.0}, Numbers(4.0, "payload", rounding=None)),
+        ({"bits": 4.0, "rounding": "nearest"}, Numbers(4.0, "payload")),
+        ({"bits": 4.5}, Numbers(4.5, "payload", True, None)),
+        ({"bits": 4.0, "dtype": "mixed", "rounding": "nearest"}, Numbers(4.0, "payload", True)),
+        ({"target_mb": 0.016, "compress": True}, Numbers(8.0, "lzma", True, None, 16_000)),
+        ({"dtype": "float16"}, Numbers(16.0, "tensors")),
+        ({"dtype": "float32"}, Numbers(32.0, "tensors")),
+        ({"compress": True}, Numbers(8.0, "lzma")),
+    ]
+    for options, expected in asked:
+        assert numbers_of(Export(Path("a"), Path("b"), **options)) == expected
+    reading = [numbers.reads_samples for _, numbers in asked]
+    assert reading == [False, False, True, True, False, True, True, True, False, False, False]
+
+
+def test_mixed_bits_and_what_is_said_of_them(run: Path, tmp_path: Path) -> None:
+    """Who asks for a mean must be told what became of each layer, and never get more than it."""
+    path = tmp_path / "a.safetensors"
+    text = printed(Export(run, path, bits=4.5, views=0))
+    forms = read_exported(path).metadata.layers()
+    weights = {name: form.rows * form.columns for name, form in forms.items()}
+    mean = sum(weights[name] * form.bits for name, form in forms.items()) / sum(weights.values())
+    assert 4.3 < mean <= 4.5 and len({form.bits for form in forms.values()}) > 2
+    assert f"mixed, {mean:.2f} bits in the mean, compensated rounding" in text
+    rows = re.findall(r"(mlp_\w+\.layers\.\d|field_output_density\.net|field_heads\.0\.net) │ +(\S+) │ +(\S+)", text)
+    assert {(f"field_{field}.{layer}", bits) for layer, *both in rows
+        for field, bits in zip(("coarse", "fine"), both, strict=True) if bits != "—"
+    } == {(name, str(form.bits)) for name, form in forms.items()}  # fmt: skip
+
+
+def test_size_that_a_file_may_have(run: Path, tmp_path: Path) -> None:
+    """The limit holds for the whole file as it lies on the disk, and is used; where even two bits do not fit, that is
+    told with what they take, and nothing is written."""
+    sizes = {}
+    for bits in (2.0, 8.0):
+        Export(run, tmp_path / "whole", bits=bits, dtype="mixed", rounding="nearest", views=0).main()
+        sizes[bits] = (tmp_path / "whole").stat().st_size
+    for compress in (False, True):
+        path, most = tmp_path / f"{compress}", (sizes[2.0] + sizes[8.0]) // 2
+        text = printed(Export(run, path, target_mb=most / 1e6, compress=compress, rounding="nearest", views=0))
+        assert most - 150 < path.stat().st_size <= most and f"{path.stat().st_size:,} bytes" in text
+    Export(run, tmp_path / "large", target_mb=1.0, rounding="nearest", views=0).main()
+    assert (tmp_path / "large").stat().st_size == sizes[8.0]
+    few = Export(run, tmp_path / "few", target_mb=(sizes[2.0] - 1) / 1e6, rounding="nearest", views=0)
+    refused(few, "--target-mb", f"at most {sizes[2.0] - 1:,} bytes, got {sizes[2.0]:,} at 2 bits")
+
+
+def test_compensation_pays(run: Path, tmp_path: Path, scene_cache: Path) -> None:
+    """From the command's options to the picture: with what rounding lost handed on, a file shows more of the run."""
+    data, agreement = read_data(make_config(tmp_path, scene_cache).pipeline.datamanager, None).test, {}
+    ways: list[Any] = ["nearest", "compensated"]
+    for way in ways:
+        Export(run, tmp_path / way, bits=4.0, rounding=way, views=0).main()
+        agreement[way] = compare(pruned_model(), load_exported(tmp_path / way), data, 2).agreement
+    assert agreement["compensated"] > agreement["nearest"] + 1
+    Export(run, tmp_path / "default", bits=4.0, views=0).main()
+    assert (tmp_path / "default").read_bytes() == (tmp_path / "compensated").read_bytes()
 
 
 def moving(config: Any, model: Any) -> None:

@@ -151,7 +151,9 @@ def test_first_layer_and_new_values_for_it(bias: bool) -> None:
     x = torch.cat([at[0][:, :POSITION], torch.ones(len(at[0]), int(bias), dtype=torch.float64)], dim=1)
     expected = looped(x, torch.zeros(len(x), first.width), samples.weights[first.name])
     torch.testing.assert_close((layer.gram, layer.residual), expected, rtol=1e-11, atol=1e-12)
-    assert (layer.fixed, layer.has_bias) == (POSITION + bias, bias) and torch.equal(layer.rows, samples.rows[first.name])
+    assert (layer.fixed, layer.has_bias) == (POSITION + bias, bias) and torch.equal(
+        layer.rows, samples.rows[first.name]
+    )
     torch.testing.assert_close(x @ layer.weight.T, outputs_of(field, *at)[first.name])
     wanted = outputs_of(field, *at)[first.consumers[0].name]
     new = (linear.weight.detach() * 0.5, None if linear.bias is None else linear.bias.detach() + 0.1)

@@ -12,30 +12,31 @@ class SizeError(ValueError):
     """A network that does not fit into a file of the size that was asked for. The message says what it takes."""
 
 
-def fit_bytes(encode: Callable[[float], bytes], largest: int) -> bytes:
+def fit_mean(size: Callable[[float], int], largest: int) -> float:
     """Halves the range of means of bits until only the largest that fits is left, each time by the file itself.
 
     Compressed sizes may fall where bits rise; what is found fits then all the same, but a larger mean might, too.
 
     Args:
-        encode: Makes a file with at most a mean of bits, in [2, 8].
+        size: Bytes of a file with at most a mean of bits, in [2, 8].
         largest: Bytes that it may have.
+
+    Returns:
+        A whole number of `STEPS_OF_A_BIT`.
 
     Raises:
         SizeError: If it has more with the fewest bits.
     """
-    whole = encode(float(MAX_BITS))
-    if len(whole) <= largest:
-        return whole
-    found = encode(float(MIN_BITS))
-    if len(found) > largest:
-        raise SizeError(f"expected a file of at most {largest:,} bytes, got {len(found):,} at {MIN_BITS} bits a weight")
+    if size(float(MAX_BITS)) <= largest:
+        return float(MAX_BITS)
+    least = size(float(MIN_BITS))
+    if least > largest:
+        raise SizeError(f"expected a file of at most {largest:,} bytes, got {least:,} at {MIN_BITS} bits a weight")
     low, high = MIN_BITS * STEPS_OF_A_BIT, MAX_BITS * STEPS_OF_A_BIT
     while high - low > 1:
         middle = (low + high) // 2
-        tried = encode(middle / STEPS_OF_A_BIT)
-        if len(tried) <= largest:
-            low, found = middle, tried
+        if size(middle / STEPS_OF_A_BIT) <= largest:
+            low = middle
         else:
             high = middle
-    return found
+    return low / STEPS_OF_A_BIT

@@ -7,7 +7,7 @@ from typing import Optional
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.bits import choose_bits
 from nerfstudio_prune.export.command import Rounding
-from nerfstudio_prune.export.fitting import SizeError, fit_bytes
+from nerfstudio_prune.export.fitting import SizeError, fit_mean
 from nerfstudio_prune.export.from_run import describe, layers_of, uniform_bits
 from nerfstudio_prune.export.layers import LayerTensors
 from nerfstudio_prune.export.network_rounding import predicted_errors, relative_errors, round_networks
@@ -43,20 +43,23 @@ class RunFile:
         """
         layers = layers_of(self.run.model)
         if not self.numbers.mixed:
-            return self._encode(layers, uniform_bits(layers, int(self.numbers.bits)))
+            return self._encode(layers, uniform_bits(layers, int(self.numbers.bits)), self.rounding)
         weights = {name: layer.weight.numel() for name, layer in layers.items()}
         errors = self._errors(layers)
 
-        def at(mean: float) -> bytes:
-            return self._encode(layers, choose_bits(errors, weights, mean))
+        def at(mean: float, rounding: Rounding) -> bytes:
+            return self._encode(layers, choose_bits(errors, weights, mean), rounding)
 
         largest = self.numbers.largest
         if largest is None:
-            return at(self.numbers.bits)
+            return at(self.numbers.bits, self.rounding)
+        # Codes that are not compressed take as many bytes however they were rounded, and nearest is done at once.
+        trial = self.rounding if self.numbers.storage == "lzma" else "nearest"
         try:
-            return fit_bytes(at, largest)
+            mean = fit_mean(lambda mean: len(at(mean, trial)), largest)
         except SizeError as error:
             raise SizeError(f"--target-mb {largest / MEGABYTE:g}: {error}") from error
+        return at(mean, self.rounding)
 
     def _errors(self, layers: Mapping[str, LayerTensors]) -> dict[str, dict[int, float]]:
         """Error of each layer at each number of bits; those of the coarse field, which only places samples, count as
@@ -69,9 +72,9 @@ class RunFile:
         factors = {name: COARSE_ERROR_WEIGHT if name.startswith(f"{FIELDS[0]}.") else 1.0 for name in errors}
         return {name: {bits: error * factors[name] for bits, error in own.items()} for name, own in errors.items()}
 
-    def _encode(self, layers: Mapping[str, LayerTensors], bits: Mapping[str, int]) -> bytes:
+    def _encode(self, layers: Mapping[str, LayerTensors], bits: Mapping[str, int], rounding: Rounding) -> bytes:
         metadata = describe(self.run, layers, bits, self.numbers.storage, self.scene)
-        if self.rounding == "nearest":
+        if rounding == "nearest":
             return encode_file(metadata, layers)
         assert self.samples is not None
         return encode_file(metadata, layers, round_networks(self.run.model.neuron_groups(), self.samples, bits))

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nerfstudio_prune.export.bits import choose_bits, mean_bits
-from nerfstudio_prune.export.fitting import STEPS_OF_A_BIT, SizeError, fit_bytes
+from nerfstudio_prune.export.fitting import STEPS_OF_A_BIT, SizeError, fit_mean
 
 WEIGHTS = {"a": 40, "b": 17, "c": 60, "d": 3}
 
@@ -90,16 +90,16 @@ def test_most_bits_that_fit_into_a_file() -> None:
     """The size of a file is known when it is made; the largest mean that fits is found in a few tries."""
     tried: list[float] = []
 
-    def encode(mean: float) -> bytes:
+    def size(mean: float) -> int:
         tried.append(mean)
-        return bytes(100 + int(50 * mean))
+        return 100 + int(50 * mean)
 
+    means = [step / STEPS_OF_A_BIT for step in range(2 * STEPS_OF_A_BIT, 8 * STEPS_OF_A_BIT)]
     for largest in (200, 233, 300, 499):
+        expected = max(mean for mean in means if size(mean) <= largest)
         tried.clear()
-        found = fit_bytes(encode, largest)
-        means = [step / STEPS_OF_A_BIT for step in range(2 * STEPS_OF_A_BIT, 8 * STEPS_OF_A_BIT)]
-        assert len(found) == max(len(encode(mean)) for mean in means if len(encode(mean)) <= largest)
-        assert tried[:2] == [8, 2]
-    assert len(fit_bytes(encode, 500)) == 500
+        assert fit_mean(size, largest) == expected
+        assert tried[:2] == [8, 2] and len(tried) <= 10
+    assert fit_mean(size, 500) == 8
     with pytest.raises(SizeError, match=r"at most 199 bytes, got 200 at 2 bits"):
-        fit_bytes(encode, 199)
+        fit_mean(size, 199)

@@ -197,10 +197,13 @@ def test_size_that_a_file_may_have(run: Path, tmp_path: Path) -> None:
     for bits in (2.0, 8.0):
         Export(run, tmp_path / "whole", bits=bits, dtype="mixed", rounding="nearest", views=0).main()
         sizes[bits] = (tmp_path / "whole").stat().st_size
-    for compress in (False, True):
-        path, most = tmp_path / f"{compress}", (sizes[2.0] + sizes[8.0]) // 2
-        text = printed(Export(run, path, target_mb=most / 1e6, compress=compress, rounding="nearest", views=0))
+    most = (sizes[2.0] + sizes[8.0]) // 2
+    ways: list[tuple[bool, Any]] = [(False, None), (True, "nearest")]
+    for compress, rounding in ways:
+        path = tmp_path / f"{compress}"
+        text = printed(Export(run, path, target_mb=most / 1e6, compress=compress, rounding=rounding, views=0))
         assert most - 150 < path.stat().st_size <= most and f"{path.stat().st_size:,} bytes" in text
+        assert f"{rounding or 'compensated'} rounding" in text
     Export(run, tmp_path / "large", target_mb=1.0, rounding="nearest", views=0).main()
     assert (tmp_path / "large").stat().st_size == sizes[8.0]
     few = Export(run, tmp_path / "few", target_mb=(sizes[2.0] - 1) / 1e6, rounding="nearest", views=0)

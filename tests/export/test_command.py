@@ -190,6 +190,30 @@ def test_mixed_bits_and_what_is_said_of_them(run: Path, tmp_path: Path) -> None:
     } == {(name, str(form.bits)) for name, form in forms.items()}  # fmt: skip
 
 
+def test_coarse_field_gets_fewer_bits(run: Path, tmp_path: Path) -> None:
+    """It only places samples: its errors count as little as under a budget of pruning, whatever the rounding."""
+    ways: list[Any] = ["nearest", "compensated"]
+    for way in ways:
+        path = tmp_path / way
+        Export(run, path, dtype="mixed", bits=4.0, rounding=way, views=0).main()
+        coarse, fine = read_exported(path).metadata.fields.values()
+        assert sum(layer.bits for layer in coarse.trunk) < sum(layer.bits for layer in fine.trunk)
+
+
+def test_training_pictures_that_cannot_be_read(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cameras may be there and pictures not: what can be made without them is made, and why it is no better is told."""
+
+    def broken(*arguments: Any) -> Any:
+        raise ValueError("the picture r_7.png cannot be read")
+
+    monkeypatch.setattr("nerfstudio_prune.export.exporting.collect_samples", broken)
+    text = printed(Export(run, tmp_path / "a", bits=4.0, views=1))
+    assert "int4, nearest rounding" in text and "Pictures of 1 test view" in text
+    assert "Weights were rounded to nearest: the picture r_7.png cannot be read" in text
+    asked = Export(run, tmp_path / "b", bits=4.0, rounding="compensated")
+    refused(asked, "--rounding compensated needs training views", "r_7.png")
+
+
 def test_size_that_a_file_may_have(run: Path, tmp_path: Path) -> None:
     """The limit holds for the whole file as it lies on the disk, and is used; where even two bits do not fit, that is
     told with what they take, and nothing is written."""

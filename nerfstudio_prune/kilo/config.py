@@ -16,6 +16,9 @@ GROUPS = ("grid", "occupancy", "distil", "finetune")
 """Groups of options that a checkpoint keeps."""
 COARSE_REFINE, FINE_REFINE = 8, 16
 """Voxels along the side of a cell by default; the second is KiloNeRF's."""
+POINTS, BUDGET_POINTS = 32, 64
+"""Points of a network in a step. Networks that follow from a budget are small: they learn more slowly, and a point costs
+them less."""
 LR, OPTIMIZER_LR, EPS = 3e-2, 5e-3, 1e-12
 """Rate at which distilling begins; that of the optimizer as registered, which no step has; and Adam's epsilon, far
 below KiloNeRF's, for gradients of single networks are small."""
@@ -102,7 +105,7 @@ class DistilConfig(Group):
 
     steps: Optional[int] = option(1200)
     """Training steps; 0 leaves the networks to the photos alone."""
-    points_per_network: Optional[int] = option(32)
+    points_per_network: Optional[int] = option(POINTS, f"{POINTS}; {BUDGET_POINTS} under a budget of the grid")
     """Points of each network in a step."""
     lr: Optional[float] = option(LR)
     """Learning rate at the beginning."""
@@ -208,6 +211,8 @@ def options_of(config: Any) -> KiloOptions:
         found[name] = typed.filled()
     options = KiloOptions(**found)
     _check_grid(config.grid.given(), options)
+    if options.grid.budget is not None and "points_per_network" not in config.distil.given():
+        options = replace(options, distil=replace(options.distil, points_per_network=BUDGET_POINTS))
     if options.distil.steps + options.finetune.steps < 1:  # type: ignore[operator]
         raise ValueError(
             f"{PREFIX}distil.steps and {PREFIX}finetune.steps must not both be 0: nothing would be trained"

@@ -11,8 +11,9 @@ from support.tiny_kilo import psnr, weights
 from support.tiny_run import start, train
 
 from nerfstudio_prune.kilo.building import _fineness
-from nerfstudio_prune.kilo.config import DistilConfig, KiloOptions
+from nerfstudio_prune.kilo.config import BUDGET_POINTS, POINTS, DistilConfig, GridConfig, KiloOptions, options_of
 from nerfstudio_prune.kilo.lessons import Lessons
+from nerfstudio_prune.kilo.pipeline import KiloPipelineConfig
 from nerfstudio_prune.kilo.sizing import samples_of_a_ray, trial
 from nerfstudio_prune.kilo.spaces import SPACES
 from nerfstudio_prune.kilonerf.budget import MEGABYTE, Candidate, recut
@@ -101,6 +102,19 @@ def test_they_are_judged_whatever_memory_lessons_have() -> None:
     networks = TinyNetworks(live.count, SHAPE, torch.Generator().manual_seed(1))
     little.learn(networks, live, 2, seed=1)
     assert little.errors(networks, live, seed=1).shape == (live.count,)
+
+
+def test_small_networks_learn_from_more_points() -> None:
+    """A budget gives networks that learn slowly and cost little: with the points of large ones they would end below the
+    teacher. What is given counts, whatever the grid follows from."""
+    budgets: list[dict[str, Any]] = [{}, {"target_mb": 1.0}, {"target_parameters": 10_000}, {"target_macs": 1e4}]
+    found = []
+    for budget in budgets:
+        config = KiloPipelineConfig(grid=GridConfig(**budget))
+        found.append(options_of(config).distil.points_per_network)
+        given = KiloPipelineConfig(grid=GridConfig(**budget), distil=DistilConfig(points_per_network=POINTS))
+        assert options_of(given).distil.points_per_network == POINTS
+    assert found == [POINTS, BUDGET_POINTS, BUDGET_POINTS, BUDGET_POINTS] and POINTS < BUDGET_POINTS
 
 
 def test_defaults_fit_into_a_grid() -> None:

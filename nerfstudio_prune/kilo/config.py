@@ -17,8 +17,8 @@ GROUPS = ("grid", "occupancy", "distil", "finetune")
 COARSE_REFINE, FINE_REFINE = 8, 16
 """Voxels along the side of a cell by default; the second is KiloNeRF's."""
 POINTS, BUDGET_POINTS = 32, 64
-"""Points of a network in a step. Networks that follow from a budget are small: they learn more slowly, and a point costs
-them less."""
+"""Points of a network in a step. Networks that follow from a budget are small: they learn more slowly, and a point
+costs them less."""
 LR, OPTIMIZER_LR, EPS = 3e-2, 5e-3, 1e-12
 """Rate at which distilling begins; that of the optimizer as registered, which no step has; and Adam's epsilon, far
 below KiloNeRF's, for gradients of single networks are small."""

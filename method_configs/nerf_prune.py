@@ -81,7 +81,7 @@ nerf_prune_demo = MethodSpecification(
                 occupancy_warm_up_steps=60,
                 occupancy_update_interval=300,
             ),
-            prune=PruneConfig(start_step=850, schedule="one-shot"),
+            prune=PruneConfig(start_step=700, schedule="one-shot"),
         ),
         optimizers=optimizers(lr=2e-2, lr_final=4e-4),
     ),

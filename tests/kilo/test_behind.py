@@ -31,8 +31,8 @@ SIZE = 20
 """Pixels along a side of a view."""
 PIXELS = torch.cartesian_prod(*[torch.arange(SIZE) + 0.5] * 2)
 """Row and column of each."""
-STEPS = 150
-"""Of distilling."""
+STEPS, POINTS = 150, 64
+"""Of distilling, and points of a network in each."""
 
 
 def sky(directions: Tensor) -> Tensor:
@@ -78,7 +78,8 @@ TRAINING = views(0.0, 0.5, 1.0, 1.5)
 
 def planned(background: str = "last_sample") -> Plan:
     """Cells of a side of half a radius of the ball."""
-    options = KiloOptions.from_plain({"grid": {"resolution": 4, "hidden_width": 16}, "occupancy": {"refine": 4}})
+    sizes = {"grid": {"resolution": 4, "hidden_width": 16}, "occupancy": {"refine": 4}}
+    options = KiloOptions.from_plain({**sizes, "distil": {"points_per_network": POINTS}})
     return make_plan(teacher(background), TRAINING, options, 0, "cpu", None)
 
 

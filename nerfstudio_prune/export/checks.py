@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nerfstudio_prune.export.errors import refuse
+from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.rounding import MAX_BITS
 from nerfstudio_prune.export.schema import MAX_LAYERS, MAX_PARAMETERS, Field, Layer, Metadata
 
@@ -14,7 +14,7 @@ def check_metadata(metadata: Metadata) -> None:
         metadata: Values that are in their ranges, each for itself.
 
     Raises:
-        ExportFileError: Names the layer or value, what was expected and what was found.
+        FileFormatError: Names the layer or value, what was expected and what was found.
     """
     _check_field("field_coarse", metadata.coarse, metadata, colour=False)
     _check_field("field_fine", metadata.fine, metadata, colour=True)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain, shown
 from nerfstudio_prune.core.tensors import different_keys
-from nerfstudio_prune.export.errors import ExportFileError, refuse
+from nerfstudio_prune.exchange.errors import FileFormatError, refuse
 
 KEY = "nerfstudio_prune"
 """Name of the text among the file's metadata."""
@@ -45,12 +45,12 @@ def read_content(path: Path) -> bytes:
         path: The file.
 
     Raises:
-        ExportFileError: If it cannot be read, is no regular file, or too large.
+        FileFormatError: If it cannot be read, is no regular file, or too large.
     """
     try:
         return read_file(path, MAX_BYTES)
     except OSError as error:
-        raise ExportFileError(f"cannot be read: {error}") from error
+        raise FileFormatError(f"cannot be read: {error}") from error
 
 
 def read_header(content: bytes) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def read_header(content: bytes) -> Mapping[str, Any]:
         content: The whole file.
 
     Raises:
-        ExportFileError: If there is none, or it is too large.
+        FileFormatError: If there is none, or it is too large.
     """
     if len(content) < LENGTH:
         raise refuse("header", f"at least {LENGTH} bytes", f"{len(content)}")
@@ -79,7 +79,7 @@ def decoded(text: bytes | str, section: str) -> dict[str, Any]:
         section: What it is called in an error.
 
     Raises:
-        ExportFileError: If it is none, nests too deeply, or holds a number that no tensor could.
+        FileFormatError: If it is none, nests too deeply, or holds a number that no tensor could.
     """
     try:
         values = msgspec.json.decode(text)
@@ -103,7 +103,7 @@ def read_tensors(content: bytes, header: Mapping[str, Any], expected: Mapping[st
         Name -> bytes, in the order of what is expected.
 
     Raises:
-        ExportFileError: If a tensor is missing, unknown or of another form, or the tensors do not fill the file.
+        FileFormatError: If a tensor is missing, unknown or of another form, or the tensors do not fill the file.
     """
     names = header.keys() - {"__metadata__"}
     missing, unknown = sorted(expected.keys() - names), sorted(names - expected.keys())

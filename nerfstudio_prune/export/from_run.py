@@ -9,8 +9,8 @@ import msgspec
 
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.engine.saved_run import SavedRun
+from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.container import NO_SUM
-from nerfstudio_prune.export.errors import refuse
 from nerfstudio_prune.export.layers import LayerTensors, check_finite
 from nerfstudio_prune.export.schema import (
     VERSION,
@@ -45,7 +45,7 @@ def layers_of(model: PruneModel) -> dict[str, LayerTensors]:
         model: The model.
 
     Raises:
-        ExportFileError: If a weight is not finite.
+        FileFormatError: If a weight is not finite.
     """
     found = {}
     for name, layer in linears(model.neuron_groups()).items():

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
-from nerfstudio_prune.export.errors import refuse
+from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.packing import pack, packed_bytes, unpack
 from nerfstudio_prune.export.rounding import dequantize, largest_level, quantize
 from nerfstudio_prune.export.schema import Layer, Metadata
@@ -61,7 +61,7 @@ def round_to_nearest(tensors: LayerTensors, bits: int, name: str) -> RoundedLaye
         name: Name of the layer, for errors.
 
     Raises:
-        ExportFileError: If a weight or bias is too large for half precision.
+        FileFormatError: If a weight or bias is too large for half precision.
     """
     try:
         codes, scales = quantize(tensors.weight, bits)
@@ -79,7 +79,7 @@ def encode_layer(layer: RoundedLayer, bits: int, name: str) -> bytes:
         name: Name of the layer, for errors.
 
     Raises:
-        ExportFileError: If a scale is larger than a reader takes, or a bias is not finite.
+        FileFormatError: If a scale is larger than a reader takes, or a bias is not finite.
     """
     check_finite(layer.bias, f"{name}.bias")
     if float(layer.scales.max()) > MAX_SCALE:
@@ -95,7 +95,7 @@ def decode_layers(payload: memoryview, metadata: Metadata) -> Iterator[tuple[str
         metadata: Their forms.
 
     Raises:
-        ExportFileError: If a code, scale or bias is none that could have been written.
+        FileFormatError: If a code, scale or bias is none that could have been written.
     """
     begin = 0
     for name, layer in metadata.layers().items():
@@ -139,7 +139,7 @@ def as_type(values: Tensor, bits: int, name: str) -> Tensor:
         name: What they are called in an error.
 
     Raises:
-        ExportFileError: If one is too large for the type.
+        FileFormatError: If one is too large for the type.
     """
     converted = values.to(DTYPES[bits]).contiguous()
     if not torch.isfinite(converted).all():
@@ -156,7 +156,7 @@ def check_finite(values: Tensor, name: str) -> None:
         name: What they are called in an error.
 
     Raises:
-        ExportFileError: If one is not.
+        FileFormatError: If one is not.
     """
     bad = int((~torch.isfinite(values)).sum())
     if bad:
@@ -171,7 +171,7 @@ def tensors_of(layers: Mapping[str, LayerTensors], metadata: Metadata) -> dict[s
         metadata: The layers' forms, of 16 or 32 bits.
 
     Raises:
-        ExportFileError: If a number is too large for its type.
+        FileFormatError: If a number is too large for its type.
     """
     return {
         f"{name}.{part}": as_type(getattr(layers[name], part), layer.bits, f"{name}.{part}")

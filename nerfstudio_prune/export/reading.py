@@ -10,8 +10,9 @@ import msgspec
 import torch
 
 from nerfstudio_prune.core.plain import shown
+from nerfstudio_prune.exchange.compression import decompress
+from nerfstudio_prune.exchange.errors import FileFormatError, refuse
 from nerfstudio_prune.export.checks import check_metadata
-from nerfstudio_prune.export.compression import decompress
 from nerfstudio_prune.export.container import (
     KEY,
     NO_SUM,
@@ -23,7 +24,6 @@ from nerfstudio_prune.export.container import (
     read_header,
     read_tensors,
 )
-from nerfstudio_prune.export.errors import ExportFileError, refuse
 from nerfstudio_prune.export.layers import DTYPES, LayerTensors, check_finite, decode_layers, layer_bytes
 from nerfstudio_prune.export.schema import VERSION, Metadata
 
@@ -51,13 +51,13 @@ def read_exported(path: Path | str) -> Exported:
         path: The file.
 
     Raises:
-        ExportFileError: If it cannot be read, is damaged, of another kind, or of a newer version. Names the file, the
+        FileFormatError: If it cannot be read, is damaged, of another kind, or of a newer version. Names the file, the
             section, what was expected and what was found.
     """
     try:
         return _read(Path(path))
-    except ExportFileError as error:
-        raise ExportFileError(f"{path}: {error}") from error
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> Exported:
@@ -85,7 +85,7 @@ def decode_metadata(text: str) -> Metadata:
         text: JSON.
 
     Raises:
-        ExportFileError: If it is of another version, a key is unknown or missing, or a value out of its range.
+        FileFormatError: If it is of another version, a key is unknown or missing, or a value out of its range.
     """
     values = decoded(text, "metadata")
     version = values.get("version")
@@ -98,7 +98,7 @@ def decode_metadata(text: str) -> Metadata:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         place = place.strip("`") or "$"
-        raise ExportFileError(f"metadata, {place}: {message}; found {shown(_at(values, place))}") from error
+        raise FileFormatError(f"metadata, {place}: {message}; found {shown(_at(values, place))}") from error
 
 
 def _at(values: Any, place: str) -> Any:

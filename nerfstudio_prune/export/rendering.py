@@ -21,7 +21,7 @@ def load_exported(path: Path | str) -> "ExportedNeRF":
         path: The file; it may come from anyone.
 
     Raises:
-        ExportFileError: If it cannot be read, is damaged, of another kind, or of a newer version.
+        FileFormatError: If it cannot be read, is damaged, of another kind, or of a newer version.
     """
     return ExportedNeRF(read_exported(path))
 

@@ -38,7 +38,7 @@ class RunFile:
         """The content of the file.
 
         Raises:
-            ExportFileError: If something about the run has no place in a file.
+            FileFormatError: If something about the run has no place in a file.
             ValueError: If it does not fit into the largest size, or names a layer that cannot be rounded.
         """
         layers = layers_of(self.run.model)

@@ -7,8 +7,8 @@ import msgspec
 import torch
 from safetensors.torch import save
 
+from nerfstudio_prune.exchange.compression import compress
 from nerfstudio_prune.export.checks import check_metadata
-from nerfstudio_prune.export.compression import compress
 from nerfstudio_prune.export.container import KEY, NO_SUM, PAYLOAD, check_sum
 from nerfstudio_prune.export.layers import (
     LayerTensors,
@@ -33,7 +33,7 @@ def encode_file(
             nearest level.
 
     Raises:
-        ExportFileError: If the network is larger than a reader takes, or a number is too large for its type.
+        FileFormatError: If the network is larger than a reader takes, or a number is too large for its type.
     """
     check_metadata(metadata)
     if metadata.storage == "tensors":

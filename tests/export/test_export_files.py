@@ -15,9 +15,9 @@ from support.fuzz import attempt
 from support.tiny_run import shrink, tiny_widths
 
 from nerfstudio_prune.core.events import PruneEvent, PruneState, Sizes
-from nerfstudio_prune.export.compression import compress
+from nerfstudio_prune.exchange.compression import compress
+from nerfstudio_prune.exchange.errors import FileFormatError
 from nerfstudio_prune.export.container import KEY, LENGTH, MAX_BYTES
-from nerfstudio_prune.export.errors import ExportFileError
 from nerfstudio_prune.export.from_run import layers_of, uniform_bits
 from nerfstudio_prune.export.layers import layer_bytes
 from nerfstudio_prune.export.reading import read_exported
@@ -108,12 +108,12 @@ def test_weights_that_are_not_finite_are_not_written(model: PruneModel) -> None:
     broken = small_model()
     with torch.no_grad():
         broken.field_fine.mlp_base.layers[1].bias[3] = float("inf")  # type: ignore[index]
-    with pytest.raises(ExportFileError, match=r"field_fine.mlp_base.layers.1.bias.*1 of 16 that are not"):
+    with pytest.raises(FileFormatError, match=r"field_fine.mlp_base.layers.1.bias.*1 of 16 that are not"):
         content_of(broken)
     with torch.no_grad():
         broken.field_fine.mlp_base.layers[1].bias[3] = 1e5  # type: ignore[index]
     for storage, bits in (("tensors", 16), ("payload", 8)):
-        with pytest.raises(ExportFileError, match=r"layers.1.bias: expected numbers within ±65504, got 1e\+05"):
+        with pytest.raises(FileFormatError, match=r"layers.1.bias: expected numbers within ±65504, got 1e\+05"):
             content_of(broken, storage, bits)  # type: ignore[arg-type]
 
 
@@ -258,7 +258,7 @@ def test_damaged_files_are_refused(name: str, model: PruneModel, tmp_path: Path)
     content = content_of(model, storage, 32 if storage == "tensors" else 8)
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
-    with pytest.raises(ExportFileError, match=message) as caught:
+    with pytest.raises(FileFormatError, match=message) as caught:
         read_exported(path)
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -266,12 +266,12 @@ def test_damaged_files_are_refused(name: str, model: PruneModel, tmp_path: Path)
 def test_files_that_are_none(tmp_path: Path) -> None:
     """A folder, nothing, and more than any network: told before anything is read."""
     for path, message in ((tmp_path, "is a folder"), (tmp_path / "x", "No such file")):
-        with pytest.raises(ExportFileError, match=f"{path}: cannot be read.*{message}"):
+        with pytest.raises(FileFormatError, match=f"{path}: cannot be read.*{message}"):
             read_exported(path)
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(ExportFileError, match="has 64,000,001 bytes, expected at most 64,000,000"):
+    with pytest.raises(FileFormatError, match="has 64,000,001 bytes, expected at most 64,000,000"):
         read_exported(large)
 
 
@@ -285,7 +285,7 @@ def test_small_file_of_a_large_network(tmp_path: Path) -> None:
         assert path.stat().st_size < 10_000
         outcomes.append(attempt(lambda rng: str(read_exported(path).metadata.parameters), random.Random(0)))
     assert outcomes == [("33828966", ""), ("clear error", "")]
-    with pytest.raises(ExportFileError, match=f"at most {MAX_PARAMETERS:,} parameters, got 50,610,278"):
+    with pytest.raises(FileFormatError, match=f"at most {MAX_PARAMETERS:,} parameters, got 50,610,278"):
         read_exported(path)
 
 

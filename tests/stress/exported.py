@@ -22,9 +22,9 @@ from support.exported import content_of, small_model
 from support.fuzz import NOT_FINITE, ODD_PLAIN, RAW, TAKEN, Mutator, main
 from support.tiny_run import rays
 
-from nerfstudio_prune.export.compression import compress
+from nerfstudio_prune.exchange.compression import compress
+from nerfstudio_prune.exchange.errors import FileFormatError
 from nerfstudio_prune.export.container import KEY, LENGTH, NO_SUM, PAYLOAD, check_sum
-from nerfstudio_prune.export.errors import ExportFileError
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.export.schema import MAX_WIDTH, Storage
 
@@ -175,7 +175,7 @@ def trial(rng: random.Random) -> str:
         path.write_bytes(content)
         try:
             network = load_exported(path)
-        except ExportFileError as error:
+        except FileFormatError as error:
             if not str(error).startswith(f"{path}: "):
                 raise AssertionError(f"{RAW}: names no file: {error}") from error
             raise

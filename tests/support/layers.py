@@ -1,11 +1,12 @@
 """Which room may import which; docs/design.md shows the same."""
 
 _TENSORS = ("raster", "gaussians", "neurons", "occupancy", "kilonerf")
-_BELOW_METHODS = ("core", "scenes", "data", *_TENSORS, "engine", "records", "viewer", "report")
+_BELOW_METHODS = ("core", "scenes", "exchange", "data", *_TENSORS, "engine", "records", "viewer", "report")
 _UP_TO_METHODS = (*_BELOW_METHODS, "nerf", "splats", "kilo")
 LAYERS: dict[str, tuple[str, ...]] = {
     "core": (),
     "scenes": (),
+    "exchange": (),
     "data": (),
     "neurons": ("core",),
     "raster": ("core",),
@@ -21,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "viewer", "nerf"),
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),
-    "export": ("core", "data", "neurons", "engine", "records", "nerf"),
+    "export": ("core", "exchange", "data", "neurons", "engine", "records", "nerf"),
     "inspect": _UP_TO_METHODS,
     "bench": _UP_TO_METHODS,
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),

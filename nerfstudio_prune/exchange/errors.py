@@ -3,11 +3,11 @@
 from typing import Any
 
 
-class ExportFileError(ValueError):
+class FileFormatError(ValueError):
     """A file that cannot be read. The message names the file, the section, what was expected and what was found."""
 
 
-def refuse(section: str, expected: str, found: Any) -> ExportFileError:
+def refuse(section: str, expected: str, found: Any) -> FileFormatError:
     """The error of one section; whoever knows the file's name puts it in front.
 
     Args:
@@ -15,4 +15,4 @@ def refuse(section: str, expected: str, found: Any) -> ExportFileError:
         expected: What it should have held.
         found: What it holds, in words.
     """
-    return ExportFileError(f"{section}: expected {expected}, got {found}")
+    return FileFormatError(f"{section}: expected {expected}, got {found}")

@@ -5,7 +5,7 @@ The stream is a `.lzma` one, whose header is the smallest that says how much mem
 
 import lzma
 
-from nerfstudio_prune.export.errors import refuse
+from nerfstudio_prune.exchange.errors import refuse
 
 DICTIONARY = 2**20
 """Bytes that are looked back for repetitions; the codes of a network hardly have any."""
@@ -33,7 +33,7 @@ def decompress(content: bytes | bytearray, expected: int, section: str) -> bytes
         section: What it is called in an error.
 
     Raises:
-        ExportFileError: If it is not whole, holds another number of bytes or more than one stream, or asks for more
+        FileFormatError: If it is not whole, holds another number of bytes or more than one stream, or asks for more
             memory than `MEMORY`.
     """
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=MEMORY)

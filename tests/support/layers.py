@@ -1,6 +1,6 @@
 """Which room may import which; docs/design.md shows the same."""
 
-_TENSORS = ("raster", "gaussians", "neurons", "occupancy", "kilonerf")
+_TENSORS = ("raster", "gaussians", "splat_files", "neurons", "occupancy", "kilonerf")
 _BELOW_METHODS = ("core", "scenes", "exchange", "data", *_TENSORS, "engine", "records", "viewer", "report")
 _UP_TO_METHODS = (*_BELOW_METHODS, "nerf", "splats", "kilo")
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -11,6 +11,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "neurons": ("core",),
     "raster": ("core",),
     "gaussians": ("core", "raster"),
+    "splat_files": ("core", "exchange", "raster"),
     "occupancy": ("core",),
     "kilonerf": ("core", "occupancy"),
     "engine": ("core",),
@@ -18,7 +19,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "viewer": ("core", "engine"),
     "report": ("core", "records"),
     "nerf": ("core", "scenes", "data", "neurons", "occupancy", "engine", "viewer"),
-    "splats": ("core", "scenes", "data", "raster", "gaussians", "engine", "viewer"),
+    "splats": ("core", "scenes", "data", "raster", "gaussians", "splat_files", "engine", "viewer"),
     "kilo": ("core", "data", "occupancy", "kilonerf", "engine", "viewer", "nerf"),
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),

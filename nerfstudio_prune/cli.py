@@ -15,6 +15,7 @@ from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.kilo.command import Distil
+from nerfstudio_prune.opening.eval_command import Eval
 from nerfstudio_prune.report.command import Report
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "inspect": Inspect,
     "distil": Distil,
     "export": Export,
+    "eval": Eval,
 }
 """Name -> dataclass of options with a `main`, which imports what the command works with."""
 

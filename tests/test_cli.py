@@ -20,6 +20,7 @@ from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.nerf import saved_run
+from nerfstudio_prune.opening.eval_command import Eval
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])")
 """An option; those of `ns-train` have dots in their names and are others."""
@@ -43,7 +44,7 @@ def options(command: Any) -> set[str]:
     return {"--" + f.name.replace("_", "-") for f in fields(command) if f.init}
 
 
-@pytest.mark.parametrize("command", [Bench, Inspect, Distil, Export])
+@pytest.mark.parametrize("command", [Bench, Inspect, Distil, Export, Eval])
 def test_flags_in_messages_exist(command: Any) -> None:
     """Somebody whose command was refused types what the message says; a flag that is misspelt there is refused again,
     and a test of the message alone would hold on to the mistake."""
@@ -65,7 +66,7 @@ def test_options_are_named_as_their_fields(name: str, capsys: pytest.CaptureFixt
         cli.parse([name, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    positional = {"--suite", "--records", "--what"}
+    positional = {"--suite", "--records", "--what", "--file"}
     assert {flag for flag in options(cli.COMMANDS[name]) - positional if not re.search(rf"{flag}\b", text)} == set()
 
 

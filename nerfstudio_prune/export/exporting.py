@@ -8,12 +8,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.export.command import Export
+from nerfstudio_prune.export.comparing import Comparison, compare
 from nerfstudio_prune.export.fitting import SizeError
 from nerfstudio_prune.export.from_run import scene_of
 from nerfstudio_prune.export.numbers import Numbers, numbers_of
-from nerfstudio_prune.export.quality import Comparison, RunData, compare, read_data
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import ExportedNeRF
+from nerfstudio_prune.export.run_data import RunData, read_data
 from nerfstudio_prune.export.run_file import RunFile
 from nerfstudio_prune.export.tables import all_tables
 from nerfstudio_prune.nerf.calibration import collect_samples

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.bits import mean_bits
-from nerfstudio_prune.export.quality import Comparison, Quality
+from nerfstudio_prune.export.comparing import Comparison
+from nerfstudio_prune.export.quality import Quality
 from nerfstudio_prune.export.reading import Exported
 from nerfstudio_prune.export.run_file import RunFile
 from nerfstudio_prune.export.schema import Metadata

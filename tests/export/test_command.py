@@ -16,10 +16,11 @@ from support.tiny_run import make_config, shrink, tiny_widths
 
 from nerfstudio_prune.core.events import PruneState
 from nerfstudio_prune.export.command import Export
+from nerfstudio_prune.export.comparing import compare
 from nerfstudio_prune.export.numbers import Numbers, numbers_of
-from nerfstudio_prune.export.quality import compare, read_data
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import load_exported
+from nerfstudio_prune.export.run_data import read_data
 from nerfstudio_prune.nerf.model import PruneModel
 
 NOTED = {"transform": [[1.0, 0, 0, 0.5], [0, 0, -1, 0], [0, 1, 0, 0]], "scale": 0.25}

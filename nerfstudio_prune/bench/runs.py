@@ -17,6 +17,8 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Samples, Scaling, StockSpeed, network_options
+from nerfstudio_prune.bench.file_jobs import FileRun
+from nerfstudio_prune.bench.file_measuring import measure_files
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
 from nerfstudio_prune.bench.kilo_speed import measure_kilo_speed
 from nerfstudio_prune.bench.kilo_training import execute_student, execute_teacher_on
@@ -28,13 +30,14 @@ from nerfstudio_prune.bench.suites import MASKING, Job, Run, Scale, SpeedRun, di
 from nerfstudio_prune.bench.training import checkpoint_of, execute
 from nerfstudio_prune.engine.checkpoints import CheckpointError
 from nerfstudio_prune.records.cost_schema import CostRecord, ScalingRecord, StockSpeedRecord
+from nerfstudio_prune.records.file_schema import FileRecord
 from nerfstudio_prune.records.files import read_record, write_record
 from nerfstudio_prune.records.kilo_schema import AnyKiloRecord, KiloRecord, KiloSpeedRecord
 from nerfstudio_prune.records.schema import Record, RunRecord, SpeedRecord
 
 JobT = TypeVar("JobT", bound=Any)
 Advance = Callable[[float], None]
-NetworkRecord = Record | CostRecord | AnyKiloRecord
+NetworkRecord = Record | CostRecord | AnyKiloRecord | FileRecord
 
 
 class JobSkipped(Exception):
@@ -260,6 +263,12 @@ def _render(folder: RunFolder, job: KiloSpeed, identity: Mapping[str, str], adva
     return measure_kilo_speed(job, folder.scale, folder.scene, folder.path, teacher, students, identity, advance)
 
 
+def _store(folder: RunFolder, job: FileRun, identity: Mapping[str, str], advance: Advance) -> FileRecord:
+    source, trained = folder.source(job, job.run)
+    checkpoint = checkpoint_of(folder.path, trained)
+    return measure_files(job, folder.scale, folder.scene, folder.path, source, trained, checkpoint, identity, advance)
+
+
 MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
     Run: _train,
     SpeedRun: _time,
@@ -267,6 +276,7 @@ MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
     Scaling: _by_size,
     KiloRun: _learn,
     KiloSpeed: _render,
+    FileRun: _store,
 }
 """Kind of job -> what makes its record."""
 
@@ -303,6 +313,11 @@ def _rendered(record: KiloSpeedRecord) -> str:
     return f"pictures {median(stock.seconds) / median(tiny.seconds):.0f} times faster than stock's"
 
 
+def _stored(record: FileRecord) -> str:
+    sizes = [f"{form.label} {form.bytes / 1e3:,.0f} kB {form.quality.psnr:.2f}" for form in record.forms]
+    return f"checkpoint {record.checkpoint.psnr:.2f} dB; {', '.join(sizes)} dB"
+
+
 SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     RunRecord: _trained,
     SpeedRecord: _timed,
@@ -310,12 +325,15 @@ SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     ScalingRecord: _scaled,
     KiloRecord: _learnt,
     KiloSpeedRecord: _rendered,
+    FileRecord: _stored,
 }
 """Kind of record -> what came out."""
 
 
 TRAIN_MACS_PER_SECOND = {"cpu": 15e9, "cuda": 3e12}
 """Guess for a machine without records: multiply-accumulates of the forward pass per second of training."""
+PICTURE_RAYS = 10_000
+"""Guess: rays of a picture."""
 EVALUATION_SHARE = 0.25
 """Guess: time of measuring quality as a share of training."""
 
@@ -408,6 +426,12 @@ def _kilo_speed_seconds(job: KiloSpeed, known: Speeds) -> float:
     return 30.0 * (job.rounds + 1)
 
 
+def _file_seconds(job: FileRun, known: Speeds) -> float:
+    # Each form is rendered whole; of a picture a ray costs about a third of one of training.
+    rays = known.scale.views * PICTURE_RAYS * (len(job.labels) + 1)
+    return rays * known.dense / (3 * known.speed)
+
+
 ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
     Run: _run_seconds,
     SpeedRun: _speed_seconds,
@@ -415,6 +439,7 @@ ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
     Scaling: _scaling_seconds,
     KiloRun: _kilo_seconds,
     KiloSpeed: _kilo_speed_seconds,
+    FileRun: _file_seconds,
 }
 """Kind of job -> its seconds."""
 

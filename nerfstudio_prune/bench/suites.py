@@ -11,6 +11,7 @@ import torch
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, stock_speed
+from nerfstudio_prune.bench.file_jobs import FileRun, file_jobs
 from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed, kilo_jobs, of_pruned_teacher
 from nerfstudio_prune.nerf.config import PruneConfig
@@ -200,7 +201,7 @@ class SpeedRun(SuiteJob):
         return {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
 
 
-Job = Run | SpeedRun | StockSpeed | Scaling | KiloRun | KiloSpeed
+Job = Run | SpeedRun | StockSpeed | Scaling | KiloRun | KiloSpeed | FileRun
 
 
 def speed_name(pruning_ratio: float) -> str:
@@ -438,6 +439,17 @@ def kilo(scale: Scale) -> list[Job]:
     return jobs
 
 
+def files(scale: Scale) -> list[Job]:
+    """Files of a dense run and of those of two presets, in every form."""
+    jobs: list[Job] = []
+    for seed in scale.seeds:
+        runs = _start(seed, scale), _dense(seed, scale), _preset(seed, scale, "best"), _preset(seed, scale, "tiny")
+        start, dense, best, tiny = (_decaying(run, scale) for run in runs)
+        stored = {"dense": dense.name, "best": best.name, "tiny": tiny.name}
+        jobs += [start, dense, best, tiny, *file_jobs(seed, stored)]
+    return jobs
+
+
 def _small_as_long_as(arm: str, small: Run) -> Run:
     """A small network from scratch for as long as a pruned one of the same seed takes, its dense steps included."""
     time_of = f"{arm}-s{small.seed}"
@@ -568,5 +580,6 @@ SUITES: dict[str, Callable[[Scale], list[Job]]] = {
     "peers": peers,
     "ablation": ablation,
     "kilo": kilo,
+    "files": files,
 }
 """Name -> suite."""

@@ -12,6 +12,7 @@ from nerfstudio_prune.core.events import decode_fraction
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.cost_schema import CostRecord
+from nerfstudio_prune.records.file_schema import FileRecord
 from nerfstudio_prune.records.kilo_schema import AnyKiloRecord
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
@@ -20,15 +21,17 @@ from nerfstudio_prune.records.splat_schema import AnySplatRecord
 MAX_BYTES = 64_000_000
 """More than any record has; those of this project have some 20 kB."""
 
-AnyRecord = Record | CostRecord | AnySplatRecord | AnyKiloRecord
+AnyRecord = Record | CostRecord | AnySplatRecord | AnyKiloRecord | FileRecord
 """What a file holds; `kind` in the file tells which."""
-NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS = (
+NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS, FILE_FOLDERS = (
     ("runs", "speed"),
     ("costs",),
     ("splat-runs",),
     ("kilo-runs",),
+    ("file-runs",),
 )
-"""Names of the folders that records of networks, of what they cost, of Gaussians, and of tiny networks, lie in."""
+"""Names of the folders that records of networks, of what they cost, of Gaussians, of tiny networks, and of small
+files, lie in."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -162,7 +165,16 @@ class _Head(msgspec.Struct):
     """What every record says of itself, whatever its version."""
 
     kind: Literal[
-        "run", "speed", "stock-speed", "scaling", "splat", "splat-zero-shot", "splat-speed", "kilo", "kilo-speed"
+        "run",
+        "speed",
+        "stock-speed",
+        "scaling",
+        "splat",
+        "splat-zero-shot",
+        "splat-speed",
+        "kilo",
+        "kilo-speed",
+        "file",
     ]
     schema_version: Any = None
 

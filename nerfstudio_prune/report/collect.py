@@ -7,6 +7,7 @@ from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.files import read_record, record_files
 from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.report.cost_study import collect_costs
+from nerfstudio_prune.report.file_study import FileStudy, collect_files
 from nerfstudio_prune.report.kilo_study import KiloStudy, collect_kilo
 from nerfstudio_prune.report.splat_study import SplatStudy, collect_splats
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
@@ -28,6 +29,8 @@ class Collected(NamedTuple):
     """Of what networks cost."""
     kilo: list[KiloStudy]
     """Of tiny networks."""
+    files: list[FileStudy]
+    """Of small files."""
 
 
 def collect_all(folder: Path) -> Collected:
@@ -36,9 +39,9 @@ def collect_all(folder: Path) -> Collected:
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
-    splats, costs, kilo = collect_splats(folder), collect_costs(folder), collect_kilo(folder)
-    without_runs = (splats or costs or kilo) and not any(True for _ in record_files(folder))
-    return Collected([] if without_runs else collect(folder), splats, costs, kilo)
+    others = collect_splats(folder), collect_costs(folder), collect_kilo(folder), collect_files(folder)
+    without_runs = any(others) and not any(True for _ in record_files(folder))
+    return Collected([] if without_runs else collect(folder), *others)
 
 
 def collect(folder: Path) -> list[Study]:

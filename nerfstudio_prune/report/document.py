@@ -9,6 +9,9 @@ from nerfstudio_prune.report.charts import charts, front_chart
 from nerfstudio_prune.report.claims import RULE, claims_table, claims_text
 from nerfstudio_prune.report.cost_charts import cost_charts
 from nerfstudio_prune.report.cost_tables import cost_tables
+from nerfstudio_prune.report.file_charts import file_charts
+from nerfstudio_prune.report.file_study import FileStudy
+from nerfstudio_prune.report.file_tables import file_tables
 from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
 from nerfstudio_prune.report.kilo_study import KiloStudy
@@ -59,6 +62,8 @@ KILO_TITLES = {
     "kilonerf-frames": "Pictures in turns",
 }
 
+FILE_TITLES = {"files-targets": "Targets of small files", "files": "Every form"}
+
 COST_TITLES = {
     "speed-stock": "Beside the host's own model",
     "speed-work": "Points, peak and memory",
@@ -74,6 +79,7 @@ def render(
     splats: Sequence[SplatStudy] = (),
     costs: Sequence[CostRecord] = (),
     kilo: Sequence[KiloStudy] = (),
+    files: Sequence[FileStudy] = (),
 ) -> dict[str, bytes]:
     """All files of a report by their path in its folder. The same records give the same bytes.
 
@@ -82,11 +88,12 @@ def render(
         splats: Those of Gaussians.
         costs: Records of what networks cost.
         kilo: Those of tiny networks.
+        files: Those of small files.
 
     Raises:
         RecordError: If a picture that a record names cannot be used; names the file.
     """
-    return _Document(studies, splats, costs, kilo).files()
+    return _Document(studies, splats, costs, kilo, files).files()
 
 
 def _shown(plot: Plot) -> str:
@@ -101,8 +108,10 @@ class _Document:
         splats: Sequence[SplatStudy],
         costs: Sequence[CostRecord],
         kilo: Sequence[KiloStudy],
+        stored: Sequence[FileStudy],
     ) -> None:
-        self.studies, self.splats, self.costs, self.kilo = studies, splats, costs, kilo
+        self.studies, self.splats, self.costs, self.kilo, self.stored = studies, splats, costs, kilo, stored
+        self.file_plots = file_charts(stored)
         self.plain = without_ablations(studies)
         self.cost_plots = cost_charts(costs)
         self.plots = {study.slug: charts(study) for study in studies}
@@ -118,7 +127,7 @@ class _Document:
         """All files by path."""
         opening, body = self.opening(), self.body()
         plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
-        plots |= {plot.name: plot for plot in self.cost_plots}
+        plots |= {plot.name: plot for plot in (*self.cost_plots, *self.file_plots)}
         if self.front is not None:
             plots[self.front.name] = self.front
         images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
@@ -151,6 +160,7 @@ class _Document:
             ("All comparisons", self._studies(claims_table, "frontier")),
             *([("Gaussians", self._splats())] if self.splats else []),
             *([("Tiny networks", self._kilo())] if self.kilo else []),
+            *([("Small files", self._stored())] if self.stored else []),
         ]
         return "\n\n".join(f"## {number}. {title}\n\n{text}" for number, (title, text) in enumerate(sections, 1))
 
@@ -220,6 +230,10 @@ class _Document:
     def _kilo(self) -> str:
         tables = kilo_tables(self.kilo)
         return "\n\n".join(f"### {KILO_TITLES[name]}\n\n{make()}" for name, make in tables.items())
+
+    def _stored(self) -> str:
+        parts = [f"### {FILE_TITLES[name]}\n\n{make()}" for name, make in file_tables(self.stored).items()]
+        return "\n\n".join([*parts, *map(_shown, self.file_plots)])
 
     def _costs(self) -> str:
         parts = [f"### {COST_TITLES[name]}\n\n{make()}" for name, make in cost_tables(self.costs).items()]

@@ -8,6 +8,8 @@ from typing import Optional
 from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report.claims import claims_text
 from nerfstudio_prune.report.cost_tables import cost_tables
+from nerfstudio_prune.report.file_study import FileStudy
+from nerfstudio_prune.report.file_tables import file_tables
 from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
 from nerfstudio_prune.report.kilo_study import KiloStudy
 from nerfstudio_prune.report.kilo_tables import kilo_tables
@@ -64,6 +66,7 @@ def named_tables(
     splats: Sequence[SplatStudy] = (),
     costs: Sequence[CostRecord] = (),
     kilo: Sequence[KiloStudy] = (),
+    files: Sequence[FileStudy] = (),
 ) -> dict[str, Callable[[], str]]:
     """Tables that a file may hold: name -> what makes it.
 
@@ -72,6 +75,7 @@ def named_tables(
         splats: Those of Gaussians.
         costs: Records of what networks cost.
         kilo: Those of tiny networks.
+        files: Those of small files.
     """
     plain = without_ablations(studies)
     early, late = ([study for study in studies if study.early is way] for way in (True, False))
@@ -89,6 +93,7 @@ def named_tables(
         **cost_tables(costs),
         **splat_tables(splats),
         **kilo_tables(kilo),
+        **file_tables(files),
     }
 
 

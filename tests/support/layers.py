@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "export": ("core", "exchange", "data", "neurons", "engine", "records", "nerf"),
     "opening": ("core", "data", "engine", "records", "nerf", "export"),
     "inspect": _UP_TO_METHODS,
-    "bench": _UP_TO_METHODS,
+    "bench": (*_UP_TO_METHODS, "export"),
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),
     "cli": (*_UP_TO_METHODS, "method", "method_configs", "export", "opening", "inspect", "bench", "demo"),
 }

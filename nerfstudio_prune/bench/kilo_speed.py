@@ -58,7 +58,7 @@ def measure_kilo_speed(
     runs = {
         name: folder / "work" / "runs" / name / found.method / "run" / "config.yml" for name, found in students.items()
     }
-    tiny = {name: opened(path) for name, path in runs.items()}
+    tiny = {name: opened(path).model for name, path in runs.items()}
     first = next(iter(tiny.values()))
     device = first.device
     precision = own_precision(device)
@@ -70,7 +70,7 @@ def measure_kilo_speed(
         )
     )
     cameras = stock.pipeline.datamanager.eval_dataset.cameras
-    dense = opened(file)
+    dense = opened(file).model
     arms = [
         _Arm("stock", "stock", stock.model, "highest", job.stock_rows),
         _Arm(f"dense {_width(own)}, two fields, skipping", "dense", dense, precision, run=teacher.name),
@@ -99,9 +99,9 @@ def measure_kilo_speed(
 
 
 def opened(path: Path) -> Any:
-    """The model of a run, as `ns-eval` opens it: with its data, which say how far the space reaches that is empty."""
+    """The pipeline of a run as `ns-eval` opens it: with its data, which say how far the space reaches that is empty."""
     _, pipeline, _, _ = eval_setup(path, test_mode="test")
-    return pipeline.model
+    return pipeline
 
 
 def _looking_as(model: Any, field: Teacher) -> Any:

@@ -194,7 +194,7 @@ class RunFolder:
             raise FileNotFoundError(f"{job.name} needs the record {name}")
         return record
 
-    def source(self, job: Job, name: str) -> tuple[Any, Any]:
+    def source(self, job: Any, name: str) -> tuple[Any, Any]:
         """A run that a job goes on from, and its record; its checkpoint is there.
 
         Args:

@@ -75,7 +75,7 @@ class SplatFolder:
         if self.record(job.name) is None:
             return False
         needed = any(job.name in other.sources and not self.done(other) for other in self.jobs.values())
-        return not needed or self.checkpoint(job.name) is not None
+        return not needed or self.has_checkpoint(job)
 
     def checkpoint(self, name: str) -> Optional[Path]:
         """The checkpoint of a run's end, as it is on record; None if it is missing or not whole."""
@@ -85,6 +85,22 @@ class SplatFolder:
             return None if record is None else checkpoint_of_step(saved, record.steps - 1, TRAINING).path
         except CheckpointError:
             return None
+
+    def has_checkpoint(self, job: SplatJob) -> bool:
+        """Whether the whole checkpoint of the job's end is there, as it is on record."""
+        return self.checkpoint(job.name) is not None
+
+    def source(self, job: Any, name: str) -> tuple[Any, Path]:
+        """Record of a run that a job goes on from, and its checkpoint, which is there.
+
+        Args:
+            job: The job.
+            name: Name of the run.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+        """
+        return self._needed(job, name), self._checkpoint(job, name)
 
     def steps(self, run: SplatRun) -> int:
         """Training steps that a run takes itself.

@@ -4,7 +4,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nerfstudio_prune.bench.command import Bench
+from nerfstudio_prune.bench.frontier_folder import FrontierFolder
+from nerfstudio_prune.bench.frontier_suite import everything
 from nerfstudio_prune.bench.runs import JobSkipped, RunFolder, choose_jobs
 from nerfstudio_prune.bench.setup import check_data, find_scene, parse_options
 from nerfstudio_prune.bench.splat_folder import SplatFolder
@@ -43,7 +45,7 @@ def run_suite(asked: Bench) -> None:
         if asked.threads < 1:
             raise ValueError(f"--threads must be at least one, got {asked.threads}")
         torch.set_num_threads(asked.threads)
-    jobs, folder, check = (_splats if asked.suite == "splats" else _networks)(asked)
+    jobs, folder, check = WORK.get(asked.suite, _networks)(asked)
     # Made before output is redirected, so that progress stays on the terminal.
     console = Console(file=sys.stdout, soft_wrap=True)
     todo = [job for job in jobs if not folder.done(job)]
@@ -114,6 +116,30 @@ def _splats(asked: Bench) -> Work:
     suite = splats(scale)
     jobs = choose_jobs(suite, asked.only)
     return jobs, SplatFolder(asked.output, scale, scene, {job.name: job for job in jobs}), lambda: None
+
+
+def _everything(asked: Bench) -> Work:
+    scale = _with_sizes(SCALES[asked.scale], asked)
+    scene = find_scene(asked.data, scale)
+    scale = replace(scale, options={**scale.options, **parse_options(asked.options, scene.method)})
+    splat_scene, splat_scale = find_splat_scene(asked.data, SPLAT_SCALES[asked.scale])
+    # Steps and options are those of networks.
+    splat_scale = replace(splat_scale, views=scale.views)
+    suite = everything(scale, splat_scale)
+    jobs = choose_jobs(suite.jobs, asked.only)
+    networks, gaussians = (
+        {job.name: job for job in jobs if job.name in names} for names in (suite.networks, suite.gaussians)
+    )
+    folder = FrontierFolder(
+        RunFolder(asked.output, scale, scene, networks),
+        SplatFolder(asked.output, splat_scale, splat_scene, gaussians),
+        {job.name: job for job in jobs},
+    )
+    return jobs, folder, lambda: check_data(scene, scale) if asked.data is not None else None
+
+
+WORK: Mapping[str, Callable[[Bench], Work]] = {"splats": _splats, "frontier-all": _everything}
+"""Suites that are not of networks only."""
 
 
 def _with_sizes(scale: Any, asked: Bench) -> Any:

@@ -13,6 +13,7 @@ from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.file_schema import FileRecord
+from nerfstudio_prune.records.frontier_schema import FrontierRecord
 from nerfstudio_prune.records.kilo_schema import AnyKiloRecord
 from nerfstudio_prune.records.schema import SCHEMA_VERSION, Record, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.records.schema_1 import from_schema_1
@@ -21,17 +22,18 @@ from nerfstudio_prune.records.splat_schema import AnySplatRecord
 MAX_BYTES = 64_000_000
 """More than any record has; those of this project have some 20 kB."""
 
-AnyRecord = Record | CostRecord | AnySplatRecord | AnyKiloRecord | FileRecord
+AnyRecord = Record | CostRecord | AnySplatRecord | AnyKiloRecord | FileRecord | FrontierRecord
 """What a file holds; `kind` in the file tells which."""
-NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS, FILE_FOLDERS = (
+NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS, FILE_FOLDERS, FRONTIER_FOLDERS = (
     ("runs", "speed"),
     ("costs",),
     ("splat-runs",),
     ("kilo-runs",),
     ("file-runs",),
+    ("frontier-runs",),
 )
-"""Names of the folders that records of networks, of what they cost, of Gaussians, of tiny networks, and of small
-files, lie in."""
+"""Names of the folders that records of networks, of what they cost, of Gaussians, of tiny networks, of small
+files, and of all kinds beside each other, lie in."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -175,6 +177,7 @@ class _Head(msgspec.Struct):
         "kilo",
         "kilo-speed",
         "file",
+        "frontier",
     ]
     schema_version: Any = None
 

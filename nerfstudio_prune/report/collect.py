@@ -8,6 +8,7 @@ from nerfstudio_prune.records.files import read_record, record_files
 from nerfstudio_prune.records.schema import PART_COSTS, RecordError, RunRecord, SpeedRecord
 from nerfstudio_prune.report.cost_study import collect_costs
 from nerfstudio_prune.report.file_study import FileStudy, collect_files
+from nerfstudio_prune.report.frontier_study import FrontierStudy, collect_frontier
 from nerfstudio_prune.report.kilo_study import KiloStudy, collect_kilo
 from nerfstudio_prune.report.splat_study import SplatStudy, collect_splats
 from nerfstudio_prune.report.study import ANY_STRATEGY, CONTINUE, SCRATCH, Arm, Entry, Study
@@ -31,6 +32,8 @@ class Collected(NamedTuple):
     """Of tiny networks."""
     files: list[FileStudy]
     """Of small files."""
+    frontier: list[FrontierStudy]
+    """Of all kinds of runs beside each other."""
 
 
 def collect_all(folder: Path) -> Collected:
@@ -39,9 +42,10 @@ def collect_all(folder: Path) -> Collected:
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
-    others = collect_splats(folder), collect_costs(folder), collect_kilo(folder), collect_files(folder)
-    without_runs = any(others) and not any(True for _ in record_files(folder))
-    return Collected([] if without_runs else collect(folder), *others)
+    readers = collect_splats, collect_costs, collect_kilo, collect_files, collect_frontier
+    splats, costs, kilo, files, frontier = (read(folder) for read in readers)
+    without_runs = any((splats, costs, kilo, files, frontier)) and not any(True for _ in record_files(folder))
+    return Collected([] if without_runs else collect(folder), splats, costs, kilo, files, frontier)
 
 
 def collect(folder: Path) -> list[Study]:

@@ -12,6 +12,9 @@ from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.file_charts import file_charts
 from nerfstudio_prune.report.file_study import FileStudy
 from nerfstudio_prune.report.file_tables import file_tables
+from nerfstudio_prune.report.frontier_charts import frontier_charts
+from nerfstudio_prune.report.frontier_study import FrontierStudy
+from nerfstudio_prune.report.frontier_tables import frontier_tables
 from nerfstudio_prune.report.headline import find_headline, sentences
 from nerfstudio_prune.report.images import ERROR_SCALE, Gallery, gallery
 from nerfstudio_prune.report.kilo_study import KiloStudy
@@ -80,6 +83,7 @@ def render(
     costs: Sequence[CostRecord] = (),
     kilo: Sequence[KiloStudy] = (),
     files: Sequence[FileStudy] = (),
+    frontier: Sequence[FrontierStudy] = (),
 ) -> dict[str, bytes]:
     """All files of a report by their path in its folder. The same records give the same bytes.
 
@@ -89,11 +93,12 @@ def render(
         costs: Records of what networks cost.
         kilo: Those of tiny networks.
         files: Those of small files.
+        frontier: Those of all kinds of runs beside each other.
 
     Raises:
         RecordError: If a picture that a record names cannot be used; names the file.
     """
-    return _Document(studies, splats, costs, kilo, files).files()
+    return _Document(studies, splats, costs, kilo, files, frontier).files()
 
 
 def _shown(plot: Plot) -> str:
@@ -109,9 +114,11 @@ class _Document:
         costs: Sequence[CostRecord],
         kilo: Sequence[KiloStudy],
         stored: Sequence[FileStudy],
+        frontier: Sequence[FrontierStudy],
     ) -> None:
         self.studies, self.splats, self.costs, self.kilo, self.stored = studies, splats, costs, kilo, stored
         self.file_plots = file_charts(stored)
+        self.frontier, self.frontier_plots = frontier, frontier_charts(frontier, stored)
         self.plain = without_ablations(studies)
         self.cost_plots = cost_charts(costs)
         self.plots = {study.slug: charts(study) for study in studies}
@@ -127,7 +134,7 @@ class _Document:
         """All files by path."""
         opening, body = self.opening(), self.body()
         plots = {plot.name: plot for kinds in self.plots.values() for plot in kinds.values()}
-        plots |= {plot.name: plot for plot in (*self.cost_plots, *self.file_plots)}
+        plots |= {plot.name: plot for plot in (*self.cost_plots, *self.file_plots, *self.frontier_plots)}
         if self.front is not None:
             plots[self.front.name] = self.front
         images = {name: content for made in self.galleries.values() for name, content in made.files.items()}
@@ -161,6 +168,7 @@ class _Document:
             *([("Gaussians", self._splats())] if self.splats else []),
             *([("Tiny networks", self._kilo())] if self.kilo else []),
             *([("Small files", self._stored())] if self.stored else []),
+            *([("Everything beside each other", self._everything())] if self.frontier else []),
         ]
         return "\n\n".join(f"## {number}. {title}\n\n{text}" for number, (title, text) in enumerate(sections, 1))
 
@@ -234,6 +242,10 @@ class _Document:
     def _stored(self) -> str:
         parts = [f"### {FILE_TITLES[name]}\n\n{make()}" for name, make in file_tables(self.stored).items()]
         return "\n\n".join([*parts, *map(_shown, self.file_plots)])
+
+    def _everything(self) -> str:
+        parts = [make() for make in frontier_tables(self.frontier, self.stored).values()]
+        return "\n\n".join([*parts, *map(_shown, self.frontier_plots)])
 
     def _costs(self) -> str:
         parts = [f"### {COST_TITLES[name]}\n\n{make()}" for name, make in cost_tables(self.costs).items()]

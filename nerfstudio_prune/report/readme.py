@@ -10,6 +10,8 @@ from nerfstudio_prune.report.claims import claims_text
 from nerfstudio_prune.report.cost_tables import cost_tables
 from nerfstudio_prune.report.file_study import FileStudy
 from nerfstudio_prune.report.file_tables import file_tables
+from nerfstudio_prune.report.frontier_study import FrontierStudy
+from nerfstudio_prune.report.frontier_tables import frontier_tables
 from nerfstudio_prune.report.headline import find_headline, headline_table, sentences
 from nerfstudio_prune.report.kilo_study import KiloStudy
 from nerfstudio_prune.report.kilo_tables import kilo_tables
@@ -67,6 +69,7 @@ def named_tables(
     costs: Sequence[CostRecord] = (),
     kilo: Sequence[KiloStudy] = (),
     files: Sequence[FileStudy] = (),
+    frontier: Sequence[FrontierStudy] = (),
 ) -> dict[str, Callable[[], str]]:
     """Tables that a file may hold: name -> what makes it.
 
@@ -76,6 +79,7 @@ def named_tables(
         costs: Records of what networks cost.
         kilo: Those of tiny networks.
         files: Those of small files.
+        frontier: Those of all kinds of runs beside each other.
     """
     plain = without_ablations(studies)
     early, late = ([study for study in studies if study.early is way] for way in (True, False))
@@ -94,6 +98,7 @@ def named_tables(
         **splat_tables(splats),
         **kilo_tables(kilo),
         **file_tables(files),
+        **frontier_tables(frontier, files),
     }
 
 

@@ -80,7 +80,7 @@ def test_the_teacher_is_rendered_as_a_user_renders_it(recorded_kilo: Path) -> No
     """Empty space is skipped only where it is known how far the views reach; without that the dense network would be
     timed with all samples, and tiny ones look better than they are."""
     (path,) = (recorded_kilo / "work" / "runs" / "dense-decay-s1").rglob("config.yml")
-    assert opened(path).empty_space.space is not None
+    assert opened(path).model.empty_space.space is not None
 
 
 @pytest.mark.slow

@@ -369,7 +369,7 @@ def test_foreign_json(content: str, path: Path) -> None:
     path.write_text(content)
     assert message(path) == (
         "no record of nerfstudio-prune; `kind` must be one of run, speed, stock-speed, scaling, splat, "
-        "splat-zero-shot, splat-speed, kilo, kilo-speed, file"
+        "splat-zero-shot, splat-speed, kilo, kilo-speed, file, frontier"
     )
 
 

@@ -42,8 +42,8 @@ def collect_all(folder: Path) -> Collected:
     Raises:
         RecordError: If there are none, one cannot be read, or two are in conflict; names the files.
     """
-    readers = collect_splats, collect_costs, collect_kilo, collect_files, collect_frontier
-    splats, costs, kilo, files, frontier = (read(folder) for read in readers)
+    splats, costs, kilo = collect_splats(folder), collect_costs(folder), collect_kilo(folder)
+    files, frontier = collect_files(folder), collect_frontier(folder)
     without_runs = any((splats, costs, kilo, files, frontier)) and not any(True for _ in record_files(folder))
     return Collected([] if without_runs else collect(folder), splats, costs, kilo, files, frontier)
 

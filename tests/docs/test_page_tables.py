@@ -12,6 +12,7 @@ from support.layers import LAYERS
 from support.pages import ROOT, in_code, inline_code, section, table_rows
 
 from nerfstudio_prune.bench.splat_suite import PHOTO_STEPS, SPLAT_SCALES
+from nerfstudio_prune.bench.suite_run import WORK
 from nerfstudio_prune.bench.suites import SCALES, SUITES
 from nerfstudio_prune.gaussians.scores import SCORES as GAUSSIAN_SCORES
 from nerfstudio_prune.nerf.config import REPLACED, FieldTargetConfig, PruneConfig, RayOptions
@@ -148,7 +149,7 @@ def test_resuming_names_the_options_of_the_run_at_hand() -> None:
 def test_suites_and_scales_are_those_there_are() -> None:
     """The tables are where a user learns what there is to run, and how large it is."""
     page = DOCS / "benchmarks.md"
-    assert set(first_names(section(page, "Suites"))) == {*SUITES, "splats"}
+    assert set(first_names(section(page, "Suites"))) == {*SUITES, *WORK}
     rows = {in_code(row[0])[0]: row[1:4] for row in table_rows(section(page, "Scales"))}
     method: Any = all_methods["nerf-prune"]
     expected = {}

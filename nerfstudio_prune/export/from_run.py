@@ -8,6 +8,7 @@ from typing import Any, Optional
 import msgspec
 
 from nerfstudio_prune.core.files import read_file
+from nerfstudio_prune.engine.run_folder import TRANSFORMS
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.container import NO_SUM
@@ -32,8 +33,6 @@ from nerfstudio_prune.neurons.groups import linears
 
 LIBRARIES = ("nerfstudio-prune", "nerfstudio", "torch", "safetensors")
 """Whose versions a file tells."""
-TRANSFORMS = "dataparser_transforms.json"
-"""File beside a run's config.yml in which the host notes how the scene lies in its data."""
 MAX_TRANSFORMS = 10_000
 """Bytes of it."""
 

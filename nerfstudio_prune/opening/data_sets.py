@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any, Optional
@@ -32,11 +33,36 @@ def read_data_set(data: Optional[Path], dataparser: Optional[str]) -> RunData:
     Raises:
         ValueError: If there is no such data parser or option, or the data cannot be read.
     """
-    config = parser_config(dataparser) if dataparser is not None else parser_of_folder(data)
+    return read_views(VanillaDataManagerConfig(dataparser=parser_of(data, dataparser)), data)
+
+
+def read_views(datamanager: Any, data: Optional[Path]) -> RunData:
+    """The same by the options of a data manager.
+
+    Args:
+        datamanager: Its options; the place of the data is put in.
+        data: Folder or file of the data set. None: where the data parser looks by itself.
+
+    Raises:
+        ValueError: If the data cannot be read.
+    """
     try:
-        return read_data(VanillaDataManagerConfig(dataparser=config), data)
+        return read_data(datamanager, data)
     except ValueError as error:
         raise ValueError(f"--data {error}") from error
+
+
+def parser_of(data: Optional[Path], dataparser: Optional[str]) -> DataParserConfig:
+    """Options of the data parser of a data set.
+
+    Args:
+        data: Its folder or file.
+        dataparser: Name of the data parser, with its options. None: what the folder says.
+
+    Raises:
+        ValueError: If there is no such data parser or option, or the folder does not say.
+    """
+    return parser_config(dataparser) if dataparser is not None else parser_of_folder(data)
 
 
 def parser_config(words: str) -> DataParserConfig:
@@ -62,7 +88,7 @@ def _with_options(config: Any, name: str, options: Sequence[str]) -> DataParserC
     said = StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(type(config), default=config, args=options, prog=name, console_outputs=False)
+            return tyro.cli(type(config), default=deepcopy(config), args=options, prog=name, console_outputs=False)
     except SystemExit as error:
         raise ValueError(
             f"--dataparser {name}: not its options: {shlex.join(options)}; ns-train nerf-prune {name} -h has them"
@@ -82,7 +108,7 @@ def parser_of_folder(data: Optional[Path]) -> DataParserConfig:
         raise ValueError("--data is needed, or a --dataparser that has its own, such as demo-data")
     for mark, name in MARKS.items():
         if (data / mark).is_file() or (data.name == mark and data.is_file()):
-            return all_dataparsers[name]
+            return deepcopy(all_dataparsers[name])
     raise ValueError(
         f"--data {data}: expected a folder with {' or '.join(MARKS)}; name the data parser of any other with "
         "--dataparser, as behind ns-train"

@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "method": ("nerf",),
     "method_configs": ("scenes", "data", "engine", "nerf", "splats", "kilo"),
     "export": ("core", "exchange", "data", "neurons", "engine", "records", "nerf"),
-    "opening": ("core", "data", "engine", "records", "nerf", "export"),
+    "opening": ("core", "exchange", "data", "engine", "records", "nerf", "export"),
     "inspect": _UP_TO_METHODS,
     "bench": (*_UP_TO_METHODS, "export"),
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),

@@ -17,6 +17,7 @@ from nerfstudio_prune.inspect.command import Inspect
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.opening.eval_command import Eval
 from nerfstudio_prune.opening.restore_command import Restore
+from nerfstudio_prune.opening.view_command import View
 from nerfstudio_prune.report.command import Report
 
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "distil": Distil,
     "export": Export,
     "eval": Eval,
+    "view": View,
     "restore": Restore,
 }
 """Name -> dataclass of options with a `main`, which imports what the command works with."""

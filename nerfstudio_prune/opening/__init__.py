@@ -1,1 +1,1 @@
-"""What is done with a file of `ns-prune export`: it is measured, and made a run again."""
+"""What is done with a file of `ns-prune export`: it is looked at, measured, and made a run again."""

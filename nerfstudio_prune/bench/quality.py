@@ -12,13 +12,13 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer
 
 from nerfstudio_prune.bench.machine import clock_of
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.data.images import save_image
 from nerfstudio_prune.engine.checkpoints import checkpoint_bytes
 from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.neurons.groups import linears
 from nerfstudio_prune.neurons.scores import weight_scores
-from nerfstudio_prune.records.files import write_file
 from nerfstudio_prune.records.schema import PART_COSTS, Anatomy, ModelSize, Quality, ViewQuality
 
 QUANTILES = 33

@@ -1,6 +1,8 @@
-"""Files that come from anyone: their kind and size are looked at before they are read."""
+"""Files from anyone, looked at before they are read, and files that are written as a whole or not at all."""
 
 import stat
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -43,6 +45,44 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise OSError(f"grew beyond {max_bytes:,} bytes while it was read")
     return content
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part.
+
+    Folders are made. The file keeps its mode; a new one is readable for all.
+
+    Raises:
+        OSError: If it cannot be written; the old one is then as it was.
+    """
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Writes several files, all of them or none: each beside its place first, then all take their places.
+
+    Args:
+        contents: Path -> content; see `write_file`.
+
+    Raises:
+        OSError: If one cannot be written; all are then as they were.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder, expected a file or nothing")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+                written[path] = Path(file.name)
+                file.write(content)
+            written[path].chmod(mode)
+        for path, part in written.items():
+            part.replace(path)
+    finally:
+        for part in written.values():
+            part.unlink(missing_ok=True)
 
 
 def _kind(mode: int) -> str:

@@ -18,6 +18,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
 
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.data.images import to_uint8
 from nerfstudio_prune.demo.command import Demo
 from nerfstudio_prune.demo.pictures import details, framed, side_by_side
@@ -26,7 +27,6 @@ from nerfstudio_prune.engine.checkpoints import checkpoint_bytes, newest_checkpo
 from nerfstudio_prune.engine.host import forked, seed_host
 from nerfstudio_prune.engine.pipeline import ControlledPipeline
 from nerfstudio_prune.engine.trainer import PruneTrainer
-from nerfstudio_prune.records.files import write_file
 
 
 @dataclass

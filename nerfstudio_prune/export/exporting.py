@@ -6,6 +6,7 @@ from typing import Optional
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.comparing import Comparison, compare
@@ -22,7 +23,6 @@ from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.neurons.samples import Samples
-from nerfstudio_prune.records.files import write_file
 
 SEED = 0
 """Of the calibration samples: the same run gives the same file."""

@@ -6,9 +6,10 @@ from typing import Any, Optional
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
 from nerfstudio_prune.inspect.kinds import KINDS, TABLES, Scores
-from nerfstudio_prune.records.files import to_json, write_file
+from nerfstudio_prune.records.files import to_json
 
 
 def show(found: Any, output: Optional[Path] = None) -> None:

@@ -1,7 +1,6 @@
 """Files of records: one JSON file each, written as a whole, checked when written and when read."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -9,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import msgspec
 
 from nerfstudio_prune.core.events import decode_fraction
-from nerfstudio_prune.core.files import read_file
+from nerfstudio_prune.core.files import read_file, write_file
 from nerfstudio_prune.core.plain import check_plain
 from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.records.file_schema import FileRecord
@@ -34,44 +33,6 @@ NETWORK_FOLDERS, COST_FOLDERS, SPLAT_FOLDERS, KILO_FOLDERS, FILE_FOLDERS, FRONTI
 )
 """Names of the folders that records of networks, of what they cost, of Gaussians, of tiny networks, of small
 files, and of all kinds beside each other, lie in."""
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
-
-    Folders are made. The file keeps its mode; a new one is readable for all.
-
-    Raises:
-        OSError: If it cannot be written; the old one is then as it was.
-    """
-    write_files({path: content})
-
-
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Writes several files, all of them or none: each beside its place first, then all take their places.
-
-    Args:
-        contents: Path -> content; see `write_file`.
-
-    Raises:
-        OSError: If one cannot be written; all are then as they were.
-    """
-    written: dict[Path, Path] = {}
-    try:
-        for path, content in contents.items():
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder, expected a file or nothing")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-                written[path] = Path(file.name)
-                file.write(content)
-            written[path].chmod(mode)
-        for path, part in written.items():
-            part.replace(path)
-    finally:
-        for part in written.values():
-            part.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> bytes:

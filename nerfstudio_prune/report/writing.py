@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from nerfstudio_prune.core.files import read_file
-from nerfstudio_prune.records.files import write_files
+from nerfstudio_prune.core.files import read_file, write_files
 from nerfstudio_prune.report.collect import collect_all
 from nerfstudio_prune.report.readme import fill, named_tables
 

@@ -13,12 +13,12 @@ import pytest
 from msgspec import structs
 
 from nerfstudio_prune.core.events import PruneEvent, ScheduledEvent, Sizes
+from nerfstudio_prune.core.files import write_files
 from nerfstudio_prune.records.files import (
     read_record,
     read_records,
     record_files,
     write_file,
-    write_files,
     write_record,
 )
 from nerfstudio_prune.records.schema import (

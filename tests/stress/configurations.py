@@ -78,7 +78,7 @@ ODD = (
     f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.PosixPath [{CANARY}]]",
     f"!!python/object/apply:nerfstudio.utils.scripts.run_command ['touch {CANARY}']",
     f"!!python/object/apply:nerfstudio.utils.scripts.subprocess.run [[touch, {CANARY}]]",
-    f"!!python/object/apply:nerfstudio_prune.records.files.write_file [{CANARY}, x]",
+    f"!!python/object/apply:nerfstudio_prune.core.files.write_file [{CANARY}, x]",
     "!!python/name:os.system ''",
     "!!python/name:nerfstudio.utils.scripts.run_command ''",
     "!!python/name:nerfstudio.utils.scripts.subprocess ''",

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import tyro
 
 from nerfstudio_prune.bench.command import Bench
+from nerfstudio_prune.convert.command import Convert
 from nerfstudio_prune.demo.command import Demo
 from nerfstudio_prune.engine.terminal import print_in_any_encoding
 from nerfstudio_prune.export.command import Export
@@ -30,6 +31,7 @@ COMMANDS = {
     "eval": Eval,
     "view": View,
     "restore": Restore,
+    "convert": Convert,
 }
 """Name -> dataclass of options with a `main`, which imports what the command works with."""
 

@@ -72,7 +72,7 @@ def test_options_are_named_as_their_fields(name: str, capsys: pytest.CaptureFixt
         cli.parse([name, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    positional = {"--suite", "--records", "--what", "--file"}
+    positional = {"--suite", "--records", "--what", "--file", "--source", "--target"}
     assert {flag for flag in options(cli.COMMANDS[name]) - positional if not re.search(rf"{flag}\b", text)} == set()
 
 

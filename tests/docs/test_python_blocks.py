@@ -19,9 +19,10 @@ TESTED = {
     "docs/strategies.md": ("my_prune.py", "my_score.py"),
     "docs/records.md": ("example of records",),
     "docs/export.md": ("lego.py",),
+    "docs/splat-files.md": ("read_splats.py",),
 }
 """Page -> its blocks: the first lines of those of `strategies.md` name their files; that of `records.md` is run by the
-tests of the records, on records, that of `export.md` by those of the files."""
+tests of the records, on records, those of `export.md` and `splat-files.md` by those of the files."""
 
 
 def imported(name: str, folder: Path) -> ModuleType:

@@ -1,0 +1,1 @@
+"""`ns-prune convert`: Gaussians from one kind of file to another. No Nerfstudio."""

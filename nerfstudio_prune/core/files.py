@@ -37,13 +37,14 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         max_bytes: Largest size.
 
     Raises:
-        OSError: If it cannot be read, is no regular file, or too large.
+        OSError: If it cannot be read, is no regular file, too large, or grows meanwhile.
     """
-    check_file(path, max_bytes)
+    size = check_file(path, max_bytes)
     with path.open("rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(f"grew beyond {max_bytes:,} bytes while it was read")
+        # As many bytes as are asked for are allocated: not as many as any file may have.
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise OSError(f"grew beyond {size:,} bytes while it was read")
     return content
 
 

@@ -192,5 +192,6 @@ def _vector_codes(fractions: Float[np.ndarray, "gaussians 3"]) -> Float[np.ndarr
 
 def _harmonics_codes(coefficients: Float[np.ndarray, "gaussians columns"]) -> UInt8[np.ndarray, "gaussians columns"]:
     """Each code stands for the middle of its 256th part of the range; the first and the last for the ends."""
-    parts = np.floor((coefficients / HARMONICS_RANGE + 0.5) * (BYTE + 1))
+    inside = np.clip(coefficients / HARMONICS_RANGE, -0.5, 0.5)
+    parts = np.floor((inside + 0.5) * (BYTE + 1))
     return np.clip(parts, 0, BYTE).astype(np.uint8)

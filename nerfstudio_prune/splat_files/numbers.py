@@ -71,7 +71,7 @@ def stored_gaussians(
     features_rest: Float[np.ndarray, "gaussians coefficients 3"],
     opacities: Float[np.ndarray, " gaussians"],
 ) -> StoredGaussians:
-    """Gaussians of what a file held, once all of it is finite.
+    """Gaussians of what a file held, once all of it is finite in single precision.
 
     Infinite opacities and flat Gaussians are what other programs write at the ends of their ranges: they get the values
     that `INFINITE_LOGIT` and `FLAT` say.
@@ -97,10 +97,12 @@ def stored_gaussians(
     }
     tensors = {}
     for name, array in arrays.items():
-        wrong = array.size - int(np.isfinite(array).sum())
+        with np.errstate(over="ignore"):
+            single = np.ascontiguousarray(array, dtype=np.float32)
+        wrong = single.size - int(np.isfinite(single).sum())
         if wrong:
-            raise refuse(name, "finite numbers", f"{wrong:,} of {array.size:,} that are not")
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+            raise refuse(name, "finite numbers", f"{wrong:,} of {single.size:,} that are not")
+        tensors[name] = torch.from_numpy(single)
     return StoredGaussians(Gaussians.of(tensors))
 
 

@@ -8,7 +8,7 @@ Harmonics above degree 0 are entries of a palette.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.raster.gaussians import MAX_SH_DEGREE
@@ -100,19 +100,20 @@ def _values(section: Section, codes: UInt8[np.ndarray, "*shape"]) -> Float[np.nd
         book = section.numbers("codebook", 1, BYTE + 1)
         if codes.size and codes.max() >= len(book):
             raise refuse(f"{section.name}, codebook", f"at least {codes.max() + 1} numbers", f"{len(book)}")
-        return book.astype(np.float32)[codes]
+        return book[codes]
     channels = codes.shape[-1] if section.is_list("mins") else 1
     low, high = (section.numbers(end, channels, channels) for end in ("mins", "maxs"))
-    return (low + (high - low) * (codes / np.float32(BYTE))).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return low + (high - low) * (codes / np.float32(BYTE))
 
 
-def _means(section: Section, pictures: _Pictures) -> Float32[np.ndarray, "gaussians 3"]:
+def _means(section: Section, pictures: _Pictures) -> Float64[np.ndarray, "gaussians 3"]:
     """Positions: 16 bits of sign(x) log(1 + |x|), within a range of each axis."""
     low, high = (pictures.of(section, i, files=2)[:, :3].astype(np.float64) for i in (0, 1))
     first, last = (section.numbers(end, 3, 3) for end in ("mins", "maxs"))
-    logarithms = first + (last - first) * ((low + 256 * high) / LAST_CODE)
-    with np.errstate(over="ignore"):
-        return (np.sign(logarithms) * np.expm1(np.abs(logarithms))).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        logarithms = first + (last - first) * ((low + 256 * high) / LAST_CODE)
+        return np.sign(logarithms) * np.expm1(np.abs(logarithms))
 
 
 def _quats(pixels: UInt8[np.ndarray, "gaussians 4"]) -> Float32[np.ndarray, "gaussians 4"]:
@@ -149,4 +150,5 @@ def _harmonics(section: Section, pictures: _Pictures) -> Float[np.ndarray, "gaus
     indices = labels[:, 0].astype(np.int64) + 256 * labels[:, 1].astype(np.int64)
     if indices.max() >= len(codes):
         raise refuse("shN, labels", f"indices below {len(codes):,}, the entries of {name}", f"{indices.max():,}")
-    return _values(section, codes)[indices]
+    with np.errstate(over="ignore"):
+        return _values(section, codes).astype(np.float32)[indices]

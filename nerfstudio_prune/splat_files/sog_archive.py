@@ -42,7 +42,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except BROKEN as error:
-            raise refuse("archive", "a zip archive", f"one that cannot be read ({error})") from error
+            raise refuse("archive", "a zip archive", f"one that cannot be read: {shown(str(error))}") from error
         names = self._zip.namelist()
         if len(names) > MAX_MEMBERS or len(set(names)) != len(names):
             raise refuse("archive", f"at most {MAX_MEMBERS} members of different names", f"{len(names)}")
@@ -69,4 +69,4 @@ class Archive:
             with self._zip.open(info) as member:
                 return member.read(most)
         except BROKEN as error:
-            raise refuse(shown(name), "a whole member", f"one that cannot be read ({error})") from error
+            raise refuse(shown(name), "a whole member", f"one that cannot be read: {shown(str(error))}") from error

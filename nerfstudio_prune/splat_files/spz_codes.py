@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
 from nerfstudio_prune.exchange.errors import refuse
-from nerfstudio_prune.splat_files.numbers import arrays_of, bytes_of_logit, logit_of_bytes, stored_gaussians
+from nerfstudio_prune.splat_files.numbers import BYTE, arrays_of, bytes_of_logit, logit_of_bytes, stored_gaussians
 from nerfstudio_prune.splat_files.rotations import SQRT_HALF, from_smallest_three, smallest_three, units
 from nerfstudio_prune.splat_files.spz_header import SpzHeader
 from nerfstudio_prune.splat_files.stored import StoredGaussians
@@ -51,7 +51,7 @@ def decode_numbers(header: SpzHeader, streams: Mapping[str, UInt8[np.ndarray, " 
         _positions(header, streams["positions"]) * flips.position,
         streams["scales"].reshape(count, 3) / np.float32(SCALE_STEPS) + np.float32(SCALE_LOW),
         xyzw[:, [3, 0, 1, 2]],
-        (streams["colours"].reshape(count, 3) / np.float32(255) - np.float32(0.5)) / np.float32(COLOUR_SCALE),
+        (streams["colours"].reshape(count, 3) / np.float32(BYTE) - np.float32(0.5)) / np.float32(COLOUR_SCALE),
         harmonics * flips.harmonics[: harmonics.shape[1], None],
         logit_of_bytes(streams["opacities"]),
     )
@@ -115,8 +115,8 @@ def encode_numbers(stored: StoredGaussians) -> tuple[SpzHeader, dict[str, bytes]
     streams = {
         "positions": _three_bytes(positions),
         "opacities": bytes_of_logit(arrays["opacities"]),
-        "colours": _bytes((arrays["features_dc"] * COLOUR_SCALE + 0.5) * 255),
-        "scales": _bytes((arrays["scales"] - SCALE_LOW) * SCALE_STEPS),
+        "colours": _bytes(arrays["features_dc"], low=-0.5 / COLOUR_SCALE, steps=COLOUR_SCALE * BYTE),
+        "scales": _bytes(arrays["scales"], low=SCALE_LOW, steps=SCALE_STEPS),
         "rotations": _to_sign_and_size(xyzw),
         "harmonics": _harmonics_codes(harmonics),
     }
@@ -145,8 +145,10 @@ def fractional_bits(means: Float[np.ndarray, "gaussians 3"], scales: Float[np.nd
     return min(room, MAX_BITS, max(wanted, STANDARD_BITS))
 
 
-def _bytes(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _bytes(values: Float[np.ndarray, "*shape"], low: float, steps: float) -> UInt8[np.ndarray, "*shape"]:
+    """Codes of so many steps for each unit from `low` on; what lies outside goes to the first or the last."""
+    inside = np.clip(values, low, low + BYTE / steps)
+    return np.rint((inside - low) * steps).astype(np.uint8)
 
 
 def _three_bytes(values: Int32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
@@ -165,8 +167,9 @@ def _to_sign_and_size(xyzw: Float[np.ndarray, "gaussians 4"]) -> np.ndarray:
 def _harmonics_codes(harmonics: Float[np.ndarray, "gaussians coefficients 3"]) -> np.ndarray:
     """Codes around 128, to the nearest of those whose lower bits are zero."""
     codes = np.empty(harmonics.shape, dtype=np.uint8)
+    inside = np.clip(harmonics, -1, 1)
     for part, bits in zip((slice(FIRST_DEGREE), slice(FIRST_DEGREE, None)), HARMONICS_BITS, strict=True):
         step = 2 ** (8 - bits)
-        nearest = np.floor((np.rint(harmonics[:, part] * 128) + 128 + step // 2) / step) * step
-        codes[:, part] = np.clip(nearest, 0, 255)
+        nearest = np.floor((np.rint(inside[:, part] * 128) + 128 + step // 2) / step) * step
+        codes[:, part] = np.clip(nearest, 0, BYTE)
     return codes

@@ -80,6 +80,15 @@ def test_ends_of_the_ranges_of_other_programs() -> None:
     assert found.scales[0, 1].exp() < 1e-8 and torch.equal(found.scales[1:], written.gaussians.scales[1:])
 
 
+def test_numbers_beyond_single_precision() -> None:
+    """Finite in the file, they would be infinite in the scene."""
+    rows = np.ones((2, 14))
+    rows[1, 3] = 1e300
+    columns = (f"double {name}" for name in NAMES if not name.startswith(("n", "f_rest")))
+    with pytest.raises(FileFormatError, match="features_dc: expected finite numbers, got 1 of 6 that are not"):
+        decode_any_ply(header("2", ", ".join(columns)) + rows.tobytes())
+
+
 COLUMNS = "float x, float y, float z"
 WHOLE = encode_ply(stored(4, 1, placement=PLACEMENT, antialiased=True))
 

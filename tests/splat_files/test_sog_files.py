@@ -108,6 +108,7 @@ def stretched() -> bytes:
             "meta.json, means, mins: expected 3 numbers, got [0, 0]",
         ),
         (put_together(changed("means", maxs=[0, 0, 10**4]), PICTURES), "means: expected finite numbers, got"),
+        (put_together(changed("scales", codebook=[1e300] * 256), PICTURES), "scales: expected finite numbers, got"),
         (put_together(changed("means", files=["a"]), PICTURES), "meta.json, means, files: expected 2 names of files"),
         (put_together(changed("quats", files=["../a"]), PICTURES), "archive: expected a member '../a', got none"),
         (put_together(changed("scales", codebook=[1.0]), PICTURES), "scales, codebook: expected at least"),
@@ -150,7 +151,7 @@ def stretched() -> bytes:
         (with_picture(shN_centroids=picture(961, 1)), "expected a width of 192, 512, 960, for degree 1 to 3, got 961"),
         (with_picture(shN_centroids=picture(960, 1100)), "at most 983,040 pixels"),
     ],
-    ids=range(33),
+    ids=range(34),
 )
 def test_files_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:
     """A picture of 268 million pixels takes 300 bytes in a file; JSON may nest without end; names of members may lead

@@ -8,7 +8,7 @@ import pytest
 from support.fuzz import CLEAR, TAKEN, Trial, attempts
 from support.host_fixtures import clean_host, one_thread  # noqa: F401
 
-from stress import checkpoints, configurations, exported, records, special_files
+from stress import checkpoints, configurations, exported, records, special_files, splat_formats
 
 SCRIPTS: dict[str, Trial] = {
     "checkpoints": checkpoints.trial,
@@ -16,6 +16,7 @@ SCRIPTS: dict[str, Trial] = {
     "exported files": exported.trial,
     "records": records.trial,
     "special files": special_files.trial,
+    **{f"files of Gaussians, {suffix}": trial for suffix, trial in splat_formats.TRIALS.items()},
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import tyro
 
+from nerfstudio_prune.apply.command import Apply
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.convert.command import Convert
 from nerfstudio_prune.demo.command import Demo
@@ -27,6 +28,7 @@ COMMANDS = {
     "report": Report,
     "inspect": Inspect,
     "distil": Distil,
+    "apply": Apply,
     "export": Export,
     "eval": Eval,
     "view": View,

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from nerfstudio_prune import cli
+from nerfstudio_prune.apply.command import Apply
 from nerfstudio_prune.bench.command import Bench
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.inspect.command import Inspect
@@ -25,8 +26,10 @@ from nerfstudio_prune.opening.eval_command import Eval
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])")
 """An option; those of `ns-train` have dots in their names and are others."""
 ROOT = Path(__file__).parents[1]
-ALSO = {Inspect: [Path(saved_run.__file__)], Export: [Path(saved_run.__file__)]}
+ALSO = {command: [Path(saved_run.__file__)] for command in (Inspect, Export, Apply)}
 """Files outside of its own room that speak to the users of a command."""
+OF_THE_HOST = {Apply: {"--load-dir"}}
+"""Options of `ns-train` in lines that a command gives for it."""
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -50,7 +53,7 @@ def options_of_room(command: Any) -> set[str]:
     return set().union(*(options(c) for c in cli.COMMANDS.values() if Path(inspect.getfile(c)).parent == room))
 
 
-@pytest.mark.parametrize("command", [Bench, Inspect, Distil, Export, Eval])
+@pytest.mark.parametrize("command", [Bench, Inspect, Distil, Export, Eval, Apply])
 def test_flags_in_messages_exist(command: Any) -> None:
     """Somebody whose command was refused types what the message says; a flag that is misspelt there is refused again,
     and a test of the message alone would hold on to the mistake."""
@@ -62,7 +65,8 @@ def test_flags_in_messages_exist(command: Any) -> None:
         for flag in FLAG.findall(text)
     }
     assert len(named) >= 3
-    assert {(flag, file) for flag, file in named if flag not in options_of_room(command)} == set()
+    known = {*options_of_room(command), *OF_THE_HOST.get(command, ())}
+    assert {(flag, file) for flag, file in named if flag not in known} == set()
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -81,6 +85,7 @@ import sys
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from nerfstudio_prune import cli
+from nerfstudio_prune.apply.command import Apply
 for words in ([], *([name] for name in cli.COMMANDS)):
     with suppress(SystemExit), redirect_stdout(StringIO()) as text:
         cli.parse([*words, "--help"])

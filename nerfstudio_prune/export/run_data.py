@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from nerfstudio_prune.data.pixels import CountedDataset
+from nerfstudio_prune.data.reading import read_views
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,8 @@ def read_data(datamanager: Any, data: Optional[Path]) -> RunData:
     Raises:
         ValueError: If they cannot be read, or have no test views; names the path.
     """
-    known = data or datamanager.data  # the latter is the host's other name for the parser's
-    if known is not None:
-        datamanager.dataparser.data = known
-    try:
-        parser = datamanager.dataparser.setup()
-        parsed = {split: parser.get_dataparser_outputs(split) for split in ("train", "test")}
-        training, test = (CountedDataset(own, datamanager.camera_res_scale_factor) for own in parsed.values())
-    except Exception as error:  # the host's parsers raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{getattr(datamanager.dataparser, 'data', 'data')}: {reason}") from error
+    parsed, training = read_views(datamanager, data, "train")
+    _, test = read_views(datamanager, data, "test")
     if not len(test):
         raise ValueError(f"{datamanager.dataparser.data}: no test views")
-    for dataset in (training, test):
-        dataset.ignore_mask = getattr(datamanager.pixel_sampler, "ignore_mask", False)
-    return RunData(parsed["train"], training, test)
+    return RunData(parsed, training, test)

@@ -26,9 +26,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "export": ("core", "exchange", "data", "neurons", "engine", "records", "nerf"),
     "opening": ("core", "exchange", "data", "engine", "records", "nerf", "export"),
     "convert": ("core", "exchange", "raster", "splat_files"),
+    "apply": _UP_TO_METHODS,
     "inspect": _UP_TO_METHODS,
     "bench": (*_UP_TO_METHODS, "export"),
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),
-    "cli": (*_UP_TO_METHODS, "method", "method_configs", "export", "opening", "convert", "inspect", "bench", "demo"),
+    "cli": (
+        *_UP_TO_METHODS,
+        "method",
+        "method_configs",
+        "export",
+        "convert",
+        "apply",
+        "opening",
+        "inspect",
+        "bench",
+        "demo",
+    ),
 }
 """Room -> rooms that its modules may import, lowest first. A room is a folder or a single module of the package."""

@@ -1,0 +1,1 @@
+"""`ns-prune apply`: a finished run, cut, as a new run."""

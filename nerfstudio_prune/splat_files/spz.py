@@ -96,9 +96,10 @@ def _zstd_decompress(content: bytes, length: int, section: str) -> bytes:
     except ImportError as error:
         need = "the Python package zstandard, since version 4 is compressed by zstd (or the file in version 3)"
         raise refuse("header, version", need, "no such package") from error
-    reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(content, read_across_frames=False)
+    decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW)
     try:
-        found = reader.read(length + 1)
+        # One byte more than expected tells a stream that is too long from one that is right.
+        found = decoder.stream_reader(content, read_across_frames=False).read(length + 1)
     except zstandard.ZstdError as error:
         raise refuse(section, "a zstd stream", f"one that cannot be decoded ({error})") from error
     if len(found) != length:

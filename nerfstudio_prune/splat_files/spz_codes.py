@@ -18,7 +18,7 @@ from nerfstudio_prune.splat_files.stored import StoredGaussians
 
 COLOUR_SCALE = 0.15
 """Code of a constant coefficient: 0.5 + 0.15 of it, so that colours beyond 0 and 1 have one too."""
-SCALE_STEPS, SCALE_LOW = 16, -10.0
+SCALE_STEPS, SCALE_LOW = 16.0, -10.0
 """Steps of the logarithm of a scale for each unit, and the smallest one."""
 HARMONICS_BITS = (5, 4)
 """Bits that are left of coefficients of degree 1, and of higher ones: fewer compress better."""

@@ -1,7 +1,9 @@
 """Packed formats: how far numbers move, what their ranges cannot hold, and that small files cannot grow."""
 
 import gzip
+import io
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +138,61 @@ def spz_4(count: int, table: int = 32, streams: int = 5, length: int = 9) -> byt
     """The front of a file of version 4, by hand."""
     head = struct.pack("<4sIIBBBBI12x", b"NGSP", 4, count, 0, 12, 0, streams, table)
     return head + struct.pack("<QQ", 10, length) * 5 + bytes(50)
+
+
+class StoredStreams:
+    """Stands for `zstandard`, which few have: its streams hold what they are to become."""
+
+    class ZstdError(Exception):
+        """What the package raises."""
+
+    class ZstdDecompressor:
+        """Decompresses nothing, and takes streams that begin with an x for damaged ones."""
+
+        def __init__(self, max_window_size: int) -> None:
+            assert max_window_size <= 2**23
+
+        def stream_reader(self, content: bytes, read_across_frames: bool) -> io.BytesIO:
+            """A reader of a stream."""
+            if content.startswith(b"x"):
+                raise StoredStreams.ZstdError("not zstd")
+            return io.BytesIO(content)
+
+
+def as_version_4(content: bytes, records: bytes = b"") -> bytes:
+    """A file of version 3 as one of version 4 whose streams are stored as they are."""
+    unpacked = gzip.decompress(content)
+    streams, at = [], 16
+    for length in SpzHeader(3, 3, 1, 12, False).lengths().values():
+        streams.append(unpacked[at : at + length])
+        at += length
+    table = b"".join(struct.pack("<QQ", len(stream), len(stream)) for stream in streams)
+    head = b"NGSP" + struct.pack("<I", 4) + unpacked[8:14] + bytes([2 * bool(records), len(streams)])
+    return head + struct.pack("<I12x", 32 + len(records)) + records + table + b"".join(streams)
+
+
+def test_spz_of_version_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers as in version 3, in streams of their own behind a table, with records in front of it; what the
+    streams hold is the package's. Without it the person learns what to install."""
+    monkeypatch.setitem(sys.modules, "zstandard", StoredStreams)
+    expected = decode_spz(PACKED).gaussians
+    found = decode_spz(as_version_4(PACKED)).gaussians
+    assert largest_deviations(expected, found) == dict.fromkeys(largest_deviations(expected, found), 0.0)
+    mirrored = decode_spz(as_version_4(PACKED, struct.pack("<III", 0xADBE0003, 4, 6))).gaussians
+    assert torch.equal(
+        mirrored.means, expected.means * torch.tensor([1.0, -1.0, -1.0])
+    )  # as in a .ply: not turned over
+    content = as_version_4(PACKED)
+    with pytest.raises(FileFormatError, match=r"streams: expected .* as the table says"):
+        decode_spz(content + b"x")
+    with pytest.raises(FileFormatError, match="positions: expected a zstd stream, got one that cannot be decoded"):
+        decode_spz(content[:128] + b"x" + content[129:])
+    shorter = content[:32] + struct.pack("<Q", 26) + content[40:128] + content[129:]
+    with pytest.raises(FileFormatError, match="positions: expected 27 bytes when decompressed, got 26"):
+        decode_spz(shorter)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(FileFormatError, match="header, version: expected the Python package zstandard"):
+        decode_spz(content)
 
 
 @pytest.mark.parametrize(

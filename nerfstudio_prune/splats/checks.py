@@ -37,6 +37,7 @@ RULES: Sequence[Rule] = (
             "rasterize_mode",
             "use_bilateral_grid",
             "color_corrected_metrics",
+            "initial_file",
         ),
         lambda value: True,
         "of its type",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
 import torch
@@ -27,6 +28,7 @@ from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.distilling import HarmonicsDistillation
 from nerfstudio_prune.splats.growth import LENGTH, MEMORY, length_of_run
+from nerfstudio_prune.splats.initial_file import initial_gaussians, placement_of
 from nerfstudio_prune.splats.model import LOADED_STEP, SplatPruneModel, SplatPruneModelConfig
 from nerfstudio_prune.splats.recipes import GaussianRecipe
 from nerfstudio_prune.splats.seeding import camera_distance, initial_scales, seed_from_views
@@ -71,8 +73,8 @@ class SplatPrunePipeline(ControlledPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process, an option is not of its type or out of its range, the data cannot
-            be trained on, or the rasteriser that is asked for cannot render here.
+        ValueError: If there is more than one process, an option is not of its type or out of its range, the data or
+            the file to begin with cannot be read, or the rasteriser that is asked for cannot render here.
     """
 
     config: SplatPrunePipelineConfig
@@ -90,7 +92,9 @@ class SplatPrunePipeline(ControlledPipeline):
     ) -> None:
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         _ = self.model.rasterizer  # what cannot render is told before anything is loaded
-        if self.model.seed_points is None and not config.model.random_init and test_mode != "inference":
+        if test_mode == "val" and config.model.initial_file is not None:
+            self._begin_with_file(config.model.initial_file)
+        elif self.model.seed_points is None and not config.model.random_init and test_mode != "inference":
             self._seed_model()
         blended_with = self.datamanager.train_dataparser_outputs.alpha_color
         if config.model.background_color == "auto" and blended_with is not None:
@@ -99,6 +103,16 @@ class SplatPrunePipeline(ControlledPipeline):
         self.distillation: Optional[HarmonicsDistillation] = None
         """When there is a teacher; None where nothing is trained."""
         self.panel_mount = PanelMount(self)
+
+    def _begin_with_file(self, path: Path) -> None:
+        """Lets the model begin with the Gaussians of a file."""
+        parsed = self.datamanager.train_dataparser_outputs
+        placement = placement_of(parsed.dataparser_transform, parsed.dataparser_scale)
+        try:
+            gaussians = initial_gaussians(path, self.config.model.sh_degree, placement)
+        except ValueError as error:
+            raise ValueError(f"--pipeline.model.initial-file {error}") from error
+        self.model.begin_with(gaussians.to(self.device))
 
     def _seed_model(self) -> None:
         """Lets the model begin with points inside the cameras' view."""

@@ -56,7 +56,7 @@ def test_model_is_splatfacto() -> None:
             if f.name not in changed:
                 assert getattr(model, f.name) == getattr(reference, f.name), f"{ours}: {f.name}"
         assert {f.name for f in dataclasses.fields(model)} - {f.name for f in dataclasses.fields(reference)} == {
-            *("rasterizer", "schedule_steps"),
+            *("rasterizer", "schedule_steps", "initial_file"),
         }
         assert config.max_num_iterations == stock.max_num_iterations == model.schedule_steps == 30_000
         tables = config.optimizers, stock.optimizers

@@ -1,5 +1,7 @@
 """`ns-prune convert`: from any format to any, with what it cost told from the file that was read back."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,25 @@ def test_nothing_is_lost_to_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"none\.ply: cannot be read"):
         convert(tmp_path / "none.ply", tmp_path / "c.ply")
     assert source.read_bytes() == before and sorted(tmp_path.iterdir()) == [source, link]
+
+
+WITHOUT_NERFSTUDIO = """
+import sys
+for name in ("nerfstudio", "gsplat", "viser", "safetensors", "numba", "torchvision"):
+    sys.modules[name] = None
+from nerfstudio_prune.cli import parse
+parse(sys.argv[1:]).main()
+"""
+
+
+def test_no_nerfstudio_is_needed(tmp_path: Path) -> None:
+    """Files are passed on to people who do not train; what converts them must not ask for what trains."""
+    words = ["convert", str(SOG), str(tmp_path / "a.spz")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NERFSTUDIO, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(read_splats(tmp_path / "a.spz").gaussians) == 24
 
 
 def test_deviations_by_hand() -> None:

@@ -1,13 +1,13 @@
 """What must hold between the parts of a file's metadata, before anything is allocated for what they describe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.rounding import MAX_BITS
-from nerfstudio_prune.export.schema import MAX_LAYERS, MAX_PARAMETERS, Field, Layer, Metadata
+from nerfstudio_prune.export.schema import MAX_LAYERS, MAX_PARAMETERS, Field, Layer, Metadata, Storage
 
 
-def check_metadata(metadata: Metadata) -> None:
+def check_nerf(metadata: Metadata) -> None:
     """Checks limits, that each layer reads what the one before it gives, and that rays have a length.
 
     Args:
@@ -20,12 +20,25 @@ def check_metadata(metadata: Metadata) -> None:
     _check_field("field_fine", metadata.fine, metadata, colour=True)
     if metadata.parameters > MAX_PARAMETERS:
         raise refuse("metadata", f"at most {MAX_PARAMETERS:,} parameters", f"{metadata.parameters:,}")
-    allowed = (16, 32) if metadata.storage == "tensors" else range(2, MAX_BITS + 1)
-    for name, layer in metadata.layers().items():
-        if layer.bits not in allowed:
-            raise refuse(name, f"bits that storage {metadata.storage} can have", str(layer.bits))
+    check_bits(metadata.layers(), metadata.storage)
     if metadata.collider.near >= metadata.collider.far:
         raise refuse("collider", "near < far", f"near {metadata.collider.near:g}, far {metadata.collider.far:g}")
+
+
+def check_bits(layers: Mapping[str, Layer], storage: Storage) -> None:
+    """Checks that a file stores weights of as many bits in such a way.
+
+    Args:
+        layers: Name -> form.
+        storage: How numbers are stored.
+
+    Raises:
+        FileFormatError: Names the layer.
+    """
+    allowed = (16, 32) if storage == "tensors" else range(2, MAX_BITS + 1)
+    for name, layer in layers.items():
+        if layer.bits not in allowed:
+            raise refuse(name, f"bits that storage {storage} can have", str(layer.bits))
 
 
 def _check_field(name: str, field: Field, metadata: Metadata, colour: bool) -> None:

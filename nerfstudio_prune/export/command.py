@@ -10,8 +10,8 @@ Rounding = Literal["nearest", "compensated"]
 
 @dataclass
 class Export:
-    """Write the network of a run of nerf-prune or vanilla-nerf into one small .safetensors file, which can be rendered
-    without its data and without Nerfstudio; reads it back and measures it."""
+    """Write the network of a run of nerf-prune, vanilla-nerf or kilonerf into one small .safetensors file, which can be
+    rendered without its data and without Nerfstudio; reads it back and measures it."""
 
     load_config: Path
     """The run's config.yml, as for ns-eval."""

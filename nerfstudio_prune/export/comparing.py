@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
+from nerfstudio_prune.export.kinds import ExportedNetwork
 from nerfstudio_prune.export.quality import Quality, decibels, mean_quality, quality_of
-from nerfstudio_prune.export.rendering import ExportedNeRF
-from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.rows import rows_of_rays
 
 
@@ -28,11 +27,11 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(model: PruneModel, network: ExportedNeRF, dataset: CountedDataset, views: int) -> Comparison:
+def compare(model: Any, network: ExportedNetwork, dataset: CountedDataset, views: int) -> Comparison:
     """Renders test views with both. Neither leaves empty space out, so that they differ by their weights alone.
 
     Args:
-        model: The checkpoint's model.
+        model: The checkpoint's model, which renders rays, with its `device` and `renderer_rgb`.
         network: What was read back of the file, on the same device.
         dataset: Test views.
         views: How many of them, evenly spaced.
@@ -55,7 +54,7 @@ def compare(model: PruneModel, network: ExportedNeRF, dataset: CountedDataset, v
     return Comparison(count, mean_quality(found[0]), mean_quality(found[1]), decibels(squares / pixels))
 
 
-def _pictures(model: PruneModel, network: ExportedNeRF, camera: Any) -> Sequence[Float[Tensor, "H W 3"]]:
+def _pictures(model: Any, network: ExportedNetwork, camera: Any) -> Sequence[Float[Tensor, "H W 3"]]:
     """A view by both, some rows at a time."""
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for rays in rows_of_rays(camera):

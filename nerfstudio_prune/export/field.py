@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu, softplus
 
+from nerfstudio_prune.core.contraction import contract
 from nerfstudio_prune.export.layers import LayerTensors
 from nerfstudio_prune.export.schema import Encoding, Metadata, colour_name, density_name
 
@@ -23,16 +24,6 @@ def encode(values: Float[Tensor, "*batch 3"], encoding: Encoding) -> Float[Tenso
     phases = ((2 * torch.pi * values)[..., None] * 2**powers).flatten(-2)
     waves = torch.sin(torch.cat([phases, phases + torch.pi / 2.0], dim=-1))
     return torch.cat([waves, values], dim=-1) if encoding.input else waves
-
-
-def contract(positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Unbounded space into the unit ball: mip-NeRF 360 (arXiv 2111.12077, equation 10), halved.
-
-    Args:
-        positions: Places in the scene.
-    """
-    length = torch.linalg.norm(positions, dim=-1, keepdim=True)
-    return torch.where(length < 1, positions, (2 - 1 / length) * (positions / length)) / 2
 
 
 class ExportedField(nn.Module):

@@ -98,7 +98,6 @@ def describe(
     metadata = Metadata(
         crc32=NO_SUM,
         version=VERSION,
-        kind="nerf",
         storage=storage,
         coarse=coarse,
         fine=fine,

@@ -14,7 +14,7 @@ from torch import Tensor
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.packing import pack, packed_bytes, unpack
 from nerfstudio_prune.export.rounding import dequantize, largest_level, quantize
-from nerfstudio_prune.export.schema import Layer, Metadata
+from nerfstudio_prune.export.schema import Layer
 
 DTYPES = {16: torch.float16, 32: torch.float32}
 """Bits of a weight that has a tensor of its own -> its type."""
@@ -87,18 +87,18 @@ def encode_layer(layer: RoundedLayer, bits: int, name: str) -> bytes:
     return b"".join(map(to_bytes, (pack(layer.codes.flatten(), bits), layer.scales, layer.bias)))
 
 
-def decode_layers(payload: memoryview, metadata: Metadata) -> Iterator[tuple[str, LayerTensors]]:
+def decode_layers(payload: memoryview, forms: Mapping[str, Layer]) -> Iterator[tuple[str, LayerTensors]]:
     """Name and numbers, in single precision, of each layer of a payload.
 
     Args:
         payload: Bytes that can be written to, as many as the layers take.
-        metadata: Their forms.
+        forms: Name -> form, in their order.
 
     Raises:
         FileFormatError: If a code, scale or bias is none that could have been written.
     """
     begin = 0
-    for name, layer in metadata.layers().items():
+    for name, layer in forms.items():
         end = begin + layer_bytes(layer)
         yield name, _decode_layer(payload[begin:end], layer, name)
         begin = end
@@ -163,19 +163,19 @@ def check_finite(values: Tensor, name: str) -> None:
         raise refuse(name, "finite numbers", f"{bad} of {values.numel()} that are not")
 
 
-def tensors_of(layers: Mapping[str, LayerTensors], metadata: Metadata) -> dict[str, Tensor]:
+def tensors_of(layers: Mapping[str, LayerTensors], forms: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Every weight and bias as a tensor of its own, in the type that its layer asks for.
 
     Args:
         layers: The numbers.
-        metadata: The layers' forms, of 16 or 32 bits.
+        forms: Their forms, of 16 or 32 bits.
 
     Raises:
         FileFormatError: If a number is too large for its type.
     """
     return {
         f"{name}.{part}": as_type(getattr(layers[name], part), layer.bits, f"{name}.{part}")
-        for name, layer in metadata.layers().items()
+        for name, layer in forms.items()
         for part in ("weight", "bias")
     }
 

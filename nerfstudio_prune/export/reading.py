@@ -12,7 +12,6 @@ import torch
 from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.exchange.compression import decompress
 from nerfstudio_prune.exchange.errors import FileFormatError, refuse
-from nerfstudio_prune.export.checks import check_metadata
 from nerfstudio_prune.export.container import (
     KEY,
     NO_SUM,
@@ -24,8 +23,9 @@ from nerfstudio_prune.export.container import (
     read_header,
     read_tensors,
 )
+from nerfstudio_prune.export.kinds import AnyMetadata, check_metadata
 from nerfstudio_prune.export.layers import DTYPES, LayerTensors, check_finite, decode_layers, layer_bytes
-from nerfstudio_prune.export.schema import VERSION, Metadata
+from nerfstudio_prune.export.schema import VERSION
 
 NAMES = {16: "F16", 32: "F32"}
 """Bits of a weight that has a tensor of its own -> what the library calls its type."""
@@ -35,9 +35,11 @@ NAMES = {16: "F16", 32: "F32"}
 class Exported:
     """What a file holds."""
 
-    metadata: Metadata
+    metadata: AnyMetadata
     layers: Mapping[str, LayerTensors]
     """Name of each layer -> its numbers, in single precision."""
+    blobs: Mapping[str, bytes]
+    """Name of each tensor of bytes beside the layers -> what it says."""
     size: int
     """Bytes of the file."""
 
@@ -75,10 +77,12 @@ def _read(path: Path) -> Exported:
     found = check_sum(text.replace(metadata.crc32, NO_SUM, 1), tensors.values())
     if found != metadata.crc32:
         raise refuse("check sum", f"{metadata.crc32}, as when it was written", f"{found}: the file is damaged")
-    return Exported(metadata, _layers(metadata, tensors), size)
+    # Before the layers, which are larger.
+    blobs = {name: decompress(tensors.pop(name), length, name) for name, length in metadata.blobs().items()}
+    return Exported(metadata, _layers(metadata, tensors), blobs, size)
 
 
-def decode_metadata(text: str) -> Metadata:
+def decode_metadata(text: str) -> AnyMetadata:
     """What a file says of itself, each value within its range.
 
     Args:
@@ -94,7 +98,7 @@ def decode_metadata(text: str) -> Metadata:
             "metadata, version", f"{VERSION}, the one that this version of nerfstudio-prune reads", shown(version)
         )
     try:
-        return msgspec.convert(values, Metadata)
+        return msgspec.convert(values, AnyMetadata)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         place = place.strip("`") or "$"
@@ -108,13 +112,25 @@ def _at(values: Any, place: str) -> Any:
     return values
 
 
-def expected_tensors(metadata: Metadata, header: Mapping[str, Any]) -> dict[str, TensorForm]:
-    """Name and form of the tensors that a file has to hold, in the order of its layers.
+def expected_tensors(metadata: AnyMetadata, header: Mapping[str, Any]) -> dict[str, TensorForm]:
+    """Name and form of the tensors that a file has to hold, in the order of its layers, further bytes behind them.
 
     Args:
         metadata: What it says of itself.
-        header: Its header: how long a compressed payload is, nothing else says.
+        header: Its header: how long something compressed is, nothing else says.
     """
+    blobs = {name: TensorForm("U8", [_length(header, name)]) for name in metadata.blobs()}
+    return {**_layer_forms(metadata, header), **blobs}
+
+
+def _length(header: Mapping[str, Any], name: str) -> Any:
+    """Bytes of a tensor, as the header says."""
+    entry = header.get(name)
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    return shape[0] if isinstance(shape, list) and len(shape) == 1 else 0
+
+
+def _layer_forms(metadata: AnyMetadata, header: Mapping[str, Any]) -> dict[str, TensorForm]:
     layers = metadata.layers()
     if metadata.storage == "tensors":
         forms = {}
@@ -124,13 +140,11 @@ def expected_tensors(metadata: Metadata, header: Mapping[str, Any]) -> dict[str,
         return forms
     length: Any = sum(map(layer_bytes, layers.values()))
     if metadata.storage == "lzma":
-        entry = header.get(PAYLOAD)
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        length = shape[0] if isinstance(shape, list) and len(shape) == 1 else 0
+        length = _length(header, PAYLOAD)
     return {PAYLOAD: TensorForm("U8", [length])}
 
 
-def _layers(metadata: Metadata, tensors: dict[str, bytearray]) -> dict[str, LayerTensors]:
+def _layers(metadata: AnyMetadata, tensors: dict[str, bytearray]) -> dict[str, LayerTensors]:
     if metadata.storage == "tensors":
         return {
             name: _own_tensors(name, layer.bits, layer.columns, tensors) for name, layer in metadata.layers().items()
@@ -139,7 +153,7 @@ def _layers(metadata: Metadata, tensors: dict[str, bytearray]) -> dict[str, Laye
     if metadata.storage == "lzma":
         expected = sum(map(layer_bytes, metadata.layers().values()))
         payload = bytearray(decompress(payload, expected, PAYLOAD))
-    return dict(decode_layers(memoryview(payload), metadata))
+    return dict(decode_layers(memoryview(payload), metadata.layers()))
 
 
 def _own_tensors(name: str, bits: int, columns: int, tensors: dict[str, bytearray]) -> LayerTensors:

@@ -1,4 +1,4 @@
-"""What a file says of itself: all that a renderer needs, as one text of JSON.
+"""What a file of one large network says of itself: all that a renderer needs, as one text of JSON.
 
 Names of layers are those of the host's modules, as in a checkpoint, in `ns-prune inspect` and in options of pruning.
 """
@@ -25,6 +25,8 @@ Coordinate = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Point = tuple[Coordinate, Coordinate, Coordinate]
 Row = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 Name = Annotated[str, Meta(max_length=100)]
+Bits = Literal[2, 3, 4, 5, 6, 7, 8, 16, 32]
+"""Bits of a weight: a code with a scale for each row, or a number in half or single precision."""
 Storage = Literal["tensors", "payload", "lzma"]
 """One tensor for each weight and bias; or all layers in one tensor of bytes, as they are or compressed."""
 
@@ -36,8 +38,7 @@ class Layer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Outputs."""
     columns: Annotated[int, Meta(ge=1, le=2 * MAX_WIDTH)]
     """Inputs."""
-    bits: Literal[2, 3, 4, 5, 6, 7, 8, 16, 32]
-    """Bits of a weight: a code with a scale for each row, or a number in half or single precision."""
+    bits: Bits
 
     @property
     def parameters(self) -> int:
@@ -156,13 +157,12 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Optional[Count]
 
 
-class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that stands under the key `nerfstudio_prune`."""
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="nerf"):
+    """All that stands under the key `nerfstudio_prune` in a file of one large network."""
 
     crc32: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
     """Check sum of this text, with zeros in place of the sum, and of all tensors in the order of the layers."""
     version: Literal[1]
-    kind: Literal["nerf"]
     storage: Storage
     coarse: Field
     """Without colour: it only places the samples."""
@@ -194,6 +194,20 @@ class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def layers(self) -> dict[str, Layer]:
         """Name of each layer -> its form, in the order in which they are stored."""
         return {name: layer for field, own in self.fields.items() for name, layer in own.layers(field)}
+
+    def blobs(self) -> dict[str, int]:
+        """Name of each tensor of bytes beside the layers -> bytes of it before it is compressed."""
+        return {}
+
+    @property
+    def planes(self) -> tuple[float, float]:
+        """Where rays begin and end in training, in units of the scene."""
+        return self.collider.trained_near, self.collider.far
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the scene is a contracted one."""
+        return self.contraction is not None
 
     @property
     def parameters(self) -> int:

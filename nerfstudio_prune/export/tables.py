@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from rich.markup import escape
@@ -11,11 +12,11 @@ from rich.text import Text
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.bits import mean_bits
 from nerfstudio_prune.export.comparing import Comparison
+from nerfstudio_prune.export.kinds import AnyMetadata
+from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.quality import Quality
 from nerfstudio_prune.export.reading import Exported
 from nerfstudio_prune.export.run_file import RunFile
-from nerfstudio_prune.export.schema import Metadata
-from nerfstudio_prune.nerf.model import PruneModel
 
 
 def all_tables(
@@ -31,7 +32,11 @@ def all_tables(
         reason: Why nothing was.
         unknown: Why there are no calibration samples, where they would have been of use; empty if there are.
     """
-    yield overview(file.run, name, numbers_in_words(file, found.metadata), found)
+    parameters = sum(p.numel() for own in file.run.model.fields().values() for p in own.parameters())
+    whole = Whole(
+        f"{found.metadata.parameters:,} of {parameters:,}, without the coarse field's colour", "both fields", parameters
+    )
+    yield overview(file.run, name, numbers_in_words(file.numbers, file.rounding, found.metadata), found, whole)
     if file.numbers.mixed:
         yield bits_table(found.metadata)
     if unknown:
@@ -43,9 +48,26 @@ def all_tables(
         yield quality_table(compared)
 
 
-def numbers_in_words(file: RunFile, metadata: Metadata) -> str:
-    """What the weights of a file are."""
-    numbers = file.numbers
+@dataclass(frozen=True)
+class Whole:
+    """What of a run is in a file."""
+
+    told: str
+    """Parameters in the file, in words."""
+    name: str
+    """What the run's network is called."""
+    parameters: int
+    """All of it."""
+
+
+def numbers_in_words(numbers: Numbers, rounding: str, metadata: AnyMetadata) -> str:
+    """What the weights of a file are.
+
+    Args:
+        numbers: What was asked for.
+        rounding: How they were rounded.
+        metadata: What the file says of itself.
+    """
     if metadata.storage == "tensors":
         return f"float{numbers.bits:g}"
     forms = metadata.layers()
@@ -54,10 +76,10 @@ def numbers_in_words(file: RunFile, metadata: Metadata) -> str:
         {name: form.rows * form.columns for name, form in forms.items()},
     )
     kind = f"mixed, {mean:.2f} bits in the mean" if numbers.mixed else f"int{numbers.bits:g}"
-    return f"{kind}, {file.rounding} rounding" + (", compressed" if metadata.storage == "lzma" else "")
+    return f"{kind}, {rounding} rounding" + (", compressed" if metadata.storage == "lzma" else "")
 
 
-def bits_table(metadata: Metadata) -> Table:
+def bits_table(metadata: AnyMetadata) -> Table:
     """Bits of each layer: a row a layer, a column a field."""
     table = Table(title="Bits of a weight", title_justify="left", min_width=40)
     table.add_column("layer")
@@ -65,27 +87,35 @@ def bits_table(metadata: Metadata) -> Table:
     for name, form in metadata.layers().items():
         field, _, layer = name.partition(".")
         rows.setdefault(layer, {})[field] = str(form.bits)
-    for field in metadata.fields:
+    fields = list(dict.fromkeys(field for row in rows.values() for field in row))
+    for field in fields:
         table.add_column(field, justify="right")
     for layer, row in rows.items():
-        table.add_row(layer, *(row.get(field, "—") for field in metadata.fields))
+        table.add_row(layer, *(row.get(field, "—") for field in fields))
     return table
 
 
-def overview(run: SavedRun[PruneModel], file: str, numbers: str, found: Exported) -> Table:
-    """Where the file comes from, and its size."""
+def overview(run: SavedRun[Any], file: str, numbers: str, found: Exported, whole: Whole) -> Table:
+    """Where the file comes from, and its size.
+
+    Args:
+        run: The run.
+        file: Name of the file.
+        numbers: What its weights are.
+        found: What was read back.
+        whole: What of the run is in it.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    whole = sum(p.numel() for own in run.model.fields().values() for p in own.parameters())
-    parameters, network = found.metadata.parameters, 4 * whole
+    parameters, network = found.metadata.parameters, 4 * whole.parameters
     table.add_row("run", escape(f"{run.config.method_name}, {run.checkpoint} (step {run.step:,})"))
     table.add_row("written", escape(file))
     table.add_row("weights", escape(numbers))
-    table.add_row("parameters", f"{parameters:,} of {whole:,}, without the coarse field's colour")
+    table.add_row("parameters", whole.told)
     table.add_row("size", f"{found.size:,} bytes, {8 * found.size / parameters:.2f} bits per parameter")
     table.add_row(
-        "both fields",
+        whole.name,
         f"{network:,} bytes in fp32, the checkpoint without moments, {network / found.size:.1f} times the file",
     )
     stored = run.checkpoint.stat().st_size

@@ -10,13 +10,14 @@ from torch import Tensor
 from nerfstudio_prune.core.plain import check_plain, shown
 from nerfstudio_prune.core.tensors import FLOATS, check_storage, check_tensor, different_keys
 from nerfstudio_prune.kilo.config import KiloOptions
-from nerfstudio_prune.kilo.spaces import SPACES, SpaceName
+from nerfstudio_prune.kilo.spaces import SPACES
 from nerfstudio_prune.kilo.state import VERSION, Background, KiloState
 from nerfstudio_prune.kilo.stored_cells import TYPES, cells_of_buffers
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
 from nerfstudio_prune.kilonerf.encoding import encoded_width
 from nerfstudio_prune.kilonerf.networks import TinyNetworks
 from nerfstudio_prune.kilonerf.shape import NetworkShape
+from nerfstudio_prune.kilonerf.spaces import SpaceName
 
 EXTRA_STATE = "_extra_state"
 STACK, CELLS, POSITION = "networks.stacks.{}.", "cells.", "networks.position"

@@ -19,8 +19,8 @@ from nerfstudio_prune.engine.checks import check_training
 from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.kilo.pipeline import KiloPipeline
 from nerfstudio_prune.kilo.scene import same_scene
-from nerfstudio_prune.kilo.spaces import SpaceName
 from nerfstudio_prune.kilo.teacher import load_teacher
+from nerfstudio_prune.kilonerf.spaces import SpaceName
 
 METHODS: Mapping[SpaceName, str] = {"bounded": "kilonerf", "contracted": "kilonerf-real"}
 """Space that the trained run sees -> method of the new one."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
 from nerfstudio_prune.kilo.config import KiloOptions
-from nerfstudio_prune.kilo.spaces import SpaceName
+from nerfstudio_prune.kilonerf.spaces import SpaceName
 
 VERSION = 3
 Background = Literal["random", "last_sample", "black", "white"]

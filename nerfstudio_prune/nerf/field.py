@@ -15,6 +15,7 @@ from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu_
 
+from nerfstudio_prune.core.contraction import stretch
 from nerfstudio_prune.occupancy import OccupancyGrid
 
 FLOATS_AT_ONCE = 2**18
@@ -41,9 +42,7 @@ class UnitBallContraction(SceneContraction):
         Args:
             contracted: Places in the ball.
         """
-        # Outside of the unit ball the map is r -> 1 - 1 / (2 r), of slope 1 / (2 r^2).
-        room = (1 - contracted.norm(dim=-1)).clamp(1e-3, 0.5)
-        return 1 / (2 * room.square())
+        return stretch(contracted)
 
 
 class PruneField(NeRFField):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nerfstudio_prune.export.schema import Metadata
+from nerfstudio_prune.export.kinds import AnyMetadata
 
 LARGEST = 1e6
 """Coordinates of a camera that is rendered from."""
@@ -83,7 +83,7 @@ def rays_of(
     return pose.position.expand_as(directions), directions
 
 
-def first_look(metadata: Metadata) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def first_look(metadata: AnyMetadata) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Where the first camera stands, and what it looks at: the middle of the box, from where training views may have
     been taken.
 
@@ -93,8 +93,7 @@ def first_look(metadata: Metadata) -> tuple[tuple[float, float, float], tuple[fl
     box = metadata.scene.box
     middle = tuple((a + b) / 2 for a, b in zip(*box, strict=True)) if box is not None else (0.0, 0.0, 0.0)
     # Between the planes of a training view lies the scene.
-    planes = metadata.collider
-    distance = (planes.trained_near + planes.far) / 2 if metadata.contraction is None else INSIDE
+    distance = INSIDE if metadata.unbounded else sum(metadata.planes) / 2
     flat = distance / math.hypot(1.0, ABOVE)
     x, y, z = middle
     return (x + flat * math.sqrt(0.5), y - flat * math.sqrt(0.5), z + flat * ABOVE), (x, y, z)

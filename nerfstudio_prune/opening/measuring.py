@@ -10,8 +10,8 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from torch import Tensor
 
 from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
+from nerfstudio_prune.export.kinds import ExportedNetwork
 from nerfstudio_prune.export.quality import Quality, quality_of
-from nerfstudio_prune.export.rendering import ExportedNeRF
 from nerfstudio_prune.nerf.rows import rows_of_rays
 
 
@@ -36,7 +36,7 @@ def spread(count: int, of: int) -> Sequence[int]:
 
 @torch.no_grad()
 def measured(
-    network: ExportedNeRF, dataset: CountedDataset, views: Sequence[int], device: torch.device
+    network: ExportedNetwork, dataset: CountedDataset, views: Sequence[int], device: torch.device
 ) -> Iterator[ViewQuality]:
     """Renders views and holds them against their pictures, one after the other.
 
@@ -59,7 +59,7 @@ def measured(
         yield ViewQuality(dataset.image_filenames[view].name, quality_of(picture, truth, used))
 
 
-def _picture(network: ExportedNeRF, camera: Any) -> Float[Tensor, "H W 3"]:
+def _picture(network: ExportedNetwork, camera: Any) -> Float[Tensor, "H W 3"]:
     """A view, some rows at a time."""
     rows = []
     for rays in rows_of_rays(camera):

@@ -23,7 +23,7 @@ PADDING = 0.01
 """What the host's sampler adds to the weights."""
 
 
-def run_config(metadata: Metadata) -> TrainerConfig:
+def nerf_config(metadata: Metadata) -> TrainerConfig:
     """The configuration of a run of such a network: that of its method, or of `nerf-prune` where that is not one of
     this project, with the network's options.
 
@@ -78,15 +78,16 @@ def _check_constants(metadata: Metadata) -> None:
             raise refuse(name, f"{expected}, as in every run", str(found))
 
 
-def run_model(config: Any, exported: Exported) -> PruneModel:
+def nerf_model(config: Any, exported: Exported, metadata: Metadata) -> PruneModel:
     """The model of the run, with the weights of the file.
 
     The coarse field's colour, which the file leaves out, begins anew: layers as wide as those of the fine field,
     freshly drawn, and a last one of zeros, so that it is grey and can be trained.
 
     Args:
-        config: See `run_config`.
+        config: See `nerf_config`.
         exported: What the file holds.
+        metadata: What it says of itself.
 
     Raises:
         ValueError: If its parts form no model.
@@ -99,10 +100,10 @@ def run_model(config: Any, exported: Exported) -> PruneModel:
     state = dict(model.state_dict())
     for name, layer in exported.layers.items():
         state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight, layer.bias
-    state.update(_coarse_colour(exported.metadata))
+    state.update(_coarse_colour(metadata))
     initial = {}
     groups = [group.name for group in model.neuron_groups()]
-    for name, field in exported.metadata.fields.items():
+    for name, field in metadata.fields.items():
         own = [group for group in groups if group.startswith(f"{name}.")]
         initial.update(zip(own, field.trained, strict=True))
     state["_extra_state"] = {**state["_extra_state"], **PruneState(initial_sizes=initial).to_dict()}

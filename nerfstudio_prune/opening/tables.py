@@ -7,13 +7,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from nerfstudio_prune.export.kinds import AnyMetadata
 from nerfstudio_prune.export.quality import Quality, mean_quality
-from nerfstudio_prune.export.schema import Metadata
 from nerfstudio_prune.opening.measuring import ViewQuality
 
 
 def measured_tables(
-    file: str, size: int, metadata: Metadata, found: Sequence[ViewQuality], there: int, worst: int
+    file: str, size: int, metadata: AnyMetadata, found: Sequence[ViewQuality], there: int, worst: int
 ) -> Iterator[Any]:
     """Everything to print, in order.
 
@@ -36,7 +36,7 @@ def measured_tables(
     yield table
 
 
-def _overview(file: str, size: int, metadata: Metadata) -> Table:
+def _overview(file: str, size: int, metadata: AnyMetadata) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -197,7 +197,8 @@ def test_coarse_field_gets_fewer_bits(run: Path, tmp_path: Path) -> None:
     for way in ways:
         path = tmp_path / way
         Export(run, path, dtype="mixed", bits=4.0, rounding=way, views=0).main()
-        coarse, fine = read_exported(path).metadata.fields.values()
+        metadata: Any = read_exported(path).metadata
+        coarse, fine = metadata.fields.values()
         assert sum(layer.bits for layer in coarse.trunk) < sum(layer.bits for layer in fine.trunk)
 
 
@@ -207,7 +208,7 @@ def test_training_pictures_that_cannot_be_read(run: Path, tmp_path: Path, monkey
     def broken(*arguments: Any) -> Any:
         raise ValueError("the picture r_7.png cannot be read")
 
-    monkeypatch.setattr("nerfstudio_prune.export.exporting.collect_samples", broken)
+    monkeypatch.setattr("nerfstudio_prune.export.nerf_exporting.collect_samples", broken)
     text = printed(Export(run, tmp_path / "a", bits=4.0, views=1))
     assert "int4, nearest rounding" in text and "Pictures of 1 test view" in text
     assert "Weights were rounded to nearest: the picture r_7.png cannot be read" in text

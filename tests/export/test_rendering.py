@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.exported import contrasty, small_model, write_model
+from support.exported_kilo import kilo_model, write_kilo
 from support.pages import ROOT, python_blocks
 from support.tiny_run import SCENE_BOX, rays, shrink, tiny_widths
 
@@ -77,7 +78,7 @@ def test_chunks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     network = load_exported(write_model(tmp_path / "a.safetensors", small_model()))
     bundle = rays(50)
     whole = network(bundle.origins, bundle.directions)
-    monkeypatch.setattr("nerfstudio_prune.export.rendering.FLOATS_AT_ONCE", 17 * 79 * 7)
+    monkeypatch.setattr("nerfstudio_prune.export.nerf_rendering.FLOATS_AT_ONCE", 17 * 79 * 7)
     parts = network(bundle.origins, bundle.directions)
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
     none = network(bundle.origins[:0], bundle.directions[:0])
@@ -102,11 +103,15 @@ print(*sorted(own & {"numba", "matplotlib", "PIL", "scipy", "torchvision", "yaml
 """
 
 
-def test_renders_where_there_is_no_nerfstudio(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [(lambda: small_model(**REAL), write_model), (lambda: kilo_model("last_sample", True), write_kilo)],
+)
+def test_renders_where_there_is_no_nerfstudio(make: Any, write: Any, tmp_path: Path) -> None:
     """The point of the file: it opens where torch and safetensors are, in a fresh interpreter that cannot import
     Nerfstudio, and shows the same."""
-    model, bundle = small_model(**REAL), rays(16)
-    path = write_model(tmp_path / "a.safetensors", model)
+    model, bundle = make(), rays(16)
+    path = write(tmp_path / "a.safetensors", model)
     torch.save((bundle.origins, bundle.directions), tmp_path / "rays")
     command = [sys.executable, "-c", WITHOUT_NERFSTUDIO, str(path), str(tmp_path / "rays"), str(tmp_path / "rgb")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

@@ -10,6 +10,7 @@ import torch
 from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import CONSOLE
 from support.exported import contrasty, small_model, write_model
+from support.exported_kilo import kilo_model, write_kilo
 from support.tiny_run import rays, shrink, tiny_widths, train
 
 from nerfstudio_prune.core.events import PruneState
@@ -19,6 +20,7 @@ from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.reading import Exported, read_exported
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.inspect.inspection import inspect_model
+from nerfstudio_prune.kilo.saved_run import load_run as load_tiny
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.opening import restoring
@@ -99,6 +101,25 @@ def test_host_and_export_open_it(tmp_path: Path, scene_cache: Path, monkeypatch:
         )
 
 
+@pytest.mark.parametrize("options", [{}, {"narrows": True}, {"background": "last_sample", "contracted": True}])
+def test_tiny_networks_come_back(options: Any, tmp_path: Path, scene_cache: Path) -> None:
+    """Cells, networks of all widths and steps go into the checkpoint, and what the host needs to make room for them
+    into config.yml."""
+    path = write_kilo(tmp_path / "a.safetensors", kilo_model(**options))
+    config_file, text = restored(path, tmp_path, data=scene_cache, dataparser=DEMO)
+    assert "options of the phases" in text
+    bundle = rays(200)
+    expected = load_exported(path)(bundle.origins, bundle.directions)
+    found = load_tiny(read_config(config_file), config_file).model(bundle)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        host: Any = eval_setup(config_file, test_mode="inference")[1]
+    with torch.no_grad():
+        torch.testing.assert_close(host.model(bundle)["rgb"], expected["rgb"], rtol=1e-5, atol=1e-5)
+
+
 def test_training_goes_on_with_it(tmp_path: Path, tiny_config: Any) -> None:
     """A network that came as a file can be trained on and pruned further: targets count from its widths at first, and
     the coarse field's colour, which begins at grey, learns."""
@@ -149,12 +170,12 @@ def test_files_that_no_run_has(change: str, tmp_path: Path, monkeypatch: pytest.
         model.sampler_pdf.histogram_padding = 0.02
     path = write_model(tmp_path / "a.safetensors", model)
     exported = read_exported(path)
-    metadata = deepcopy(exported.metadata)
+    metadata: Any = deepcopy(exported.metadata)
     if change == "layers":
         metadata.coarse.trunk.pop()
     elif change == "trained":
         metadata.fine.trained.pop()
-    monkeypatch.setattr(restoring, "read_exported", lambda _: Exported(metadata, exported.layers, 1))
+    monkeypatch.setattr(restoring, "read_exported", lambda _: Exported(metadata, exported.layers, {}, 1))
     with pytest.raises(ValueError, match=r"a\.safetensors.*(padding|field_)"):
         Restore(path, tmp_path / "outputs").main()
     assert not (tmp_path / "outputs").exists()

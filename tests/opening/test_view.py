@@ -160,7 +160,7 @@ def test_thread_that_renders_waits_and_ends() -> None:
 def test_first_camera_sees_the_scene(tmp_path: Path) -> None:
     """Somebody who opens a file must see something before he has found out how to walk: the middle of the scene, from
     between the planes of the training views; a photographed one from within."""
-    metadata = load_exported(write_model(tmp_path / "a.safetensors", small_model())).metadata
+    metadata: Any = load_exported(write_model(tmp_path / "a.safetensors", small_model())).metadata
     position, middle = (torch.tensor(point) for point in first_look(metadata))
     assert torch.equal(middle, torch.zeros(3)) and position[2] > 0
     near, far = metadata.collider.trained_near, metadata.collider.far

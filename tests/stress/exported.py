@@ -19,12 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from support.exported import content_of, small_model
+from support.exported_kilo import kilo_content, kilo_model
 from support.fuzz import NOT_FINITE, ODD_PLAIN, RAW, TAKEN, Mutator, main
 from support.tiny_run import rays
 
 from nerfstudio_prune.exchange.compression import compress
 from nerfstudio_prune.exchange.errors import FileFormatError
 from nerfstudio_prune.export.container import KEY, LENGTH, NO_SUM, PAYLOAD, check_sum
+from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.export.schema import MAX_WIDTH, Storage
 
@@ -37,7 +39,9 @@ BOMB = 10**7
 def whole_files() -> tuple[bytes, ...]:
     """A file of each kind, as they are written."""
     models = small_model(), small_model(use_scene_contraction=True, background_color="last_sample", skip_connections=())
-    return tuple(content_of(model, *kind) for model in models for kind in KINDS)
+    tiny = kilo_model(narrows=True), kilo_model("last_sample", contracted=True)
+    large = [content_of(model, *kind) for model in models for kind in KINDS]
+    return (*large, *(kilo_content(model, *kind) for model in tiny for kind in KINDS))
 
 
 def taken_apart(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -58,7 +62,8 @@ def sealed(header: dict[str, Any], metadata: Any, data: bytes) -> bytes:
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            parts.append((name.rpartition(".")[0], name.endswith("bias"), data[begin:end]))
+            layer = name if name in (CELLS, WIDTHS) else name.rpartition(".")[0]
+            parts.append((layer, name.endswith("bias"), data[begin:end]))
     order = list(dict.fromkeys(name for name, _, _ in sorted(parts, key=_forward)))
     parts.sort(key=lambda part: (order.index(part[0]), part[1]))
     if isinstance(metadata, dict) and "crc32" in metadata:
@@ -69,8 +74,14 @@ def sealed(header: dict[str, Any], metadata: Any, data: bytes) -> bytes:
 
 
 def _forward(part: tuple[str, bool, bytes]) -> tuple[int, str, int, str]:
-    """Where a layer stands in the order of the layers."""
+    """Where a layer stands in the order of the layers, or other bytes behind them."""
     field, _, rest = part[0].partition(".")
+    if field in (CELLS, WIDTHS):
+        return (1, field, 0, "")
+    if field == "stacks":
+        stack, kind, *number = rest.split(".")
+        kinds = ("hidden", "density", "feature", "colour")
+        return (0, stack.rjust(3), kinds.index(kind), "".join(number).rjust(3))
     kinds = ("", "mlp_base", "field_output_density", "mlp_head", "field_heads")
     number = rest.rpartition(".")[2]
     return (0, field, kinds.index(rest.partition(".")[0]), number.rjust(3))
@@ -124,12 +135,36 @@ def changed_numbers(rng: random.Random, content: bytes) -> bytes:
     return sealed(header, json.loads(header["__metadata__"][KEY]), bytes(found))
 
 
+def with_tensor(content: bytes, name: str, tensor: bytes) -> bytes:
+    """A file with other bytes in place of one tensor, whose check sum fits.
+
+    Args:
+        content: The file.
+        name: Name of the tensor, one of bytes.
+        tensor: Its bytes.
+    """
+    header, data = taken_apart(content)
+    found, whole = {"__metadata__": header["__metadata__"]}, b""
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        part = tensor if key == name else data[begin:end]
+        shape = [len(part)] if key == name else entry["shape"]
+        found[key] = {**entry, "shape": shape, "data_offsets": [len(whole), len(whole) + len(part)]}
+        whole += part
+    return sealed(found, json.loads(header["__metadata__"][KEY]), whole)
+
+
 def bomb(rng: random.Random, content: bytes) -> bytes:
     """A few bytes that become many: as many as the metadata say, or others."""
-    if rng.random() < 0.1:
-        return large_file(content, rng.choice((1, 2)))
     header, data = taken_apart(content)
     metadata = json.loads(header["__metadata__"][KEY])
+    if metadata["kind"] == "kilonerf":
+        zeros = compress(bytes(rng.choice((0, 1, 216, 1000, BOMB))))
+        return with_tensor(content, rng.choice([name for name in header if name in (CELLS, WIDTHS, PAYLOAD)]), zeros)
+    if rng.random() < 0.1:
+        return large_file(content, rng.choice((1, 2)))
     return compressed_file(metadata, compress(bytes(rng.choice((0, 1, 1000, BOMB)))) if rng.random() < 0.8 else data)
 
 

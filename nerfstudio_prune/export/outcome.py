@@ -1,0 +1,44 @@
+"""What every export has in common: its data, and a file that is written and read back."""
+
+from typing import Optional
+
+from nerfstudio_prune.export.command import Export
+from nerfstudio_prune.export.reading import Exported, read_exported
+from nerfstudio_prune.export.run_data import RunData, read_data
+from nerfstudio_prune.core.files import write_file
+
+
+def data_of(datamanager: object, options: Export) -> tuple[Optional[RunData], str]:
+    """The run's data, and why they are not used or not there.
+
+    Args:
+        datamanager: Options of the run's data manager.
+        options: Options of the command.
+
+    Raises:
+        ValueError: If data that were given are not there.
+    """
+    try:
+        data = read_data(datamanager, options.data)
+    except ValueError as error:
+        if options.data is not None:
+            raise ValueError(f"--data {error}") from error
+        return None, f"{error}. Give the path of the data with --data where they have moved"
+    return data, "--views 0"
+
+
+def written(options: Export, content: bytes) -> Exported:
+    """Writes a file, and reads it back.
+
+    Args:
+        options: Options of the command.
+        content: What the file is to hold.
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
+    try:
+        write_file(options.output, content)
+    except OSError as error:
+        raise ValueError(f"--output {options.output}: cannot be written: {error}") from error
+    return read_exported(options.output)

@@ -34,6 +34,8 @@ class Export:
     """Step of the checkpoint. None: the newest one."""
     data: Optional[Path] = None
     """Its data, where they have moved. None: where they were when it was trained."""
+    dense_config: Optional[Path] = None
+    """The config.yml of the run before it was pruned, or of the teacher, to be measured beside it. None: none is."""
     views: int = 3
     """Test views to measure the file on, evenly spaced; 0 for none."""
 

@@ -12,7 +12,7 @@ from nerfstudio_prune.export.comparing import Comparison, compare
 from nerfstudio_prune.export.from_run import scene_of
 from nerfstudio_prune.export.kilo_from_run import blobs_of, describe_kilo, layers_of_networks
 from nerfstudio_prune.export.numbers import Numbers
-from nerfstudio_prune.export.outcome import data_of, written
+from nerfstudio_prune.export.outcome import data_of, dense_model, written
 from nerfstudio_prune.export.rendering import network_of
 from nerfstudio_prune.export.tables import Whole, numbers_in_words, overview, quality_table
 from nerfstudio_prune.export.writing import encode_file
@@ -32,6 +32,7 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     """
     _check(options, numbers)
     run = load_run(config, options.load_config, options.step)
+    dense = dense_model(options)
     data, reason = data_of(run.config.pipeline.datamanager, options)
     scene = scene_of(run.config_file, None if data is None else data.parsed)
     try:
@@ -44,7 +45,8 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     compared: Optional[Comparison] = None
     if data is not None and options.views:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        compared = compare(run.model.to(device), network_of(found).to(device), data.test, options.views)
+        original = None if dense is None else dense.to(device)
+        compared = compare(run.model.to(device), network_of(found).to(device), data.test, options.views, original)
     count, parameters = run.model.networks.num_networks, run.model.networks.num_parameters
     whole = Whole(f"all {parameters:,}, of {count:,} networks", "networks", parameters)
     numbers_told = numbers_in_words(numbers, "nearest", found.metadata)

@@ -12,7 +12,7 @@ from nerfstudio_prune.export.comparing import Comparison, compare
 from nerfstudio_prune.export.fitting import SizeError
 from nerfstudio_prune.export.from_run import scene_of
 from nerfstudio_prune.export.numbers import Numbers
-from nerfstudio_prune.export.outcome import data_of, written
+from nerfstudio_prune.export.outcome import data_of, dense_model, written
 from nerfstudio_prune.export.rendering import network_of
 from nerfstudio_prune.export.run_data import RunData
 from nerfstudio_prune.export.run_file import RunFile
@@ -40,6 +40,7 @@ def export_nerf(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     """
     run = load_run(config, options.load_config, options.step)
     data, reason = data_of(run.config.pipeline.datamanager, options)
+    dense = dense_model(options)
     run.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     scene = scene_of(run.config_file, None if data is None else data.parsed)
     samples, unknown = None, ""
@@ -56,7 +57,8 @@ def export_nerf(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     compared: Optional[Comparison] = None
     if data is not None and options.views:
         network = network_of(found).to(run.model.device)
-        compared = compare(run.model, network, data.test, options.views)
+        original = None if dense is None else dense.to(run.model.device)
+        compared = compare(run.model, network, data.test, options.views, original)
     for part in all_tables(file, str(options.output), found, compared, reason, unknown):
         CONSOLE.print(part)
 

@@ -2,9 +2,12 @@
 
 from typing import Optional
 
+from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.reading import Exported, read_exported
 from nerfstudio_prune.export.run_data import RunData, read_data
+from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.core.files import write_file
 
 
@@ -25,6 +28,23 @@ def data_of(datamanager: object, options: Export) -> tuple[Optional[RunData], st
             raise ValueError(f"--data {error}") from error
         return None, f"{error}. Give the path of the data with --data where they have moved"
     return data, "--views 0"
+
+
+def dense_model(options: Export) -> Optional[PruneModel]:
+    """The dense network that is measured beside; None where none was asked for.
+
+    Args:
+        options: Options of the command.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    if options.dense_config is None:
+        return None
+    try:
+        return load_run(read_config(options.dense_config), options.dense_config).model
+    except SavedRunError as error:
+        raise ValueError(str(error).replace("--load-config", "--dense-config")) from error
 
 
 def written(options: Export, content: bytes) -> Exported:

@@ -132,8 +132,10 @@ def quality_table(compared: Comparison) -> Table:
     table.add_column("")
     for name in ("PSNR dB", "SSIM"):
         table.add_column(name, justify="right")
-    for name, quality in (("checkpoint", compared.checkpoint), ("file", compared.file)):
-        table.add_row(name, _decibels(quality.psnr), _similarity(quality))
+    qualities = {"dense original": compared.original, "checkpoint": compared.checkpoint, "file": compared.file}
+    for name, quality in qualities.items():
+        if quality is not None:
+            table.add_row(name, _decibels(quality.psnr), _similarity(quality))
     table.add_row("file against checkpoint", _decibels(compared.agreement), "")
     return table
 

@@ -83,6 +83,18 @@ def test_measures_what_the_host_measures(run: Path, tmp_path: Path, scene_cache:
         assert quality.ssim == pytest.approx(sum(metrics["fine_ssim"] for metrics in expected) / 2, abs=1e-4)
 
 
+def test_dense_original_is_measured_beside_it(run: Path, tmp_path: Path, scene_cache: Path) -> None:
+    """What pruning and rounding cost together is the difference to where all began; on the same views."""
+    dense = small_model()
+    original = save_run(tmp_path / "dense", dense, make_config(tmp_path, scene_cache))
+    text = printed(Export(run, tmp_path / "a", views=2, dense_config=original))
+    rows = dict(re.findall(r"(dense original|checkpoint|file) │ +([\d.]+) │", text))
+    assert list(rows) == ["dense original", "checkpoint", "file"] and rows["dense original"] != rows["checkpoint"]
+    alone = printed(Export(original, tmp_path / "b", views=2))
+    assert re.findall(r"checkpoint │ +([\d.]+) │", alone)[0] == rows["dense original"] and "dense orig" not in alone
+    refused(Export(run, tmp_path / "c", dense_config=tmp_path / "none.yml"), "--dense-config", "none.yml")
+
+
 def test_scene_is_told_as_the_host_notes_it(run: Path, tmp_path: Path) -> None:
     """Whoever has cameras of their own has to bring them into the scene; the run's own note counts, since its data may
     be others by now."""

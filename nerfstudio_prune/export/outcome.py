@@ -2,13 +2,13 @@
 
 from typing import Optional
 
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.engine.saved_run import SavedRunError, read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.reading import Exported, read_exported
 from nerfstudio_prune.export.run_data import RunData, read_data
 from nerfstudio_prune.nerf.model import PruneModel
 from nerfstudio_prune.nerf.saved_run import load_run
-from nerfstudio_prune.core.files import write_file
 
 
 def data_of(datamanager: object, options: Export) -> tuple[Optional[RunData], str]:

@@ -82,7 +82,7 @@ def _options(kind: Kind, asked: Apply) -> Any:
     if asked.target_mb is not None:
         options = replace(options, target_mb=asked.target_mb)
     options.validate()
-    return options
+    return kind.without_recovery(options)
 
 
 def _rays(asked: Apply) -> int:

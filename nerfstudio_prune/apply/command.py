@@ -7,8 +7,8 @@ from typing import Optional
 
 @dataclass
 class Apply:
-    """Cut a finished run into a new run folder, without training: neurons of nerf-prune or vanilla-nerf. The run itself
-    stays as it is."""
+    """Cut a finished run into a new run folder, without training: neurons of nerf-prune or vanilla-nerf, Gaussians of
+    splat-prune or splatfacto. The run itself stays as it is."""
 
     load_config: Path
     """The run's config.yml, as for ns-eval."""

@@ -39,7 +39,8 @@ def cut(opened: Opened, options: Any) -> Optional[Drop]:
         ValueError: If the cut is impossible or would remove nothing. Nothing is to be done with the run then.
     """
     step, state = opened.checkpoint.step, opened.model.prune_state
-    once = replace(options, schedule="one-shot", num_events=1, start_step=step)
+    once = opened.subject_of(options.filled()).at_once(options)
+    once = replace(once, schedule="one-shot", num_events=1, start_step=step)
     # What is asked for is all there is; options of the former plan would else be taken up.
     state.options, state.given = {}, None
     in_force, _ = update_plan(state, once, opened.subject_of, step, 1)
@@ -51,10 +52,16 @@ def cut(opened: Opened, options: Any) -> Optional[Drop]:
             "prune.recovery rewind takes weights of an earlier step, and the checkpoint has none; use continue or "
             "retrain"
         )
+    subject = opened.subject_of(in_force)
+    earliest, reason = subject.earliest()
+    if step < earliest:
+        raise ValueError(
+            f"the checkpoint of step {step:,} is not to be cut yet: {reason}. Train it to step {earliest:,}"
+        )
     absent = type(options)().stored()
     state.given = {name: value for name, value in options.stored().items() if value != absent[name]}
     run = PruneRun(
-        opened.subject_of(in_force),
+        subject,
         opened.optimizers,
         in_force,
         recipe,

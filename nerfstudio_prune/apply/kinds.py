@@ -7,10 +7,11 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from nerfstudio_prune.apply.networks import Networks
 from nerfstudio_prune.apply.opened import Kind
+from nerfstudio_prune.apply.scenes import Scenes
 from nerfstudio_prune.engine.saved_run import SavedRunError
 from nerfstudio_prune.kilo.pipeline import KiloPipelineConfig
 
-KINDS: Sequence[Kind] = (Networks(),)
+KINDS: Sequence[Kind] = (Networks(), Scenes())
 ELSEWHERE = (
     (
         KiloPipelineConfig,

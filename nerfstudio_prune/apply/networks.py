@@ -1,16 +1,15 @@
 """Runs of `nerf-prune` and of the stock `vanilla-nerf`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 
+from nerfstudio_prune.apply.configuration import check_data_manager, own_config
 from nerfstudio_prune.apply.opened import Asked, Opened
 from nerfstudio_prune.apply.quality import NOTHING, HeldOut, split_views
 from nerfstudio_prune.apply.rays import held_out_rays
@@ -21,7 +20,7 @@ from nerfstudio_prune.data.pixels import CountedDataset
 from nerfstudio_prune.data.reading import read_views
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.run import PruneRun
-from nerfstudio_prune.engine.saved_run import SavedRunError, find_checkpoint
+from nerfstudio_prune.engine.saved_run import find_checkpoint
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.empty_space import OccupancySchedule
@@ -37,6 +36,8 @@ from nerfstudio_prune.neurons.samples import Samples
 
 METHOD = "nerf-prune"
 """What a run of the stock method goes on as."""
+CALIBRATION = {"calibration_rays": 2048, "calibration_samples": 131_072}
+"""Four times as much as in a training, whose recovery makes up for what was not seen."""
 NEED = (
     "Without data, give --prune strategy importance refit merge with a pruning-ratio or a width, whose scores are read "
     "off the weights"
@@ -56,6 +57,13 @@ class Networks:
     def options(self) -> PruneConfig:
         """Options of pruning of which none is given."""
         return PruneConfig()
+
+    def without_recovery(self, options: PruneConfig) -> PruneConfig:
+        """Options with more calibration samples, where there are any: what is rarely seen counts too."""
+        if not options.filled().judged:
+            return options
+        given = options.given()
+        return replace(options, **{name: given.get(name, value) for name, value in CALIBRATION.items()})
 
     def open(self, config: TrainerConfig, path: Path, asked: Asked) -> Opened:
         """Opens a run, with its training views where they are there.
@@ -117,25 +125,9 @@ class Networks:
 
 
 def _config_of(config: TrainerConfig, options: PruneModelConfig, path: Path) -> Any:
-    """Configuration of the new run: of a stock run the method's own, with everything that the run says about itself."""
-    pipeline: Any = config.pipeline
-    data = pipeline.datamanager
-    known = (VanillaDataManager, CheckedDataManager)
-    if type(data) is not VanillaDataManagerConfig or data._target not in known:
-        raise SavedRunError(
-            f"--load-config {path}: expected a run with the data manager {VanillaDataManager.__name__}, got "
-            f"{getattr(data._target, '__name__', data._target)}, whose data the methods of this project do not load"
-        )
-    stock = not isinstance(pipeline, PrunePipelineConfig)
-    name = METHOD if stock else config.method_name
-    if name not in all_methods:
-        raise SavedRunError(f"--load-config {path}: its method {name} is not installed, and could not be opened")
-    own: Any = deepcopy(all_methods[name]) if stock else deepcopy(config)
-    if stock:
-        for part in ("machine", "logging", "viewer", "vis", "optimizers", "mixed_precision", "max_num_iterations"):
-            setattr(own, part, deepcopy(getattr(config, part)))
-        own.output_dir, own.experiment_name = config.output_dir, config.experiment_name
-        own.pipeline.datamanager, own.pipeline.model = deepcopy(data), deepcopy(options)
+    """Configuration of the new run."""
+    check_data_manager(config, VanillaDataManagerConfig, (VanillaDataManager, CheckedDataManager), path)
+    own = own_config(config, None if isinstance(config.pipeline, PrunePipelineConfig) else METHOD, options, path)
     own.pipeline.datamanager._target = CheckedDataManager
     return own
 

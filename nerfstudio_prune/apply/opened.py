@@ -77,6 +77,14 @@ class Kind(Protocol):
         """Options of pruning of which none is given."""
         ...
 
+    def without_recovery(self, options: Any) -> Any:
+        """Options with those that are not given as a cut asks for that nothing makes up for.
+
+        Args:
+            options: Options that are given.
+        """
+        ...
+
     def open(self, config: TrainerConfig, path: Path, asked: Asked) -> Opened:
         """Opens a run.
 

@@ -8,7 +8,12 @@ from typing import Any
 from nerfstudio_prune.core.plain import shown
 from nerfstudio_prune.engine.options import PREFIX, Group, PruneOptions, ScheduleOptions
 
-WHEN = {f.name for f in fields(ScheduleOptions)} - {"round_to"} | {"sh_step", "shrink_steps", "shrink_weight"}
+WHEN = {f.name for f in fields(ScheduleOptions)} - {"round_to"} | {
+    "sh_step",
+    "sh_degree",
+    "shrink_steps",
+    "shrink_weight",
+}
 """Options that say when something happens in a training."""
 AFTER = {"teacher", "distil"}
 """Groups of options about the training after a cut."""

@@ -23,8 +23,9 @@ class Trials:
     """
 
     def __init__(self, kind: Kind, opened: Opened, options: Any) -> None:
-        self.kind, self.opened, self.options = kind, opened, options
+        self.kind, self.opened = kind, opened
         self.subject = opened.subject_of(options.filled())
+        self.options = self.subject.at_once(options)
         self.subject.check()
         self.seed = seed_of(opened, options)
         self._evidence: list[Any] = []

@@ -162,10 +162,17 @@ class SplatPrunePipeline(ControlledPipeline):
             lambda view: self.view("eval", view),
         )
 
-    def evidence(self, recipe: GaussianRecipe, seed: int) -> ViewEvidence:
-        """The training views, as what a cut is judged by."""
-        model, count = self.model, len(self.datamanager.train_dataset)
-        views = [self._collected(view) for view in range(count)] if recipe.looks else []
+    def evidence(self, recipe: GaussianRecipe, seed: int, among: Optional[Sequence[int]] = None) -> ViewEvidence:
+        """The training views, as what a cut is judged by.
+
+        Args:
+            recipe: How to cut.
+            seed: Seed of the event.
+            among: Indices of the views. None: all.
+        """
+        model = self.model
+        chosen = range(len(self.datamanager.train_dataset)) if among is None else among
+        views = [self._collected(view) for view in chosen] if recipe.looks else []
         degree, background = model.active_sh_degree(), model.behind.to(model.device)
         antialiased = model.config.rasterize_mode == "antialiased"
 
@@ -182,7 +189,7 @@ class SplatPrunePipeline(ControlledPipeline):
                 seed=seed,
             )
 
-        measured = FixedViews(PSNR_VIEWS, count, lambda view: self.view("train", view))
+        measured = FixedViews(PSNR_VIEWS, len(chosen), lambda i: self.view("train", chosen[i]))
         return ViewEvidence(
             contributions,
             lambda gaussians: measured(model.with_gaussians(gaussians))["psnr"],

@@ -82,16 +82,23 @@ class FixedViews:
         model.eval()
         try:
             with forked(model.device):
-                psnr = [self._psnr(model, *self._load(view)) for view in self.views]
+                psnr = [psnr_of_view(model, *self._load(view)) for view in self.views]
         finally:
             model.train(was_training)
         return {"psnr": sum(psnr) / len(psnr)}
 
-    @staticmethod
-    def _psnr(model: Any, camera: Cameras, batch: dict[str, Any]) -> float:
-        outputs = model.get_outputs_for_camera(camera)
-        truth = model.composite_with_background(model.get_gt_img(batch["image"]), outputs["background"])
-        error = (outputs["rgb"].clamp(0, 1) - truth).square()
-        if "mask" in batch:
-            error = error[counted_pixels(batch).to(error.device)]
-        return -10 * math.log10(max(float(error.mean()), 1e-12))
+
+def psnr_of_view(model: Any, camera: Cameras, batch: dict[str, Any]) -> float:
+    """PSNR of a whole view over the pixels that count, in dB.
+
+    Args:
+        model: The model, in evaluation.
+        camera: A single camera.
+        batch: Its picture, and its `mask` where not all pixels count.
+    """
+    outputs = model.get_outputs_for_camera(camera)
+    truth = model.composite_with_background(model.get_gt_img(batch["image"]), outputs["background"])
+    error = (outputs["rgb"].clamp(0, 1) - truth).square()
+    if "mask" in batch:
+        error = error[counted_pixels(batch).to(error.device)]
+    return -10 * math.log10(max(float(error.mean()), 1e-12))

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.finished_runs import train_stock
+from support import tiny_splats
+from support.finished_runs import save_stock_splats, train_stock
 from support.host_fixtures import (  # noqa: F401
     clean_host,
     downloads,
@@ -30,6 +31,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Pat
 def stock(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Path:  # noqa: F811
     """The config.yml of a genuine run of the host's `vanilla-nerf`, with the metric network that it saves."""
     return train_stock(tmp_path_factory.mktemp("stock"), scene_cache)
+
+
+@pytest.fixture(scope="session")
+def finished_splats(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Path:  # noqa: F811
+    """The config.yml of a run of `splat-prune` without pruning, done with growing."""
+    config = tiny_splats.tiny_config(tmp_path_factory.mktemp("splats"), scene_cache, strategy="none")
+    config.save_config()
+    tiny_splats.train(config)
+    return config.get_base_dir() / "config.yml"
+
+
+@pytest.fixture(scope="session")
+def stock_splats(tmp_path_factory: pytest.TempPathFactory, scene_cache: Path) -> Path:  # noqa: F811
+    """The config.yml of a run of the host's `splatfacto`, its checkpoint by the host's own model and optimizers."""
+    return save_stock_splats(tmp_path_factory.mktemp("stock_splats"), scene_cache)
 
 
 @pytest.fixture

@@ -68,6 +68,15 @@ def test_a_promise_leaves_the_size_open() -> None:
             check_promise(PruneConfig(), targets, drop)
 
 
+def test_a_cut_without_recovery_looks_closer() -> None:
+    """Nothing makes up for what calibration has not seen; what is given holds, and weights alone need no samples."""
+    (kind,) = (kind for kind in KINDS if isinstance(kind.options(), PruneConfig))
+    assert kind.without_recovery(PruneConfig()).calibration_rays == 4 * PruneConfig().filled().calibration_rays
+    assert kind.without_recovery(PruneConfig(calibration_rays=64)).calibration_rays == 64
+    blind = PruneConfig(strategy="importance", preset="paper")
+    assert kind.without_recovery(blind) == blind
+
+
 def test_the_command_line() -> None:
     """Pairs of names and values, in one option."""
     command = parse(["apply", "--load-config", "c.yml", "--prune", "strategy", "obs", "target-parameters", "0.2"])

@@ -10,6 +10,8 @@ import torch
 from nerfstudio.configs.method_configs import all_methods
 
 from nerfstudio_prune.engine.host import reset_host, seed_host
+from support import tiny_splats
+from support.stock_splats import StockTraining
 from support.tiny_run import NEVER, make_config
 
 
@@ -49,6 +51,29 @@ def train_stock(folder: Path, cache: Path, steps: int = 3) -> Path:
         trainer.setup()
         trainer.train()
     reset_host()
+    return config.get_base_dir() / "config.yml"
+
+
+def save_stock_splats(folder: Path, cache: Path) -> Path:
+    """A run of Nerfstudio's `splatfacto` that has long settled, as it lies on the disk; its rasteriser needs a GPU.
+
+    Args:
+        folder: Where the run is saved.
+        cache: Cache folder of the demo scene.
+
+    Returns:
+        The run's config.yml.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", FakeLpips)
+        training = StockTraining(stop_split_at=4).train(6)
+    training.step = 1000
+    config = training.config
+    config.machine.device_type = "cpu"
+    config.output_dir, config.experiment_name, config.timestamp = folder, "tiny", "run"
+    config.pipeline.datamanager.dataparser = tiny_splats.tiny_config(folder, cache).pipeline.datamanager.dataparser
+    training.save(config.get_base_dir() / "nerfstudio_models")
+    config.save_config()
     return config.get_base_dir() / "config.yml"
 
 

@@ -25,8 +25,8 @@ from nerfstudio_prune.engine.saved_run import read_config
 
 CURVE = (0.1, 0.15, 0.28, 0.5)
 """Shares of the present size that a dry run shows."""
-RAYS, PROMISED_RAYS, MOST_RAYS = 2048, 8192, 2**20
-"""Rays to measure on: unless told otherwise, at least where the quality is promised, and at most."""
+RAYS, PROMISED_RAYS, LEAST_RAYS, MOST_RAYS = 2048, 16_384, 8192, 2**20
+"""Rays to measure on: unless told otherwise, also where the quality is promised, at least then, and at most."""
 
 
 def apply(asked: Apply) -> None:
@@ -92,7 +92,7 @@ def _rays(asked: Apply) -> int:
         ValueError: If they are too few or too many.
     """
     promised = asked.target_psnr_drop is not None
-    least, usual = (PROMISED_RAYS, PROMISED_RAYS) if promised else (0, RAYS)
+    least, usual = (LEAST_RAYS, PROMISED_RAYS) if promised else (0, RAYS)
     rays = usual if asked.rays is None else asked.rays
     if not least <= rays <= MOST_RAYS:
         what = " with --target-psnr-drop" if promised else ""

@@ -29,7 +29,7 @@ class Apply:
     """Its data, where they have moved. None: where they were when it was trained."""
     rays: Optional[int] = None
     """Rays of training views, kept back from the cut, that the quality is measured on, in [0, 1048576]. None: 2,048;
-    8,192 where the quality is promised, which is also the least then."""
+    16,384 where the quality is promised, and 8,192 is the least then."""
     output_dir: Optional[Path] = None
     """Where the new run is saved. None: where the run was."""
     experiment_name: Optional[str] = None

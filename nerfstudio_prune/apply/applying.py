@@ -16,6 +16,7 @@ from nerfstudio_prune.apply.folder import digest, name_run, write_run
 from nerfstudio_prune.apply.kinds import kind_of
 from nerfstudio_prune.apply.opened import Asked, Kind, Opened
 from nerfstudio_prune.apply.options import check_promise, given_options
+from nerfstudio_prune.apply.recovering import check_recovery, recover
 from nerfstudio_prune.apply.searching import SHARES, smallest
 from nerfstudio_prune.apply.tables import loss_text, size_table
 from nerfstudio_prune.apply.training import content_of
@@ -46,6 +47,7 @@ def apply(asked: Apply) -> None:
     if not torch.cuda.is_available():
         torch.set_flush_denormal(True)  # as in a training
     opened = kind.open(config, file, Asked(asked.step, asked.data, _rays(asked)))
+    check_recovery(asked.recovery_steps, opened.without_data)
     folder = name_run(opened.config, asked.output_dir, asked.experiment_name, asked.timestamp)
     sources = (file, opened.checkpoint.path)
     former = digest(*sources)
@@ -70,6 +72,8 @@ def apply(asked: Apply) -> None:
     if digest(*sources) != former:
         raise ValueError(f"--load-config {file}: the run has changed while it was read; nothing is written")
     written = write_run(folder, opened.config, content, file.parent)
+    if asked.recovery_steps:
+        recover(opened.config, folder, asked.recovery_steps)
     _tell(written, opened, time.perf_counter() - start)
 
 

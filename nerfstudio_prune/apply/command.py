@@ -7,8 +7,8 @@ from typing import Optional
 
 @dataclass
 class Apply:
-    """Cut a finished run into a new run folder, without training: neurons of nerf-prune or vanilla-nerf, Gaussians of
-    splat-prune or splatfacto. The run itself stays as it is."""
+    """Cut a finished run into a new run folder, with or without training on: neurons of nerf-prune or vanilla-nerf,
+    Gaussians of splat-prune or splatfacto. The run itself stays as it is."""
 
     load_config: Path
     """The run's config.yml, as for ns-eval."""
@@ -23,6 +23,9 @@ class Apply:
     """Size of what is left in float32, in units of 10^6 bytes. None: as given by other options."""
     dry_run: bool = False
     """Show what a cut would leave, and how quality goes with size; nothing is written."""
+    recovery_steps: int = 0
+    """Training steps after the cut, as ns-train does them, at the rates that the run ended with; 0 for none. A quality
+    that is promised is that of before."""
     step: Optional[int] = None
     """Step of the checkpoint. None: the newest one."""
     data: Optional[Path] = None

@@ -42,6 +42,7 @@ def copy_with(finished: Path, folder: Path, change: Callable[[Any], None]) -> Pa
         ({"target_mb": 1e-6}, "smallest widths already take"),
         ({"rays": 100, "target_psnr_drop": 0.2}, r"--rays must be in \[8192, 1048576\] with --target-psnr-drop"),
         ({"rays": -1}, r"--rays must be in \[0, 1048576\], got -1"),
+        ({"recovery_steps": -1}, r"--recovery-steps must be in \[0, 1000000000\], got -1"),
         ({"timestamp": "a/b"}, "--timestamp must be the name of a folder"),
         ({"experiment_name": "."}, "--experiment-name must be the name of a folder"),
         ({"step": 7}, "holds no checkpoint of step 7; there are 9"),

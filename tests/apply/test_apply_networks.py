@@ -116,6 +116,20 @@ def _folder(file: Path) -> Any:
     return Trained
 
 
+def test_recovery(asked: Ask) -> None:
+    """Training steps at once, by the host's trainer: the new run has one checkpoint, of the last of them, whose moments
+    went on."""
+    cut = content(written(asked(prune=HALF)))
+    file = written(asked(prune=HALF, timestamp="recovered", recovery_steps=3))
+    new = content(file)
+    assert new["step"] == 12
+    steps = [state["optimizers"]["fields"]["state"][0]["step"] for state in (cut, new)]
+    assert steps[1] == steps[0] + 3
+    run = loaded(file)
+    assert len(run.model.prune_state.history) == 1 and set(widths(run.model).values()) == {8}
+    assert eval_setup(file, test_mode="inference")[3] == 12
+
+
 def test_our_own_commands_open_it(asked: Ask, tmp_path: Path) -> None:
     """A cut run is looked at, exported and cut again like any other; its history then has both events."""
     file = written(asked(prune=HALF))
@@ -183,6 +197,8 @@ def test_without_data(asked: Ask, finished: Path, tmp_path: Path) -> None:
         apply(asked(load_config=moved / "config.yml", prune={"target-parameters": "0.6"}))
     with pytest.raises(ValueError, match=r"--target-psnr-drop 0\.2 is measured on training views"):
         apply(asked(load_config=moved / "config.yml", target_psnr_drop=0.2, rays=None))
+    with pytest.raises(ValueError, match="--recovery-steps 3 trains on the data"):
+        apply(asked(load_config=moved / "config.yml", prune=HALF, recovery_steps=3))
     file = written(asked(load_config=moved / "config.yml", prune={**HALF, "refit": "merge"}))
     (event,) = loaded(file).model.prune_state.history
     assert not event.metrics_after and event.after.parts["field_fine.mlp_base.layers.0"] == 8

@@ -15,12 +15,12 @@ from nerfstudio_prune.bench.machine import clock_of, describe_machine
 from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
 from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
+from nerfstudio_prune.data.view_quality import decibels, quality_of
 from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.exporting import SEED
 from nerfstudio_prune.export.from_run import scene_of
 from nerfstudio_prune.export.numbers import numbers_of
-from nerfstudio_prune.export.quality import decibels, quality_of
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import ExportedNeRF
 from nerfstudio_prune.export.run_data import read_data

@@ -12,9 +12,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import nn
 
 from nerfstudio_prune.engine.checkpoints import plain, write_checkpoint
-
-TRANSFORMS = "dataparser_transforms.json"
-"""File beside a run's config.yml in which the host notes how the scene lies in its data."""
+from nerfstudio_prune.engine.saved_run import TRANSFORMS
 
 
 def run_state(config: TrainerConfig, model: nn.Module, step: int) -> dict[str, Any]:

@@ -5,15 +5,21 @@ Errors name the run's file by the host's own option for it, `--load-config`, as 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
+import msgspec
 from nerfstudio.engine.trainer import TrainerConfig
 
+from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.engine.checkpoints import Checkpoint, checkpoint_of_step, newest_checkpoint
 from nerfstudio_prune.engine.config_file import ConfigFileError, read_config_file
 
 ModelT = TypeVar("ModelT")
 """The model of the run's method."""
+TRANSFORMS = "dataparser_transforms.json"
+"""File beside a run's config.yml in which the host notes how the scene lies in its data."""
+MAX_TRANSFORMS = 10_000
+"""Bytes of it."""
 
 
 class SavedRunError(ValueError):
@@ -67,3 +73,20 @@ def find_checkpoint(config: TrainerConfig, path: Path, step: Optional[int] = Non
         return newest_checkpoint(folder) if step is None else checkpoint_of_step(folder, step)
     except (OSError, ValueError, AssertionError) as error:
         raise SavedRunError(f"--load-config {path}: {str(error) or 'says not where the run was saved'}") from error
+
+
+def noted_transforms(config_file: Path) -> dict[str, Any]:
+    """`transform` and `scale` from the space of the data to that of the scene, as the host noted them; not checked.
+
+    Args:
+        config_file: The run's config.yml.
+
+    Raises:
+        OSError: If the note is not there, as in a run that was copied without it.
+        ValueError: If it is none.
+        KeyError: If one of them is missing.
+        TypeError: If it holds something else.
+        RecursionError: If it nests too deeply.
+    """
+    noted = msgspec.json.decode(read_file(config_file.parent / TRANSFORMS, MAX_TRANSFORMS))
+    return {name: noted[name] for name in ("transform", "scale")}

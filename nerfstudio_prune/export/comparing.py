@@ -10,8 +10,8 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
+from nerfstudio_prune.data.view_quality import Quality, decibels, mean_quality, quality_of
 from nerfstudio_prune.export.kinds import ExportedNetwork
-from nerfstudio_prune.export.quality import Quality, decibels, mean_quality, quality_of
 from nerfstudio_prune.nerf.rows import rows_of_rays
 
 RenderFn = Callable[[RayBundle], Tensor]

@@ -7,9 +7,7 @@ from typing import Any, Optional
 
 import msgspec
 
-from nerfstudio_prune.core.files import read_file
-from nerfstudio_prune.engine.run_folder import TRANSFORMS
-from nerfstudio_prune.engine.saved_run import SavedRun
+from nerfstudio_prune.engine.saved_run import SavedRun, noted_transforms
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.container import NO_SUM
 from nerfstudio_prune.export.layers import LayerTensors, check_finite
@@ -33,8 +31,6 @@ from nerfstudio_prune.neurons.groups import linears
 
 LIBRARIES = ("nerfstudio-prune", "nerfstudio", "torch", "safetensors")
 """Whose versions a file tells."""
-MAX_TRANSFORMS = 10_000
-"""Bytes of it."""
 
 
 def layers_of(model: PruneModel) -> dict[str, LayerTensors]:
@@ -146,8 +142,7 @@ def scene_of(config_file: Path, outputs: Optional[Any]) -> Scene:
         box = outputs.scene_box.aabb.tolist()
         known = {"transform": outputs.dataparser_transform.tolist(), "scale": float(outputs.dataparser_scale)}
     try:
-        noted = msgspec.json.decode(read_file(config_file.parent / TRANSFORMS, MAX_TRANSFORMS))
-        return msgspec.convert({"box": box, "transform": noted["transform"], "scale": noted["scale"]}, Scene)
+        return msgspec.convert({"box": box, **noted_transforms(config_file)}, Scene)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a run that was copied without it
         return msgspec.convert({"box": box, **known}, Scene)
 

@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from nerfstudio_prune.data.view_quality import Quality
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.bits import mean_bits
 from nerfstudio_prune.export.comparing import Comparison
 from nerfstudio_prune.export.kinds import AnyMetadata
 from nerfstudio_prune.export.numbers import Numbers
-from nerfstudio_prune.export.quality import Quality
 from nerfstudio_prune.export.reading import Exported
 from nerfstudio_prune.export.run_file import RunFile
 

@@ -7,8 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from nerfstudio_prune.data.view_quality import Quality, mean_quality
 from nerfstudio_prune.export.kinds import AnyMetadata
-from nerfstudio_prune.export.quality import Quality, mean_quality
 from nerfstudio_prune.opening.measuring import ViewQuality
 
 

@@ -1,4 +1,4 @@
-"""How far a picture is from the true one."""
+"""Quality of rendered pictures beside true ones, as means over views."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from nerfstudio_prune.data.metrics import MIN_SSIM_SIZE, counted, masked, ssim
 
 @dataclass(frozen=True)
 class Quality:
-    """Of a view, or the means over views."""
+    """Of one view, or means over views."""
 
     psnr: float
     """In dB."""
@@ -25,11 +25,11 @@ class Quality:
 def quality_of(
     picture: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"], used: Optional[Bool[Tensor, "H W"]]
 ) -> Quality:
-    """PSNR and SSIM of a picture, over the pixels that count.
+    """Quality of one view.
 
     Args:
-        picture: Its colours, in [0, 1].
-        truth: The true ones.
+        picture: Rendered colours in [0, 1].
+        truth: True ones.
         used: The pixels that count. None: all.
     """
     shown, true = (image.moveaxis(-1, 0)[None] for image in (masked(picture, truth, used), truth))
@@ -42,16 +42,16 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
     """Means over views.
 
     Args:
-        qualities: That of each view, one at least.
+        qualities: At least one.
     """
     similarities = [quality.ssim for quality in qualities if quality.ssim is not None]
     return Quality(fmean(q.psnr for q in qualities), fmean(similarities) if similarities else None)
 
 
 def decibels(error: float) -> float:
-    """PSNR of colours in [0, 1], in dB; infinite where there is no error.
+    """PSNR of a mean square error of colours in [0, 1]; infinite where there is none.
 
     Args:
-        error: Mean squared error.
+        error: At least 0.
     """
     return -10 * math.log10(error) if error > 0 else math.inf

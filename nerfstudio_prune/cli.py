@@ -20,6 +20,7 @@ from nerfstudio_prune.kilo.command import Distil
 from nerfstudio_prune.opening.eval_command import Eval
 from nerfstudio_prune.opening.restore_command import Restore
 from nerfstudio_prune.opening.view_command import View
+from nerfstudio_prune.pack.command import Pack
 from nerfstudio_prune.report.command import Report
 
 COMMANDS = {
@@ -34,6 +35,7 @@ COMMANDS = {
     "view": View,
     "restore": Restore,
     "convert": Convert,
+    "pack": Pack,
 }
 """Name -> dataclass of options with a `main`, which imports what the command works with."""
 

@@ -30,7 +30,7 @@ from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.nerf.rows import rows_of_rays
 from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.records.file_schema import FileRecord, StoredForm
-from nerfstudio_prune.records.files import write_file
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.records.schema import Quality, RunRecord, ViewQuality
 
 BYTES = 4

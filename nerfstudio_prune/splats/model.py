@@ -15,6 +15,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct
 from nerfstudio.models.splatfacto import (
     RGB2SH,
+    SH2RGB,
     SplatfactoModel,
     SplatfactoModelConfig,
     num_sh_bases,
@@ -289,6 +290,18 @@ class SplatPruneModel(SplatfactoModel):
         if self.config.sh_degree > 0:
             return gaussians
         return replace(gaussians, features_dc=RGB2SH(torch.sigmoid(gaussians.features_dc)))
+
+    def from_harmonics(self, gaussians: Gaussians) -> Gaussians:
+        """Gaussians with coefficients of spherical harmonics as `features_dc` as this model takes them; undoes
+        `in_harmonics`.
+
+        Args:
+            gaussians: Those of a file, for example.
+        """
+        if self.config.sh_degree > 0:
+            return gaussians
+        shares = SH2RGB(gaussians.features_dc)
+        return replace(gaussians, features_dc=torch.logit(shares, eps=1 / 510))
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
         """Renders a camera, as the host does.

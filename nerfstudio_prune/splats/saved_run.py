@@ -11,7 +11,10 @@ from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio_prune.engine.checkpoints import network_entries
 from nerfstudio_prune.engine.saved_run import SavedRun, SavedRunError, find_checkpoint
 from nerfstudio_prune.splats.checkpoint import looked_at
-from nerfstudio_prune.splats.model import SplatPruneModel, SplatPruneModelConfig
+from nerfstudio_prune.splats.model import LOADED_STEP, SplatPruneModel, SplatPruneModelConfig
+
+PICTURED = ("sh_degree", "rasterize_mode", "background_color")
+"""Options of the model that its pictures depend on."""
 
 
 def is_of_gaussians(config: TrainerConfig) -> bool:
@@ -25,8 +28,8 @@ def is_of_gaussians(config: TrainerConfig) -> bool:
 
 
 def load_run(config: TrainerConfig, config_file: Path, step: Optional[int] = None) -> SavedRun[SplatPruneModel]:
-    """Loads the Gaussians of a run, to be looked at: all else of the model is as by default, and no picture of it would
-    be one of the run.
+    """Loads the Gaussians of a run, to be looked at: all else of the model is as by default, but for what its pictures
+    depend on. What lies behind them depends on the data as well, see `SplatPruneModel.set_behind`.
 
     Args:
         config: The run's configuration.
@@ -41,9 +44,12 @@ def load_run(config: TrainerConfig, config_file: Path, step: Optional[int] = Non
         gaussians, state = looked_at(network_entries(checkpoint.content["pipeline"]))
     except ValueError as error:
         raise SavedRunError(f"{checkpoint.path}: {error}") from error
-    few = SplatPruneModelConfig(num_random=10, random_init=True).setup(
+    options: Any = config.pipeline.model
+    kept = {name: getattr(options, name) for name in PICTURED}
+    few = SplatPruneModelConfig(num_random=10, random_init=True, **kept).setup(
         scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=1
     )
+    few.step = LOADED_STEP
     model = few.with_gaussians(gaussians)
     model.prune_state = state
     return SavedRun(config, config_file, checkpoint.path, checkpoint.step, model)

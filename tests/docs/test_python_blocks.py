@@ -20,9 +20,10 @@ TESTED = {
     "docs/records.md": ("example of records",),
     "docs/export.md": ("lego.py",),
     "docs/splat-files.md": ("read_splats.py",),
+    "docs/pack.md": ("read.py",),
 }
 """Page -> its blocks: the first lines of those of `strategies.md` name their files; that of `records.md` is run by the
-tests of the records, on records, those of `export.md` and `splat-files.md` by those of the files."""
+tests of the records, on records, those of the pages of files by those of the files."""
 
 
 def imported(name: str, folder: Path) -> ModuleType:

@@ -8,12 +8,13 @@ import pytest
 from support.fuzz import CLEAR, TAKEN, Trial, attempts
 from support.host_fixtures import clean_host, one_thread  # noqa: F401
 
-from stress import checkpoints, configurations, exported, records, special_files, splat_formats
+from stress import checkpoints, configurations, exported, packed, records, special_files, splat_formats
 
 SCRIPTS: dict[str, Trial] = {
     "checkpoints": checkpoints.trial,
     "configurations": configurations.trial,
     "exported files": exported.trial,
+    "packed files": packed.trial,
     "records": records.trial,
     "special files": special_files.trial,
     **{f"files of Gaussians, {suffix}": trial for suffix, trial in splat_formats.TRIALS.items()},

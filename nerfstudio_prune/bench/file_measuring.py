@@ -14,6 +14,7 @@ from nerfstudio_prune.bench.kilo_setup import saved_config
 from nerfstudio_prune.bench.machine import clock_of, describe_machine
 from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
+from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
 from nerfstudio_prune.data.view_quality import decibels, quality_of
 from nerfstudio_prune.engine.saved_run import read_config
@@ -30,7 +31,6 @@ from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.nerf.rows import rows_of_rays
 from nerfstudio_prune.nerf.saved_run import load_run
 from nerfstudio_prune.records.file_schema import FileRecord, StoredForm
-from nerfstudio_prune.core.files import write_file
 from nerfstudio_prune.records.schema import Quality, RunRecord, ViewQuality
 
 BYTES = 4

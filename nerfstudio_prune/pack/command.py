@@ -17,11 +17,14 @@ class Pack:
     output: Path
     """The file, with the suffix .gsvt. One that is there is replaced."""
     profile: ProfileName = "small"
-    """How far numbers are rounded: small (training views lose at most 0.04 dB), tiny (at most 0.3 dB)."""
+    """How far numbers are rounded: small (training views lose at most 0.04 dB), tiny (at most 0.3 dB), paper
+    (VecTree of LightGaussian, for comparison)."""
     position_bits: Optional[int] = None
-    """Round centres to 2^bits cells in each direction, in [1, 20]. None: each as finely as the views see it."""
+    """Round centres to 2^bits cells in each direction, in [1, 20]. None: each as finely as the views see it;
+    16 bits for paper."""
     target_mb: Optional[float] = None
-    """Largest file, in units of 10^6 bytes, instead of a largest loss. None: any."""
+    """Largest file, in units of 10^6 bytes, instead of a largest loss; not for paper. None:
+    any."""
     step: Optional[int] = None
     """Step of the checkpoint. None: the newest one."""
     data: Optional[Path] = None

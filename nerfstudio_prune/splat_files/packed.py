@@ -5,7 +5,10 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 
 from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.exchange.errors import FileFormatError, refuse
@@ -25,11 +28,15 @@ from nerfstudio_prune.splat_files.packed_container import (
     put_together,
     take_apart,
 )
-from nerfstudio_prune.splat_files.profiles import PROFILES, ProfileName
+from nerfstudio_prune.splat_files.profiles import PAPER_BITS, PROFILES, RoundedName
 from nerfstudio_prune.splat_files.stored import Placement, StoredGaussians
+from nerfstudio_prune.splat_files.vectree import decode_vectree, encode_vectree
 
 _PLACEMENT = struct.Struct("<13f")
-DECODERS: Mapping[Layout, Callable[[Header, Sections], Gaussians]] = {Layout.ADAPTIVE: decode_adaptive}
+DECODERS: Mapping[Layout, Callable[[Header, Sections], Gaussians]] = {
+    Layout.ADAPTIVE: decode_adaptive,
+    Layout.VECTREE: decode_vectree,
+}
 """How each layout is read."""
 LARGEST_PLACE = 1e9
 """Magnitude of a coordinate of a centre."""
@@ -37,7 +44,7 @@ LARGEST_PLACE = 1e9
 
 def encode_packed(
     stored: StoredGaussians,
-    profile: ProfileName = "small",
+    profile: RoundedName = "small",
     *,
     evidence: Evidence | None = None,
     budget: float | None = None,
@@ -57,9 +64,7 @@ def encode_packed(
             its range.
     """
     gaussians = stored.gaussians.detach()
-    _check(gaussians)
-    if position_bits is not None and not 1 <= position_bits <= MAX_BITS:
-        raise ValueError(f"position_bits must be in [1, {MAX_BITS}], got {position_bits}")
+    _check(gaussians, position_bits)
     known = assumed_evidence(gaussians) if evidence is None else evidence
     if not is_usable(known, len(gaussians), gaussians.sh_degree):
         raise ValueError(f"evidence must be finite, not negative, and of the {len(gaussians):,} Gaussians")
@@ -68,6 +73,26 @@ def encode_packed(
         raise ValueError(f"budget must be finite and above 0, got {amount}")
     sections = dict(encode_adaptive(gaussians, known, amount, position_bits))
     return _put_together(stored, Layout.ADAPTIVE, sections)
+
+
+def encode_paper(
+    stored: StoredGaussians, significance: Float[ndarray, " gaussians"], position_bits: int = PAPER_BITS
+) -> bytes:
+    """Gaussians as the bytes of a file in LightGaussian's layout; the same ones always give the same bytes.
+
+    Args:
+        stored: On the CPU, finite, at least one.
+        significance: What each counts: those of least significance have their harmonics by the codebook.
+        position_bits: Levels of the octree, in [1, 20].
+
+    Raises:
+        ValueError: See `encode_packed`.
+    """
+    gaussians = stored.gaussians.detach()
+    _check(gaussians, position_bits)
+    if significance.shape != (len(gaussians),) or not (np.isfinite(significance).all() and (significance >= 0).all()):
+        raise ValueError(f"significance must be finite, not negative, and of the {len(gaussians):,} Gaussians")
+    return _put_together(stored, Layout.VECTREE, dict(encode_vectree(gaussians, significance, position_bits)))
 
 
 def decode_packed(content: bytes) -> StoredGaussians:
@@ -109,7 +134,9 @@ def read_packed(path: Path | str) -> StoredGaussians:
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _check(gaussians: Gaussians) -> None:
+def _check(gaussians: Gaussians, position_bits: int | None) -> None:
+    if position_bits is not None and not 1 <= position_bits <= MAX_BITS:
+        raise ValueError(f"position_bits must be in [1, {MAX_BITS}], got {position_bits}")
     if not 1 <= len(gaussians) <= MAX_COUNT:
         raise ValueError(f"a file holds 1 to {MAX_COUNT:,} Gaussians, got {len(gaussians):,}")
     for name, values in gaussians.items():

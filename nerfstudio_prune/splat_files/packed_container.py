@@ -33,6 +33,8 @@ class Layout(IntEnum):
 
     ADAPTIVE = 0
     """Rounded by what pictures make of it, see `adaptive_encode.py`."""
+    VECTREE = 1
+    """LightGaussian's VecTree, see `vectree.py`."""
 
 
 class Section(IntEnum):
@@ -45,6 +47,13 @@ class Section(IntEnum):
     SYMBOLS = 5
     ESCAPES = 6
     PADDING = 7
+    OCTREE = 8
+    COUNTS = 9
+    SHAPES = 10
+    CODED = 11
+    CODES = 12
+    CODEBOOK = 13
+    HARMONICS = 14
 
     @property
     def label(self) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ProfileName = Literal["small", "tiny"]
+RoundedName = Literal["small", "tiny"]
+ProfileName = Literal["small", "tiny", "paper"]
 
 
 @dataclass(frozen=True)
@@ -16,5 +17,7 @@ class Profile:
     """Mean square error of the pictures for each number, where they cannot; see `choose_steps`."""
 
 
-PROFILES: dict[ProfileName, Profile] = {"small": Profile(0.04, 1e-12), "tiny": Profile(0.3, 1e-11)}
-"""Name -> recipe."""
+PROFILES: dict[RoundedName, Profile] = {"small": Profile(0.04, 1e-12), "tiny": Profile(0.3, 1e-11)}
+"""Name -> recipe, of those whose rounding goes by what pictures see."""
+PAPER_BITS = 16
+"""Of a coordinate, in the profile `paper`."""

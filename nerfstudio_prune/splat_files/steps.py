@@ -21,6 +21,8 @@ UNSEEN = 0.1
 """Least evidence, as a share of the median: nobody knows who will look at a Gaussian that the views do not see."""
 COARSE = 0.9
 """Share of the Gaussians that the cells are not coarser than."""
+SMALLEST_CELL = -126
+"""Exponent of the width of a cell."""
 FEWEST_BITS = 6
 """Of a coordinate, unless asked for: a place is never farther off than a 64th of the scene."""
 
@@ -85,7 +87,8 @@ def choose_steps(gaussians: Gaussians, evidence: Evidence, budget: float, positi
     for group, (least, most) in RANGES.items():
         exponents[group] = exponents[group].clip(least, most)
     positions = exponents[Group.POSITIONS]
-    grid = _grid(gaussians.means.double().numpy(), positions, position_bits)
+    means = gaussians.means.double().numpy()
+    grid = _fitting_grid(means, positions) if position_bits is None else grid_of(means, position_bits)
     least = grid.exponent if position_bits is not None else grid.exponent - MAX_BITS // 2
     exponents[Group.POSITIONS] = positions.clip(least, grid.exponent)
     return Steps(grid, exponents)
@@ -97,13 +100,26 @@ def _exponents(seen: Float[ndarray, " gaussians"], budget: float) -> Int64[ndarr
     return np.rint(0.5 * np.log2(12 * budget / np.maximum(seen, max(least, 1e-300)))).astype(np.int64)
 
 
-def _grid(means: Float[ndarray, "gaussians 3"], wanted: Int64[ndarray, " gaussians"], bits: int | None) -> Grid:
-    corner = np.nextafter(means.min(axis=0).astype(np.float32), np.float32(-np.inf)).astype(np.float64)
-    extent = max(float((means - corner).max()), 1e-30)
-    # The next power of two is larger than the extent, also where that is one.
-    highest = int(np.frexp(extent)[1])
-    if bits is not None:
-        return Grid(corner, max(highest - bits, -126), bits)
-    exponent = int(np.clip(np.sort(wanted)[int(COARSE * (len(wanted) - 1))], highest - MAX_BITS, highest - FEWEST_BITS))
-    exponent = max(exponent, -126)
+def grid_of(means: Float[ndarray, "gaussians 3"], bits: int) -> Grid:
+    """Cells that all centres lie in.
+
+    Args:
+        means: Centres.
+        bits: There are 2^bits in each direction.
+    """
+    corner, highest = _corner_and_extent(means)
+    return Grid(corner, max(highest - bits, SMALLEST_CELL), bits)
+
+
+def _fitting_grid(means: Float[ndarray, "gaussians 3"], wanted: Int64[ndarray, " gaussians"]) -> Grid:
+    """Cells that hardly any centre could be counted in coarser ones than."""
+    corner, highest = _corner_and_extent(means)
+    coarse = int(np.sort(wanted)[int(COARSE * (len(wanted) - 1))])
+    exponent = max(int(np.clip(coarse, highest - MAX_BITS, highest - FEWEST_BITS)), SMALLEST_CELL)
     return Grid(corner, exponent, max(highest - exponent, 1))
+
+
+def _corner_and_extent(means: Float[ndarray, "gaussians 3"]) -> tuple[Float[ndarray, "3"], int]:
+    """Lowest corner, in single precision, and the exponent of a power of two that is larger than the extent."""
+    corner = np.nextafter(means.min(axis=0).astype(np.float32), np.float32(-np.inf)).astype(np.float64)
+    return corner, int(np.frexp(max(float((means - corner).max()), 1e-30))[1])

@@ -73,6 +73,15 @@ def test_sizes(run: Any, tmp_path: Path) -> None:
     assert path.stat().st_size == sizes[-1]
 
 
+def test_paper(run: Any, tmp_path: Path) -> None:
+    """The profile for comparison goes by what the paper's score says of the training views, and is measured alike."""
+    path = tmp_path / "a.gsvt"
+    text = printed(Pack(run.base_dir / "config.yml", path, profile="paper"))
+    found = read_packed(path).gaussians
+    assert len(found) == run.pipeline.model.num_points and "octree" in text and "codebook" in text
+    assert abs(float(re.findall(r"file less checkpoint │ +([+-][\d.]+)", text)[0])) < 0.2
+
+
 def test_run_without_its_data(run: Any, tmp_path: Path) -> None:
     """A run can be packed on a machine that has nothing but its folder; that nothing was measured is told."""
     config = deepcopy(run.config)
@@ -87,6 +96,8 @@ def test_run_without_its_data(run: Any, tmp_path: Path) -> None:
     size = path.stat().st_size
     Pack(moved, path, profile="tiny").main()
     assert path.stat().st_size < 0.9 * size
+    Pack(moved, path, profile="paper").main()
+    assert len(read_packed(path).gaussians) == run.pipeline.model.num_points
     with pytest.raises(ValueError, match=r"^--data .*elsewhere"):
         Pack(moved, path, data=tmp_path / "elsewhere").main()
 
@@ -114,6 +125,7 @@ def test_stock_run(run: Any, tmp_path: Path, stock_lpips: None, monkeypatch: pyt
         ({"output": Path("a.ply")}, "--output a.ply: expected a name that ends with .gsvt"),
         ({"position_bits": 0}, r"--position-bits must be in \[1, 20\], got 0"),
         ({"target_mb": -1.0}, "--target-mb must be above 0"),
+        ({"target_mb": 1.0, "profile": "paper"}, "--target-mb is for the profiles small and tiny"),
         ({"views": -1}, "--views must be at least 0"),
         ({"load_config": Path("none.yml")}, "--load-config none.yml: expected the config.yml of a run"),
     ],

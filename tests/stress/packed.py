@@ -17,13 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 import torch
 from support.fuzz import NOT_FINITE, RAW, TAKEN, main
 from support.splats_by_hand import drawn
 
 from nerfstudio_prune.exchange.compression import compress
 from nerfstudio_prune.exchange.errors import FileFormatError
-from nerfstudio_prune.splat_files.packed import encode_packed, read_packed
+from nerfstudio_prune.splat_files.packed import encode_packed, encode_paper, read_packed
 from nerfstudio_prune.splat_files.stored import Placement, StoredGaussians
 
 HEAD, ENTRY = struct.Struct("<4sHBBIBB"), struct.Struct("<BBII")
@@ -35,10 +36,11 @@ BOMB = 10**7
 
 @cache
 def whole_files() -> tuple[bytes, ...]:
-    """Files of several sizes and degrees, some with numbers that have no symbol of their own."""
+    """Files of both layouts, several sizes and degrees, some with numbers that have no symbol of their own."""
     scenes = [drawn(1, 0), drawn(40, 1), drawn(100, 3)]
     stored = [StoredGaussians(scene, bool(i % 2), PLACEMENT if i else None) for i, scene in enumerate(scenes)]
-    return tuple(encode_packed(one, budget=budget) for one in stored for budget in (1e-5, 1e-13))
+    papers = [encode_paper(one, np.arange(len(one.gaussians), dtype=np.float64), 12) for one in stored]
+    return (*papers, *(encode_packed(one, budget=budget) for one in stored for budget in (1e-5, 1e-13)))
 
 
 def taken_apart(content: bytes) -> tuple[list, list[tuple[list, bytes]]]:
@@ -106,7 +108,7 @@ def changed_sections(rng: random.Random, content: bytes) -> bytes:
         if kind < 4 and part:
             sections[at] = entry, changed(rng, part)
         elif kind == 4:
-            sections[at] = [rng.randrange(9), *entry[1:]], part
+            sections[at] = [rng.randrange(16), *entry[1:]], part
         elif kind == 5:
             sections[at] = [entry[0], 1 - entry[1], *entry[2:]], part
         elif kind == 6:

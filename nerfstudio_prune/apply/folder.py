@@ -1,22 +1,17 @@
 """The folder of the new run: named, written as a whole, and the proof that the former one is as it was."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
-from uuid import uuid4
 
-import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
-from nerfstudio_prune.engine.checkpoints import write_checkpoint
-from nerfstudio_prune.engine.files import write_whole
+from nerfstudio_prune.engine import run_folder
+from nerfstudio_prune.engine.saved_run import noted_transforms
 
 CONFIG = "config.yml"
-BESIDE = ("dataparser_transforms.json",)
-"""What the host leaves beside a configuration, and what is about the scene."""
 
 
 def name_run(
@@ -64,22 +59,22 @@ def write_run(folder: Path, config: TrainerConfig, content: Mapping[str, Any], f
     Raises:
         ValueError: If it cannot be written, or there is such a folder by now.
     """
-    unfinished = folder.with_name(f".{folder.name}.saving-{uuid4().hex}")
     try:
-        unfinished.mkdir(parents=True)
-        models = unfinished / config.relative_model_dir
-        models.mkdir(parents=True)
-        write_checkpoint(models, content)
-        write_whole(unfinished / CONFIG, lambda file: file.write(yaml.dump(config).encode()), unfinished)
-        for name in BESIDE:
-            if (former / name).is_file():
-                shutil.copyfile(former / name, unfinished / name)
-        unfinished.rename(folder)
+        return run_folder.write_run(config, content, noted_scene(former / CONFIG))
     except OSError as error:
         raise ValueError(f"--output-dir {config.output_dir}: {folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder / CONFIG
+
+
+def noted_scene(config_file: Path) -> Optional[Mapping[str, Any]]:
+    """How the scene lies in its data, as the host noted it; None where it did not, or something else is there.
+
+    Args:
+        config_file: The run's config.yml.
+    """
+    try:
+        return noted_transforms(config_file)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def digest(*files: Path) -> str:

@@ -19,11 +19,11 @@ from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
 from nerfstudio_prune.data.view_quality import decibels, quality_of
 from nerfstudio_prune.engine.saved_run import read_config
 from nerfstudio_prune.export.command import Export
-from nerfstudio_prune.export.exporting import SEED
 from nerfstudio_prune.export.from_run import scene_of
+from nerfstudio_prune.export.nerf_exporting import SEED
 from nerfstudio_prune.export.numbers import numbers_of
 from nerfstudio_prune.export.reading import read_exported
-from nerfstudio_prune.export.rendering import ExportedNeRF
+from nerfstudio_prune.export.rendering import network_of
 from nerfstudio_prune.export.run_data import read_data
 from nerfstudio_prune.export.run_file import RunFile
 from nerfstudio_prune.nerf.calibration import collect_samples
@@ -82,7 +82,7 @@ def measure_files(
         content = RunFile(run, numbers, place, samples if numbers.reads_samples else None).encode()
         seconds = now() - begin + (calibration if numbers.reads_samples else 0.0)
         write_file(target, content)
-        network = ExportedNeRF(read_exported(target)).to(model.device)
+        network = network_of(read_exported(target)).to(model.device)
         quality, shown = views.measured(lambda rays, network=network: network(rays.origins, rays.directions)["rgb"])
         forms.append(
             StoredForm(label, dict(FORMS[label]), target.stat().st_size, quality, _agreement(shown, own), seconds)

@@ -19,7 +19,7 @@ from nerfstudio_prune.splat_files.channels import COLORS, OPACITIES, ROTATIONS, 
 from nerfstudio_prune.splat_files.evidence import Evidence
 from nerfstudio_prune.splat_files.packed_container import Section
 from nerfstudio_prune.splat_files.places import encode_places, in_order
-from nerfstudio_prune.splat_files.steps import Group, choose_steps
+from nerfstudio_prune.splat_files.steps import Grid, Group, choose_steps
 
 LARGEST = 2**30
 """Magnitude of a number of steps."""
@@ -47,7 +47,7 @@ def encode_adaptive(
     frame = frame_of(gaussians, evidence)
     grid = steps.grid
     offsets = gaussians.means.double().numpy() - grid.corner
-    cells = np.floor(np.ldexp(offsets, -grid.exponent)).astype(np.int64).clip(0, (1 << grid.bits) - 1)
+    cells = cells_in(gaussians, grid)
     order = in_order(cells)
     cells, offsets = cells[order], offsets[order]
     exponents = {group: values[order] for group, values in steps.exponents.items()}
@@ -82,6 +82,17 @@ def encode_adaptive(
         Section.SYMBOLS: (True, symbols),
     }
     return found | ({Section.ESCAPES: (False, escapes)} if escapes else {})
+
+
+def cells_in(gaussians: Gaussians, grid: Grid) -> Int64[ndarray, "gaussians 3"]:
+    """Cells of a grid that the centres of Gaussians lie in.
+
+    Args:
+        gaussians: On the CPU, finite.
+        grid: The grid.
+    """
+    offsets = gaussians.means.double().numpy() - grid.corner
+    return np.floor(np.ldexp(offsets, -grid.exponent)).astype(np.int64).clip(0, (1 << grid.bits) - 1)
 
 
 def _rounded(

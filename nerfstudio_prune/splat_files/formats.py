@@ -12,6 +12,8 @@ from nerfstudio_prune.splat_files.comments import read_comments
 from nerfstudio_prune.splat_files.compressed_ply import decode_compressed_ply, encode_compressed_ply, is_compressed
 from nerfstudio_prune.splat_files.limits import MAX_GAUSSIANS, read_content
 from nerfstudio_prune.splat_files.order import along_curve
+from nerfstudio_prune.splat_files.packed import decode_packed, encode_packed, packed_order
+from nerfstudio_prune.splat_files.packed_container import SUFFIX
 from nerfstudio_prune.splat_files.ply import decode_ply, encode_ply
 from nerfstudio_prune.splat_files.ply_header import parse_header, read_rows
 from nerfstudio_prune.splat_files.sog import decode_sog
@@ -54,6 +56,7 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
+    SUFFIX: Format("this project's", decode_packed, encode_packed, packed_order),
     ".compressed.ply": Format("compressed ply", decode_any_ply, encode_compressed_ply, along_curve),
     ".ply": Format("ply", decode_any_ply, encode_ply),
     ".spz": Format("SPZ", decode_spz, encode_spz, along_curve),

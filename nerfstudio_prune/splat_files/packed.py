@@ -14,7 +14,7 @@ from nerfstudio_prune.core.files import read_file
 from nerfstudio_prune.exchange.errors import FileFormatError, refuse
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splat_files.adaptive_decode import decode_adaptive
-from nerfstudio_prune.splat_files.adaptive_encode import encode_adaptive
+from nerfstudio_prune.splat_files.adaptive_encode import cells_in, encode_adaptive
 from nerfstudio_prune.splat_files.evidence import Evidence, assumed_evidence, is_usable
 from nerfstudio_prune.splat_files.morton import MAX_BITS
 from nerfstudio_prune.splat_files.packed_container import (
@@ -28,7 +28,9 @@ from nerfstudio_prune.splat_files.packed_container import (
     put_together,
     take_apart,
 )
+from nerfstudio_prune.splat_files.places import in_order
 from nerfstudio_prune.splat_files.profiles import PAPER_BITS, PROFILES, RoundedName
+from nerfstudio_prune.splat_files.steps import choose_steps
 from nerfstudio_prune.splat_files.stored import Placement, StoredGaussians
 from nerfstudio_prune.splat_files.vectree import decode_vectree, encode_vectree
 
@@ -93,6 +95,16 @@ def encode_paper(
     if significance.shape != (len(gaussians),) or not (np.isfinite(significance).all() and (significance >= 0).all()):
         raise ValueError(f"significance must be finite, not negative, and of the {len(gaussians):,} Gaussians")
     return _put_together(stored, Layout.VECTREE, dict(encode_vectree(gaussians, significance, position_bits)))
+
+
+def packed_order(gaussians: Gaussians) -> Gaussians:
+    """The same Gaussians in the order in which `encode_packed` writes them where nothing is given.
+
+    Args:
+        gaussians: On the CPU, finite.
+    """
+    steps = choose_steps(gaussians, assumed_evidence(gaussians), PROFILES["small"].budget, None)
+    return gaussians.select(torch.from_numpy(in_order(cells_in(gaussians, steps.grid))))
 
 
 def decode_packed(content: bytes) -> StoredGaussians:

@@ -64,9 +64,9 @@ class SplatPruneModelConfig(SplatfactoModelConfig):
     max-num-iterations scales them, so that it has the same shape; but refine-every is never shortened, nor the time
     between two opacity resets below 1,000 steps. None: they are taken as they are."""
     initial_file: Optional[Path] = None
-    """File of Gaussians to begin with, instead of points: .ply, .compressed.ply, .spz or .sog, in the space of the
-    scene. It is read when a training begins, and not needed to show it. None: points of the data, or of the
-    pictures."""
+    """File of Gaussians to begin with (.gsvt, .ply, .compressed.ply, .spz or .sog), in the space of the scene, instead
+    of points of the data or random ones. The optimizers' moments begin anew; of another degree than sh-degree harmonics
+    that are missing are zero, and those beyond are left out. Not read by a run that goes on from a checkpoint."""
 
 
 class SplatPruneModel(SplatfactoModel):
@@ -151,15 +151,6 @@ class SplatPruneModel(SplatfactoModel):
         }
         for name, value in values.items():
             self.gauss_params[name] = nn.Parameter(value.contiguous().clone())
-
-    def begin_with(self, gaussians: Gaussians) -> None:
-        """Begins with Gaussians that are there already; parameters are new, as by `seed`.
-
-        Args:
-            gaussians: Of the model's degree, on its device.
-        """
-        for name, tensor in gaussians.items():
-            self.gauss_params[name] = nn.Parameter(tensor.contiguous().clone())
 
     def set_behind(self, color: Optional[Float[Tensor, "3"]]) -> None:
         """Says what lies behind the Gaussians.

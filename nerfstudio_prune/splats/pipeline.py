@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Optional, cast
 
 import torch
@@ -28,7 +27,7 @@ from nerfstudio_prune.splats.checks import check_config, check_degree
 from nerfstudio_prune.splats.config import SplatPruneConfig
 from nerfstudio_prune.splats.distilling import HarmonicsDistillation
 from nerfstudio_prune.splats.growth import LENGTH, MEMORY, length_of_run
-from nerfstudio_prune.splats.initial_file import initial_gaussians, placement_of
+from nerfstudio_prune.splats.initial import begin_with
 from nerfstudio_prune.splats.model import LOADED_STEP, SplatPruneModel, SplatPruneModelConfig
 from nerfstudio_prune.splats.recipes import GaussianRecipe
 from nerfstudio_prune.splats.seeding import camera_distance, initial_scales, seed_from_views
@@ -73,8 +72,8 @@ class SplatPrunePipeline(ControlledPipeline):
         grad_scaler: Gradient scaler of the trainer.
 
     Raises:
-        ValueError: If there is more than one process, an option is not of its type or out of its range, the data or
-            the file to begin with cannot be read, or the rasteriser that is asked for cannot render here.
+        ValueError: If there is more than one process, an option is not of its type or out of its range, the data cannot
+            be trained on, or the rasteriser that is asked for cannot render here.
     """
 
     config: SplatPrunePipelineConfig
@@ -92,9 +91,7 @@ class SplatPrunePipeline(ControlledPipeline):
     ) -> None:
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         _ = self.model.rasterizer  # what cannot render is told before anything is loaded
-        if test_mode == "val" and config.model.initial_file is not None:
-            self._begin_with_file(config.model.initial_file)
-        elif self.model.seed_points is None and not config.model.random_init and test_mode != "inference":
+        if self.model.seed_points is None and not config.model.random_init and test_mode != "inference":
             self._seed_model()
         blended_with = self.datamanager.train_dataparser_outputs.alpha_color
         if config.model.background_color == "auto" and blended_with is not None:
@@ -103,16 +100,6 @@ class SplatPrunePipeline(ControlledPipeline):
         self.distillation: Optional[HarmonicsDistillation] = None
         """When there is a teacher; None where nothing is trained."""
         self.panel_mount = PanelMount(self)
-
-    def _begin_with_file(self, path: Path) -> None:
-        """Lets the model begin with the Gaussians of a file."""
-        parsed = self.datamanager.train_dataparser_outputs
-        placement = placement_of(parsed.dataparser_transform, parsed.dataparser_scale)
-        try:
-            gaussians = initial_gaussians(path, self.config.model.sh_degree, placement)
-        except ValueError as error:
-            raise ValueError(f"--pipeline.model.initial-file {error}") from error
-        self.model.begin_with(gaussians.to(self.device))
 
     def _seed_model(self) -> None:
         """Lets the model begin with points inside the cameras' view."""
@@ -258,6 +245,10 @@ class SplatPrunePipeline(ControlledPipeline):
         """
         trainer = training_callback_attributes.trainer
         assert trainer is not None
+        file = self.config.model.initial_file
+        if file is not None and trainer._start_step == 0:
+            told = begin_with(self.model, file, self.datamanager.train_dataparser_outputs)
+            CONSOLE.print(escape(f"Begins with {told}"), soft_wrap=True)
         cameras = self.datamanager.train_dataset.cameras
         sides = torch.minimum(cameras.height, cameras.width).flatten().tolist()
         length = length_of_run(

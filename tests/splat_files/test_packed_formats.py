@@ -293,9 +293,11 @@ def test_ranges_that_are_not_finite() -> None:
 
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     """A wrong name or a full disk leaves nothing behind."""
-    with pytest.raises(FileFormatError, match=r"a\.obj: expected a name that ends with \.compressed\.ply, \.ply"):
+    with pytest.raises(FileFormatError, match=r"a\.obj: expected a name that ends with \.gsvt, \.compressed\.ply"):
         write_splats(tmp_path / "a.obj", stored())
-    with pytest.raises(FileFormatError, match=r"a\.sog: files of SOG are only read; \.compressed\.ply, \.ply, \.spz"):
+    with pytest.raises(
+        FileFormatError, match=r"a\.sog: files of SOG are only read; \.gsvt, \.compressed\.ply, \.ply, \.spz"
+    ):
         write_splats(tmp_path / "a.sog", stored())
     none = Gaussians.of({name: tensor[:0] for name, tensor in stored().gaussians.items()})
     with pytest.raises(FileFormatError, match=r"a\.ply: expected 1 to 16,000,000 Gaussians, got 0"):

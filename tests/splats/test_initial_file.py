@@ -1,4 +1,4 @@
-"""A training that begins with the Gaussians of a file, its own or of another program."""
+"""A packed file as the start of a training: the scene is there from the first step on, and the optimizers hold it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,68 +7,94 @@ from typing import Any
 
 import pytest
 import torch
-from support.stored_splats import PLACEMENT, stored
-from support.tiny_splats import start, train
+from support.tiny_splats import check_whole, pictures, start, train
 
-from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splat_files.formats import write_splats
-from nerfstudio_prune.splat_files.stored import StoredGaussians
-from nerfstudio_prune.splats.initial_file import initial_gaussians, placement_of
+from nerfstudio_prune.splat_files.packed import encode_packed, read_packed
+from nerfstudio_prune.splat_files.stored import Placement, StoredGaussians
+from nerfstudio_prune.splats.initial import of_degree
 
-SH_C0 = 0.28209479177387814
+Config = Callable[..., Any]
 
 
-def test_a_training_begins_with_the_file(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
-    """Whoever goes on with another program's scene must find it there, harmonics included, and be able to train it. To
-    show the run the file is not needed: it may be gone by then."""
-    path = tmp_path / "a.ply"
-    given = stored(50, 3).gaussians
-    given.means[:, 2] -= 3  # where the cameras look
-    write_splats(path, StoredGaussians(given))
-    config = tiny_config()
-    config.pipeline.model.initial_file = path
-    model = start(config).pipeline.model
-    for name, tensor in given.items():
-        assert torch.equal(model.gauss_params[name], tensor), name
-    trainer = train(config)
-    assert not torch.equal(trainer.pipeline.model.means[:1], given.means[:1])
+@pytest.fixture
+def packed(tiny_config: Config, tmp_path: Path) -> tuple[Any, Path]:
+    """A run, and its Gaussians as a file."""
+    run = train(tiny_config("first", strategy="none"))
+    path = tmp_path / "a.gsvt"
+    path.write_bytes(encode_packed(StoredGaussians(run.pipeline.model.gaussians.detach(), False), budget=1e-14))
+    return run, path
+
+
+def with_file(tiny_config: Config, name: str, path: Path, **model: Any) -> Any:
+    """A run that begins with the file."""
+    config = tiny_config(name, strategy="none")
+    for key, value in {"initial_file": path, **model}.items():
+        setattr(config.pipeline.model, key, value)
+    return config
+
+
+def test_begins_with_the_file(tiny_config: Config, packed: tuple[Any, Path]) -> None:
+    """The same pictures before any step, no moments, and a training that goes on; one that is resumed needs no file."""
+    run, path = packed
+    second = start(with_file(tiny_config, "second", path))
+    model = second.pipeline.model
+    assert model.num_points == run.pipeline.model.num_points
+    model.step = 10**9
+    assert float((pictures(model, run) - pictures(run.pipeline.model, run)).square().mean()) < 1e-6
+    check_whole(second)
+    assert all(not optimizer.state for optimizer in second.optimizers.optimizers.values())
+    model.step = 0
+    second.train()
+    check_whole(second)
     path.unlink()
-    shown = config.pipeline.setup(device="cpu", test_mode="test")
-    assert len(shown.model.means) > 0
-    with pytest.raises(ValueError, match=r"^--pipeline\.model\.initial-file .*a\.ply: cannot be read"):
-        start(config)
+    resumed = with_file(tiny_config, "third", path)
+    resumed.load_dir = second.checkpoint_dir
+    assert start(resumed).pipeline.model.num_points == model.num_points
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3])
-def test_degrees_are_those_of_the_model(degree: int, tmp_path: Path) -> None:
-    """Files of any degree begin a model of any: what is missing is zero, what is more is left out."""
-    given = stored(5, 2)
-    write_splats(tmp_path / "a.ply", given)
-    found = initial_gaussians(tmp_path / "a.ply", degree, PLACEMENT)
-    both = min(len(found.features_rest[0]), 8)
-    assert found.sh_degree == degree and torch.equal(found.features_dc, given.gaussians.features_dc)
-    assert torch.equal(found.features_rest[:, :both], given.gaussians.features_rest[:, :both])
-    assert not found.features_rest[:, both:].any()
-
-
-def test_a_model_without_harmonics_has_logits(tmp_path: Path) -> None:
-    """The host puts the colours of degree 0 through a sigmoid: taken over as they are they would all change."""
-    given = stored(5, 2)
-    write_splats(tmp_path / "a.ply", given)
-    found: Gaussians = initial_gaussians(tmp_path / "a.ply", 0, PLACEMENT)
-    colours = (0.5 + SH_C0 * given.gaussians.features_dc).clamp(1 / 510, 1 - 1 / 510)
-    assert torch.allclose(found.features_dc.sigmoid(), colours, atol=1e-6) and found.sh_degree == 0
-
-
-def test_a_file_that_lies_elsewhere(tmp_path: Path) -> None:
-    """Gaussians of a scene that was turned or scaled otherwise would stand beside the cameras; nobody would know why
-    nothing is learnt."""
+def test_files_of_other_programs(tiny_config: Config, packed: tuple[Any, Path], tmp_path: Path) -> None:
+    """Whoever goes on with a scene of another program must find it there, number for number."""
+    run, _ = packed
     path = tmp_path / "a.ply"
-    write_splats(path, stored(5, 0, placement=PLACEMENT))
-    transform = torch.tensor([*PLACEMENT.transform, (0.0, 0.0, 0.0, 1.0)])
-    assert len(initial_gaussians(path, 0, placement_of(transform, PLACEMENT.scale))) == 5
-    with pytest.raises(ValueError, match=r"a\.ply: lies elsewhere in the space of the data, with scale 0\.7; expected"):
-        initial_gaussians(path, 0, replace(PLACEMENT, scale=0.71))
-    transform[1, 3] += 1
-    with pytest.raises(ValueError, match="lies elsewhere"):
-        initial_gaussians(path, 0, placement_of(transform, PLACEMENT.scale))
+    write_splats(path, StoredGaussians(run.pipeline.model.gaussians.detach()))
+    model = start(with_file(tiny_config, "other", path)).pipeline.model
+    for name, tensor in run.pipeline.model.gaussians.items():
+        assert torch.equal(model.gauss_params[name], tensor), name
+
+
+def test_degrees() -> None:
+    """Harmonics that are missing are zero, and those beyond are left out; nothing else changes."""
+    from support.splats_by_hand import drawn  # noqa: PLC0415
+
+    own = drawn(4, 2)
+    more, less = of_degree(own, 3), of_degree(own, 0)
+    assert torch.equal(more.features_rest[:, :8], own.features_rest) and not more.features_rest[:, 8:].any()
+    assert more.features_rest.shape[1] == 15 and less.features_rest.shape[1] == 0
+    assert of_degree(own, 2).features_rest.shape[1] == 8 and torch.equal(more.means, own.means)
+
+
+def test_model_without_harmonics(tiny_config: Config, packed: tuple[Any, Path]) -> None:
+    """Colours are logits there, and must look the same."""
+    _, path = packed
+    model = start(with_file(tiny_config, "flat", path, sh_degree=0)).pipeline.model
+    expected = (read_packed(path).gaussians.features_dc * 0.28209479 + 0.5).clamp(1 / 510, 1 - 1 / 510)
+    assert torch.allclose(torch.sigmoid(model.gaussians.features_dc), expected, atol=1e-4)
+
+
+def test_errors(tiny_config: Config, packed: tuple[Any, Path], tmp_path: Path) -> None:
+    """Each names the option and the file, or what is another than it was."""
+    _, path = packed
+    stored = read_packed(path)
+    other = Placement(((1.0, 0.0, 0.0, 9.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)), 1.0)
+    files = {
+        "gone.gsvt": (None, "gone.gsvt: cannot be read"),
+        "a.obj": (b"", "a.obj: expected a name that ends with .gsvt"),
+        "aa.gsvt": (encode_packed(replace(stored, antialiased=True)), "rasterize_mode antialiased, .* is classic"),
+        "far.gsvt": (encode_packed(replace(stored, placement=other)), "lies in its data by transform"),
+    }
+    for name, (content, message) in files.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"pipeline.model.initial_file .*{message}"):
+            start(with_file(tiny_config, name, tmp_path / name))

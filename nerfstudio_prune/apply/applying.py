@@ -47,6 +47,7 @@ def apply(asked: Apply) -> None:
     if not torch.cuda.is_available():
         torch.set_flush_denormal(True)  # as in a training
     opened = kind.open(config, file, Asked(asked.step, asked.data, _rays(asked)))
+    options = kind.without_recovery(options, opened.pixels)
     check_recovery(asked.recovery_steps, opened.without_data)
     folder = name_run(opened.config, asked.output_dir, asked.experiment_name, asked.timestamp)
     sources = (file, opened.checkpoint.path)
@@ -86,7 +87,7 @@ def _options(kind: Kind, asked: Apply) -> Any:
     if asked.target_mb is not None:
         options = replace(options, target_mb=asked.target_mb)
     options.validate()
-    return kind.without_recovery(options)
+    return options
 
 
 def _rays(asked: Apply) -> int:

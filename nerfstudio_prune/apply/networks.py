@@ -58,9 +58,9 @@ class Networks:
         """Options of pruning of which none is given."""
         return PruneConfig()
 
-    def without_recovery(self, options: PruneConfig) -> PruneConfig:
+    def without_recovery(self, options: PruneConfig, pixels: int) -> PruneConfig:
         """Options with more calibration samples, where there are any: what is rarely seen counts too."""
-        if not options.filled().judged:
+        if not options.filled().judged or pixels < CALIBRATION["calibration_rays"]:
             return options
         given = options.given()
         return replace(options, **{name: given.get(name, value) for name, value in CALIBRATION.items()})
@@ -82,10 +82,12 @@ class Networks:
         dataset, reason = _training_views(own.pipeline.datamanager, asked.data)
         judged: Optional[CountedDataset] = None
         held_out: HeldOut = NOTHING
+        pixels = 0
         if dataset is not None:
             views, back = split_views(len(dataset))
             judged, held_out = dataset.subset(views), held_out_rays(dataset, back, asked.rays)
             model.empty_space.space = space_of(options, dataset)
+            pixels = int((judged.cameras.height * judged.cameras.width).sum())
 
         def calibrate(calibration: Calibration, seed: int) -> Mapping[str, Samples]:
             if judged is None:
@@ -105,6 +107,7 @@ class Networks:
             listeners,
             held_out,
             reason,
+            pixels,
         )
 
     def sized(self, subject: Subject[Any], options: PruneConfig, share: float) -> PruneConfig:

@@ -50,6 +50,8 @@ class Opened:
     """Quality on views that a cut does not see."""
     without_data: str
     """Why there are no views; empty where there are."""
+    pixels: int = 0
+    """Pixels of the views that a cut is judged by."""
 
 
 class Kind(Protocol):
@@ -77,11 +79,12 @@ class Kind(Protocol):
         """Options of pruning of which none is given."""
         ...
 
-    def without_recovery(self, options: Any) -> Any:
+    def without_recovery(self, options: Any, pixels: int) -> Any:
         """Options with those that are not given as a cut asks for that nothing makes up for.
 
         Args:
             options: Options that are given.
+            pixels: Pixels of the views that it is judged by.
         """
         ...
 

@@ -54,7 +54,7 @@ class Scenes:
         """Options of pruning of which none is given."""
         return SplatPruneConfig()
 
-    def without_recovery(self, options: SplatPruneConfig) -> SplatPruneConfig:
+    def without_recovery(self, options: SplatPruneConfig, pixels: int) -> SplatPruneConfig:
         """The options as they are: scores see all that there is to see."""
         return options
 

@@ -127,6 +127,9 @@ def execute_student(
     config = student_config(job, scene, folder, saved_config(teacher, scale, scene, folder))
     _, clock = clock_of(torch.device(config.machine.device_type))
     start = clock()
+    # What opens a run, to render or to measure it, begins with its file; as the host's, of options that no set-up has
+    # changed yet.
+    config.save_config()
     trainer = make_trainer(config)
     pictures = folder / "images" / job.name
     recorder = KiloRecorder(trainer, clock() - start, scale.views, pictures, advance)
@@ -134,8 +137,6 @@ def execute_student(
     if model.teacher is not None:
         shown = recorder.meter.stage_of_teacher(model.teacher, as_teacher(model.teacher), recorder.picture("teacher"))
         recorder.keep(shown)
-    # What opens a run, to render or to measure it, begins with its file.
-    config.save_config()
     trainer.train()
     peak = memory.peak_mb
     recorder.add("end", recorder.phases.steps)

@@ -170,7 +170,10 @@ def test_first_camera_sees_the_scene(tmp_path: Path) -> None:
 
 
 WITHOUT_NERFSTUDIO = """
+import signal
 import sys
+# As in a terminal; what a shell runs in the background begins with Ctrl+C switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["nerfstudio"] = None
 from nerfstudio_prune.cli import entrypoint
 sys.argv = ["ns-prune", "view", *sys.argv[1:]]

@@ -39,6 +39,14 @@ COMMANDS = {
 }
 """Name -> dataclass of options with a `main`, which imports what the command works with."""
 
+OF_THE_HOST = (
+    (r"`torch\.cuda\.amp\.custom_[fb]wd", FutureWarning),
+    (r"Using a non-tuple sequence for multidimensional indexing", UserWarning),
+    (r"Importing `spectral_angle_mapper` from", FutureWarning),
+)
+"""Warnings that Nerfstudio's own code gives rise to whenever it is imported, or makes the rays of a view: whoever uses
+these commands can do nothing about them."""
+
 
 def parse(arguments: Optional[Sequence[str]] = None) -> Any:
     """The chosen command with its options.
@@ -57,8 +65,8 @@ def parse(arguments: Optional[Sequence[str]] = None) -> Any:
 def entrypoint() -> None:
     """Entry point of the console script."""
     print_in_any_encoding()
-    # Nerfstudio says so of its own code whenever it is imported.
-    warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.custom_[fb]wd", FutureWarning)
+    for message, category in OF_THE_HOST:
+        warnings.filterwarnings("ignore", message, category)
     tyro.extras.set_accent_color("bright_yellow")
     try:
         parse().main()

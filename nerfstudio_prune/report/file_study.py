@@ -8,6 +8,7 @@ from typing import Any, Optional
 from nerfstudio_prune.records.file_schema import FileRecord, StoredForm
 from nerfstudio_prune.records.files import FILE_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.schema import RecordError
+from nerfstudio_prune.report.repeated import Repeated
 from nerfstudio_prune.report.splat_study import LARGEST
 from nerfstudio_prune.report.stats import Stat
 
@@ -15,22 +16,8 @@ ROLES = ("dense", "pruned")
 """Controls first."""
 
 
-@dataclass
-class FileArm:
+class FileArm(Repeated[FileRecord]):
     """Runs that differ in the seed only, each with its files."""
-
-    runs: list[FileRecord]
-    """By seed."""
-
-    @property
-    def first(self) -> FileRecord:
-        """The run of the lowest seed."""
-        return self.runs[0]
-
-    @property
-    def name(self) -> str:
-        """What is compared, without the seed."""
-        return self.first.arm
 
     @property
     def labels(self) -> list[str]:

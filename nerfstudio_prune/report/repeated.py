@@ -7,7 +7,7 @@ from typing import Any, Generic, Optional, TypeVar
 from nerfstudio_prune.report.stats import Stat
 
 RecordT = TypeVar("RecordT", bound=Any)
-"""Record of a run: has an `arm`, a `seed`, stages, and the last one of them as `end`."""
+"""Record of a run: has an `arm` and a `seed`; for `at` also stages, and the last one of them as `end`."""
 
 
 @dataclass

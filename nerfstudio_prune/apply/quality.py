@@ -1,6 +1,7 @@
 """What a cut costs, on views that it was not judged by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -8,12 +9,30 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from nerfstudio_prune.engine.host import forked
+
 ERRORS = 2
 """Standard errors by which a mean loss has to stay below what is promised."""
 KEPT_BACK = 8
 """One of so many training views is kept back to measure on."""
 FEWEST, MOST = 8, 64
 """Views that are kept back where there are as many, and at most."""
+
+
+@contextmanager
+def in_evaluation(model: Any) -> Iterator[None]:
+    """A model that renders, without gradients; its mode and the random state are afterwards as they were.
+
+    Args:
+        model: The model.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with forked(model.device), torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 @dataclass(frozen=True)

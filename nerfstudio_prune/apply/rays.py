@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from nerfstudio_prune.apply.quality import NOTHING, HeldOut
-from nerfstudio_prune.engine.host import forked
+from nerfstudio_prune.apply.quality import NOTHING, HeldOut, in_evaluation
 from nerfstudio_prune.nerf.rays import draw_rays
 
 SEED = 0
@@ -38,15 +37,9 @@ def held_out_rays(dataset: Any, views: Sequence[int], rays: int) -> HeldOut:
         if count:
             batches.append(draw_rays(dataset, count, generator, torch.tensor([view])))
 
-    @torch.no_grad()
     def psnr(model: Any) -> Float64[Tensor, " views"]:
-        was_training = model.training
-        model.eval()
-        try:
-            with forked(model.device):
-                return torch.stack([psnr_of_rays(_errors(model, *batch)) for batch in batches])
-        finally:
-            model.train(was_training)
+        with in_evaluation(model):
+            return torch.stack([psnr_of_rays(_errors(model, *batch)) for batch in batches])
 
     total = sum(len(colours) for _, colours in batches)
     return HeldOut(f"{total:,} rays of {len(batches)} training views that the cut was not judged by", psnr)

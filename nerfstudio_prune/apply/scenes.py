@@ -16,12 +16,11 @@ from torch import Tensor
 
 from nerfstudio_prune.apply.configuration import check_data_manager, own_config
 from nerfstudio_prune.apply.opened import Asked, Opened
-from nerfstudio_prune.apply.quality import NOTHING, HeldOut, split_views
+from nerfstudio_prune.apply.quality import NOTHING, HeldOut, in_evaluation, split_views
 from nerfstudio_prune.apply.training import optimizers_of, with_training
 from nerfstudio_prune.core.events import PruneEvent, PruneState
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager
-from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.saved_run import SavedRunError, find_checkpoint
 from nerfstudio_prune.gaussians.selecting import check_target, floor_of
@@ -155,15 +154,9 @@ def _pipeline(own: Any, path: Path) -> SplatPrunePipeline:
 def _held_out(pipeline: SplatPrunePipeline, views: Sequence[int]) -> HeldOut:
     """Whole training views that a cut does not see."""
 
-    @torch.no_grad()
     def psnr(model: Any) -> Float64[Tensor, " views"]:
-        was_training = model.training
-        model.eval()
-        try:
-            with forked(model.device):
-                found = [psnr_of_view(model, *pipeline.view("train", view)) for view in views]
-        finally:
-            model.train(was_training)
+        with in_evaluation(model):
+            found = [psnr_of_view(model, *pipeline.view("train", view)) for view in views]
         return torch.tensor(found, dtype=torch.float64)
 
     return HeldOut(f"{len(views)} training views that the cut was not judged by", psnr)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.file_record_factory import file_record, save_files
 from support.record_factory import GPU
+from support.table_reader import column, table_cells
 
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.collect import collect_all
@@ -13,19 +14,6 @@ from nerfstudio_prune.report.file_study import FileStudy, collect_files
 from nerfstudio_prune.report.file_tables import file_tables, forms_table, targets_table
 from nerfstudio_prune.report.stats import MINUS, NOTHING
 from nerfstudio_prune.report.writing import write_report
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of the rows of the first table of a text, its head first."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [cells[0], *cells[2:]]
-
-
-def column(text: str, title: str) -> list[str]:
-    """A column of the first table of a text."""
-    head, *body = rows(text)
-    return [cells[head.index(title)] for cells in body]
 
 
 @pytest.fixture
@@ -83,7 +71,7 @@ def test_gaussians_are_told_in_bytes(tmp_path: Path) -> None:
 
 def test_targets_are_told_as_they_are(folder: Path, study: FileStudy) -> None:
     """A goal that was missed says no: 160.5 kB are 40.1 % of the dense network, 14.5 % were asked for."""
-    found = rows(targets_table([study]))[1:]
+    found = table_cells(targets_table([study]))[1:]
     assert len(found) == 4
     size, loss, mixed, over_dense = found
     assert size[3:5] == ["40.1 ± 0.0 %", "no"] and "14.5 %" in size[2]

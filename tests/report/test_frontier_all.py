@@ -6,6 +6,7 @@ import pytest
 from support.file_record_factory import file_record, save_files
 from support.frontier_record_factory import frontier_record, save_frontier
 from support.record_factory import GPU
+from support.table_reader import column
 
 from nerfstudio_prune.records.files import FRONTIER_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.schema import RecordError
@@ -15,13 +16,6 @@ from nerfstudio_prune.report.frontier_study import collect_frontier
 from nerfstudio_prune.report.frontier_tables import frontier_all_table, frontier_tables
 from nerfstudio_prune.report.stats import NOTHING, TIMES
 from nerfstudio_prune.report.writing import write_report
-
-
-def column(text: str, title: str) -> list[str]:
-    """A column of the first table of a text."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [cells[head.index(title)] for cells in body]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from support.kilo_record_factory import frames_of, kilo_run, kilo_speed, save_kilo
 from support.record_factory import GPU
 from support.splat_record_factory import save_splats, splat_run
+from support.table_reader import column, table_cells
 
 from nerfstudio_prune.records.files import KILO_FOLDERS, write_record
 from nerfstudio_prune.records.schema import RecordError
@@ -14,19 +15,6 @@ from nerfstudio_prune.report.kilo_study import KiloStudy, collect_kilo
 from nerfstudio_prune.report.kilo_tables import TARGETS, arms_table, frames_table, kilo_tables, targets_table
 from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, TO
 from nerfstudio_prune.report.writing import write_report
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of the rows of the first table of a text, its head first."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [cells[0], *cells[2:]]
-
-
-def column(text: str, title: str) -> list[str]:
-    """A column of the first table of a text."""
-    head, *body = rows(text)
-    return [cells[head.index(title)] for cells in body]
 
 
 @pytest.fixture
@@ -91,7 +79,7 @@ def test_pictures_are_compared_round_by_round(study: KiloStudy) -> None:
 
 def test_targets_are_told_whether_reached_or_not(study: KiloStudy) -> None:
     """A target that is missed must stand there as well, with what was measured."""
-    found = {cells[2]: cells[3:] for cells in rows(targets_table([study]))[1:]}
+    found = {cells[2]: cells[3:] for cells in table_cells(targets_table([study]))[1:]}
     assert found["right after distilling: less the teacher, at least " + MINUS + "0.2 dB"][:2] == [
         "+0.10 ± 0.00 dB",
         "yes",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.record_factory import CPU, run
 from support.splat_record_factory import row, save_splats, splat_run, splat_speed, zero_shot
+from support.table_reader import column, table_cells
 
 from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.records.schema import RecordError
@@ -24,19 +25,6 @@ from nerfstudio_prune.report.stats import MINUS, NOTHING, TIMES, TO
 from nerfstudio_prune.report.writing import write_report
 
 CUT = {"before": 31.0, "right after": 29.0}
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of the rows of the first table of a text, without its head."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def column(text: str, title: str) -> list[str]:
-    """A column of the first table of a text."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    at = [cell.strip() for cell in lines[0].strip("|").split("|")].index(title)
-    return [cells[at] for cells in rows(text)]
 
 
 @pytest.fixture
@@ -125,14 +113,14 @@ def test_speed(study: SplatStudy) -> None:
 def test_targets(folder: Path) -> None:
     """A target is reached or not, and one that nothing was measured for is left out."""
     text = targets_table(collect_splats(folder))
-    found = {cells[1]: cells for cells in rows(text)}
+    found = {cells[1]: cells for cells in table_cells(text)[1:]}
     dense = found[f"… recovered: less dense of equal steps, at least {MINUS}0.4 dB"]
     assert dense[2:] == [f"{MINUS}0.50 ± 0.00 dB", "no", "2"]
     capped = next(cells for words, cells in found.items() if "less capped of equal steps" in words)
     assert capped[2:4] == ["+0.50 ± 0.00 dB", "yes"]
     over = next(cells for words, cells in found.items() if "over the paper's score" in words)
     assert over[2:4] == ["+5.50 ± 0.00 dB", "yes"]
-    assert len(rows(text)) < len([target for target in TARGETS if target.scene == "lego_100"])
+    assert len(table_cells(text)[1:]) < len([target for target in TARGETS if target.scene == "lego_100"])
     assert targets_table([]) == NO_RECORDS
 
 
@@ -140,7 +128,7 @@ def test_lightgaussian(study: SplatStudy) -> None:
     """The paper's numbers are those of the paper; ours stand beside, with the same baseline of each difference."""
     text = lightgaussian_table(study)
     assert text is not None
-    first = rows(text.partition("Table 3")[0])
+    first = table_cells(text.partition("Table 3")[0])[1:]
     assert first[1][:3] == ["+ pruning by significance", "30.32", f"{MINUS}1.36"]
     assert first[1][3:5] == ["23.50 ± 0.00", f"{MINUS}7.50"]
     assert first[2][5:7] == ["32.00 ± 0.71", "+1.00"]
@@ -186,7 +174,7 @@ def test_rounds_beside_the_paper_are_compared_seed_by_seed(tmp_path: Path) -> No
     other = zero_shot(0, [row("splat-transform", 0, 0.34, 22.0)])
     other.name = "peer-splat-transform-s0"
     (study,) = collect_splats(save_splats(tmp_path, *records, other))
-    (line,) = [cells for cells in rows(targets_table([study])) if "over the paper" in cells[1]]
+    (line,) = [cells for cells in table_cells(targets_table([study]))[1:] if "over the paper" in cells[1]]
     assert line[2].startswith("+6.00 ± 1.41") and line[4] == "2"
 
 

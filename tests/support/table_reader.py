@@ -32,3 +32,16 @@ def rows(text: Optional[str]) -> dict[str, dict[str, str]]:
             assert len(cells) == len(titles)
             result[cells[0]] = dict(zip(titles, cells, strict=True))
     return result
+
+
+def table_cells(text: str) -> list[list[str]]:
+    """Cells of the rows of the first table of a text, its head first."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def column(text: str, title: str) -> list[str]:
+    """A column of the first table of a text, without its head."""
+    head, *body = table_cells(text)
+    return [cells[head.index(title)] for cells in body]

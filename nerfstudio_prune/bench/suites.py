@@ -14,6 +14,7 @@ from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, s
 from nerfstudio_prune.bench.file_jobs import FileRun, file_jobs
 from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed, kilo_jobs, of_pruned_teacher
+from nerfstudio_prune.engine.planning import resolve_steps
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.presets import PRESETS, PresetName
@@ -413,13 +414,13 @@ def ablation(scale: Scale) -> list[Job]:
         own += [pruned(seed, scale, "importance", "w_out", HALF)]
         small = _small(seed, scale, HALF)[0]
         own += [small]
-        if _is_early(scale):
+        if _recovers(scale):
             own += [_preset(seed, scale, name) for name in PRESETS]
             own += [_small_as_long_as("preset-best", small)]
         if seed == first:
             own += [_recipe(seed, scale, HALF, without) for without in recipe_parts(scale)]
             own += [pruned(seed, scale, "uniform", None, HALF)]
-            if _is_early(scale):
+            if _recovers(scale):
                 own += [_preset(seed, scale, "best", "twice-the-rate", recovery_lr_factor=2.0)]
         runs += [_decaying(run, scale) for run in own]
     return runs
@@ -479,6 +480,11 @@ def _is_early(scale: Scale) -> bool:
     return scale.start_steps <= scale.steps // 5
 
 
+def _recovers(scale: Scale) -> bool:
+    """Whether enough of the training is left behind the cut for the presets, which have several events."""
+    return scale.start_steps <= scale.steps * 2 // 3
+
+
 def recipe_parts(scale: Scale) -> dict[str, dict[str, Any]]:
     """Part of the recipe -> options that take it out."""
     parts: dict[str, dict[str, Any]] = {
@@ -530,7 +536,8 @@ def _preset(seed: int, scale: Scale, name: PresetName, variant: str = "", **othe
     options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps, **others}
     if preset.get("num_events", 1) > 1:
         # The run goes on from the dense start, and would count the share of its own steps only.
-        options["stop_step"] = scale.steps * PruneConfig.stop_percent // 100
+        whole = PruneConfig(preset=name, start_step=scale.start_steps).filled()
+        options["stop_step"] = resolve_steps(whole, 0, scale.steps).stop_step
     share = preset.get("target_parameters", preset.get("target_macs"))
     sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
     return _cut(

@@ -223,15 +223,15 @@ class ScheduleOptions(Group):
     """Options that count training steps, by dotted names; none can be longer than the run."""
     steps: ClassVar[Sequence[str]] = ("start_step", "stop_step", "num_events")
     """Options that are resolved against the length of the run in which the plan is made."""
-    start_percent = 15
-    """Of the run: where `start_step` lies if it is not given."""
     stop_percent = 50
     """Of the run: where `stop_step` lies if it is not given."""
 
     start_step: Optional[int] = option(
-        None, "15 % of max_num_iterations, or the first step of a resumed run if that is later"
+        None, "start_fraction of max_num_iterations, or the first step of a resumed run if that is later"
     )
     """Training step at whose end the first event happens."""
+    start_fraction: Optional[float] = option(0.15, "the preset's, else {}")
+    """Share of max_num_iterations after which the first event happens, in [0, 1); start_step takes its place."""
     auto_start: Optional[float] = option(None, "off")
     """Start as soon as the training PSNR rises by less than this many dB within 5 % of the run, > 0; all events move
     forward, and start_step is the latest step for the first."""
@@ -252,6 +252,7 @@ class ScheduleOptions(Group):
         (("num_events",), *at_least(1, 1000)),
         (("round_to",), *at_least(1, 2**20)),
         (("start_step", "stop_step"), *at_least(0, MAX_STEPS)),
+        (("start_fraction",), lambda value: 0 <= value < 1, "in [0, 1)"),
         (("auto_start",), *above(0, 1000)),
     )
     effects: ClassVar[Sequence[Effect]] = (

@@ -41,7 +41,9 @@ def resolve_steps(options: OptionsT, first_step: int, num_iterations: int, earli
             )
     start = options.start_step
     if start is None:
-        start = max(first_step, earliest, num_iterations * options.start_percent // 100)
+        assert options.start_fraction is not None
+        # A share such as 0.57 is a little less than it says; the step that it says is meant.
+        start = max(first_step, earliest, int(num_iterations * options.start_fraction + 1e-6))
     events = options.num_events or (1 if options.schedule == "one-shot" else 4)
     stop = options.stop_step
     if stop is None:

@@ -242,7 +242,7 @@ _JUDGED = "a refit lstsq, a budget, or a strategy or score that looks at trainin
 class CalibrationOptions(Group):
     """Training rays that a cut is judged by."""
 
-    calibration_rays: Optional[int] = option(Calibration.num_rays)
+    calibration_rays: Optional[int] = option(Calibration.num_rays, "the preset's, else {}")
     """Training rays on which calibration samples are collected, at most 262,144, and as many as there are pixels."""
     calibration_samples: Optional[int] = option(Calibration.num_samples)
     """Most calibration samples per field, at most 1,048,576."""
@@ -322,7 +322,8 @@ REPLACED: Mapping[str, Set[str]] = {
     **dict.fromkeys(_EDGES, _EDGES),
     "strategy": {*_CHOICE, *_EDGES, "edge_scope"},
     "coreset_variant": {"strategy", "score"},
-    "start_step": {"stop_step"},
+    "start_step": {"start_fraction", "stop_step"},
+    "start_fraction": {"start_step", "stop_step"},
     "schedule": {"num_events"},
     "preset": {*_TARGETS, *_CHOICE, *(name for values in PRESETS.values() for name in values)},
 }

@@ -15,12 +15,12 @@ TARGETS = ("width", "head_width", "pruning_ratio", "group_widths", *BUDGETS)
 HALF = 0.5
 """Share that leaves every layer where nothing says how far, the preset neither."""
 
-_OURS = {"strategy": "obs", "refit": "lstsq"}
+_OURS = {"strategy": "obs", "refit": "lstsq", "calibration_rays": 2048}
 
 PRESETS: dict[PresetName, Mapping[str, Any]] = {
     "paper": {},
     "fast": {**_OURS, "target_macs": 0.15},
-    "best": {**_OURS, "target_parameters": 0.28},
+    "best": {**_OURS, "target_parameters": 0.28, "start_fraction": 0.6},
     "tiny": {**_OURS, "target_parameters": 0.1, "schedule": "cubic", "num_events": 5},
 }
 """Name -> option -> value. `paper` leaves all options at their defaults: those are Algorithm 1 of Ding et al. 2025."""
@@ -39,9 +39,12 @@ def preset_options(name: PresetName, given: Mapping[str, Any], target_given: boo
     """
     if name not in PRESETS:
         raise ValueError(f"prune.preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    if given.get("strategy") in (EDGE, "none"):
+    if given.get("strategy") == "none":
         return {}
     preset = PRESETS[name]
+    if given.get("strategy") == EDGE:
+        # Which neurons, and how many, means nothing there; when does.
+        preset = {option: value for option, value in preset.items() if option == "start_fraction"}
     left_out = set(given)
     if target_given:
         left_out.update(TARGETS)

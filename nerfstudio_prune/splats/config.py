@@ -148,7 +148,8 @@ class ViewOptions(RunOptions):
 REPLACED: Mapping[str, Set[str]] = {
     **{name: {*TARGETS} for name in TARGETS},
     "strategy": {"score", "rounds"},
-    "start_step": {"stop_step", "sh_step"},
+    "start_step": {"start_fraction", "stop_step", "sh_step"},
+    "start_fraction": {"start_step", "stop_step", "sh_step"},
     "stop_step": {"sh_step"},
     "schedule": {"num_events"},
     "preset": {*TARGETS, *(name for values in PRESETS.values() for name in values if "." not in name)},
@@ -169,7 +170,6 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     aims: ClassVar[Set[str]] = frozenset(TARGETS)
     durations: ClassVar[Sequence[str]] = (*PruneOptions.durations, "distil.steps")
     steps: ClassVar[Sequence[str]] = (*PruneOptions.steps, "sh_step")
-    start_percent = 52
     stop_percent = 60
     effects: ClassVar[Sequence[Effect]] = (
         (("sh_step", "distil"), lambda o: o.sh_degree is not None, "sh_degree"),
@@ -191,10 +191,12 @@ class SplatPruneConfig(ViewOptions, PruneOptions, TargetOptions, SelectionOption
     """Seed of random choices, in [0, 2^63)."""
     start_step: Optional[int] = option(
         None,
-        "52 % of max_num_iterations, or the first step of a resumed run, or the one at which growth has settled, if "
-        "that is later",
+        "start_fraction of max_num_iterations, or the first step of a resumed run, or the one at which growth has "
+        "settled, if that is later",
     )
     """Training step at whose end the first event happens; not before growth has settled, see --pipeline.model."""
+    start_fraction: Optional[float] = option(0.52)
+    """Share of max_num_iterations after which the first event happens, in [0, 1); start_step takes its place."""
     stop_step: Optional[int] = option(
         None,
         "60 % of max_num_iterations, or, if the first event lies less than 10 % of the run before that, half-way "

@@ -37,6 +37,7 @@ NEURON_TARGETS = "width, head_width, pruning_ratio, group_widths, coarse, fine a
         ({"round_to": 0}, "prune.round_to must be in [1, 1,048,576], got 0"),
         ({"min_width": 0}, "prune.min_width must be in [1, 65,536], got 0"),
         ({"start_step": -1}, "prune.start_step must be in [0, 1,000,000,000], got -1"),
+        ({"start_fraction": 1.0}, "prune.start_fraction must be in [0, 1), got 1.0"),
         ({"stop_step": -2}, "prune.stop_step must be in [0, 1,000,000,000], got -2"),
         ({"rewind_step": -3}, "prune.rewind_step must be in [0, 1,000,000,000], got -3"),
         ({"num_eval_rays": -1}, "prune.num_eval_rays must be in [0, 1,048,576], got -1"),
@@ -380,7 +381,7 @@ def test_filled_options_are_the_defaults() -> None:
 
 def test_defaults_are_those_of_the_classes_that_use_them() -> None:
     """Who calls the calibration or a refit from Python, and who runs a training, get the same."""
-    recipe = PruneConfig(preset="best").resolve()
+    recipe = PruneConfig(strategy="obs", refit="lstsq", preset="paper").resolve()
     assert isinstance(recipe, NeuronRecipe)
     assert recipe.calibration == Calibration() and recipe.refit == Refit("lstsq")
 
@@ -398,7 +399,8 @@ def test_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         *(f"{f}.{name}" for f in ("coarse", "fine") for name in ("width", "head_width", "pruning_ratio")),
     }
     assert (
-        "(default: 15 % of max_num_iterations" in found["start_step"] and "(default: 512)" in found["calibration_rays"]
+        "(default: start_fraction of max_num_iterations" in found["start_step"]
+        and "(default: the preset's, else 512)" in found["calibration_rays"]
     )
 
 

@@ -14,7 +14,7 @@ from nerfstudio_prune.nerf.teacher.config import TeacherConfig
 
 ALWAYS = {
     *("strategy", "groups", "group_widths", "target_parameters", "target_macs", "target_mb"),
-    *("start_step", "auto_start", "num_events", "schedule", "recovery", "recovery_lr"),
+    *("start_step", "start_fraction", "auto_start", "num_events", "schedule", "recovery", "recovery_lr"),
     *("recovery_lr_rewind", "recovery_lr_factor"),
     *("recovery_warm_up", "edge_threshold", "edge_keep_fraction", "on_error", "num_eval_rays", "panel"),
     *(f"{field}.{name}" for field in ("coarse", "fine") for name in ("width", "head_width", "pruning_ratio")),

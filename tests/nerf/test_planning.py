@@ -184,12 +184,17 @@ def test_unknown_pattern_lists_the_groups(model: PruneModel, options: dict[str, 
         ({"schedule": "cubic"}, 2000, (2000, 2500, 4)),
         ({"schedule": "cubic", "num_events": 5, "start_step": 995}, 0, (995, 999, 5)),
         ({"stop_step": 700}, 400, (400, 700, 1)),
+        ({"start_fraction": 0.57}, 0, (570, 785, 1)),
+        ({"start_fraction": 0.0}, 0, (0, 500, 1)),
+        ({"start_fraction": 0.6, "schedule": "cubic", "num_events": 5}, 0, (600, 800, 5)),
+        ({"start_fraction": 0.6}, 700, (700, 1200, 1)),
+        ({"start_fraction": 0.6, "start_step": 300}, 0, (300, 500, 1)),
     ],
 )
 def test_open_steps_are_filled_in(options: dict[str, Any], first_step: int, expected: tuple[int, int, int]) -> None:
-    """Start after 15 % and stop at half of a run of 1,000 steps; where less than a tenth of the run lies between the
-    two, half-way to the end, or as early as the events fit. A run that goes on from a trained checkpoint is past these
-    steps: if its events were overdue, all of a gradual cut would happen at once."""
+    """Start after 15 %, or the fraction that is given, and stop at half of a run of 1,000 steps; where less than a
+    tenth of the run lies between the two, half-way to the end, or as early as the events fit. A run that goes on from a
+    trained checkpoint is past these steps: if its events were overdue, all of a gradual cut would happen at once."""
     config = resolve_steps(paper_config(**options).filled(), first_step, 1000)
     assert (config.start_step, config.stop_step, config.num_events) == expected
 
@@ -331,6 +336,7 @@ def test_stored_plan_holds_on_resume() -> None:
         ({"pruning_ratio": 0.25}, ["pruning_ratio"], [15, 50], [14, 12]),
         ({"stop_step": 70}, ["stop_step"], [15, 70], [12, 8]),
         ({"start_step": 30}, ["start_step"], [30, 50], [12, 8]),
+        ({"start_fraction": 0.4}, ["start_fraction"], [40, 50], [12, 8]),
         ({"num_events": 4}, ["num_events"], [15, 26, 38, 50], [14, 12, 10, 8]),
         ({"schedule": "cubic", "num_events": 2}, ["schedule"], [15, 50], [9, 8]),
         ({"schedule": "cubic"}, ["schedule"], [15, 26, 38, 50], [12, 9, 9, 8]),

@@ -14,7 +14,16 @@ from nerfstudio_prune.splats.config import SplatPruneConfig
 
 ALWAYS = {
     *("preset", "strategy", "seed", "pruning_ratio", "target_gaussians", "target_mb", "max_psnr_drop", "sh_degree"),
-    *("start_step", "auto_start", "num_events", "schedule", "recovery", "recovery_lr", "recovery_lr_factor"),
+    *(
+        "start_step",
+        "start_fraction",
+        "auto_start",
+        "num_events",
+        "schedule",
+        "recovery",
+        "recovery_lr",
+        "recovery_lr_factor",
+    ),
     *("recovery_lr_rewind", "recovery_warm_up", "on_error", "num_eval_views", "panel", "distil.steps"),
 }
 """Options that have an effect wherever something is pruned, or contradict what makes them idle and are refused."""

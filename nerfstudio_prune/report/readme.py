@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Optional
+from typing import Optional, get_args
 
 from nerfstudio_prune.records.cost_schema import CostRecord
 from nerfstudio_prune.report.claims import claims_text
@@ -19,7 +19,7 @@ from nerfstudio_prune.report.markup import escape, missing
 from nerfstudio_prune.report.paper import compact_table
 from nerfstudio_prune.report.splat_study import SplatStudy
 from nerfstudio_prune.report.splat_targets import splat_tables
-from nerfstudio_prune.report.study import Study, by_study, without_ablations
+from nerfstudio_prune.report.study import Moment, Study, by_study, without_ablations
 from nerfstudio_prune.report.tables import ablation_text, frontier_table, peers_table, speed_table
 
 MARKER = re.compile(r"^<!-- ns-prune report: (\S+) (begin|end) -->[ \t]*\n?", re.MULTILINE)
@@ -82,13 +82,12 @@ def named_tables(
         frontier: Those of all kinds of runs beside each other.
     """
     plain = without_ablations(studies)
-    early, late = ([study for study in studies if study.early is way] for way in (True, False))
     ablation = partial(ablation_text, compact=True)
+    moments = {moment: [study for study in studies if study.moment == moment] for moment in get_args(Moment)}
     return {
         "summary": lambda: "\n".join(f"- {sentence}" for sentence in sentences(studies)),
         "headline": partial(_headline, studies),
-        "early": partial(_short, early, "ablation", ablation),
-        "late": partial(_short, late, "ablation", ablation),
+        **{moment: partial(_short, found, "ablation", ablation) for moment, found in moments.items()},
         "frontier": partial(_short, plain, "frontier", _frontier),
         "paper": partial(_short, plain, "paper", compact_table),
         "speed": partial(_short, studies, "speed", partial(speed_table, compact=True)),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 
@@ -55,6 +55,11 @@ FRONTIER_ROLES = tuple(role for role, traits in ROLES.items() if traits.in_front
 """Roles that are compared by size and time."""
 SIZED_ROLES = tuple(role for role in FRONTIER_ROLES if not ROLES[role].weight_options)
 """Those of them whose tensors have the size that counts."""
+
+
+Moment = Literal["early", "middle", "late"]
+EARLY, LATE = 0.5, 0.75
+"""Shares of a training: cuts before the first are early ones, and late ones from the second on."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +210,10 @@ class Study:
         return any(arm.recipe for arm in self.arms)
 
     @property
-    def early(self) -> bool:
-        """Whether its networks are cut in the first half of their training."""
-        return any(arm.cuts[0] < arm.first.steps / 2 for arm in self.arms if arm.cuts)
+    def moment(self) -> Moment:
+        """When its networks are cut: in the first half of their training, in its last quarter, or between."""
+        first = min((arm.cuts[0] / arm.first.steps for arm in self.arms if arm.cuts), default=1.0)
+        return "early" if first < EARLY else "middle" if first < LATE else "late"
 
     def find(self, role: str, **fields: Any) -> list[Arm]:
         """Arms of a role whose first run has these values."""

@@ -149,13 +149,14 @@ def test_table_of_a_readme(tmp_path: Path) -> None:
 
 
 def test_early_and_late_cuts_have_tables_of_their_own(tmp_path: Path) -> None:
-    """What is cut early has the rest of its training to recover: the two must not be read as one."""
-    for text, step in (("late", 1500), ("early", 300)):
+    """What is cut early has the rest of its training to recover: they must not be read as one."""
+    for text, step in (("late", 1500), ("middle", 1000), ("early", 300)):
         history = [PruneEvent(step, None, "importance", "continue")]
         record = run(f"recipe-{text}", 1, strategy="recipe", schedule=text, history=history)
         save([dense(1, schedule=text), record], tmp_path / text)
     tables = named_tables(collect(tmp_path))
     assert list(rows(tables["early"]())) == ["`dense`", "`recipe-early`"]
+    assert list(rows(tables["middle"]())) == ["`dense`", "`recipe-middle`"]
     assert list(rows(tables["late"]())) == ["`dense`", "`recipe-late`"]
 
 

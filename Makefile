@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-# Two processes with one thread each. Tests of one file share what its fixtures make, and stay together.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes with one thread each. Tests of one file share what its fixtures make, and stay together. The slowest are
+# named at the end, for the whole suite is to stay within ten minutes.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 4
 # The rooms below `nerf`, without those of their tests that need a training.
 QUICK := core scenes data raster gaussians neurons occupancy kilonerf engine records report viewer
 

@@ -10,12 +10,11 @@ from rich.text import Text
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.comparing import Comparison, compare
 from nerfstudio_prune.export.from_run import scene_of
-from nerfstudio_prune.export.kilo_from_run import blobs_of, describe_kilo, layers_of_networks
+from nerfstudio_prune.export.kilo_from_run import kilo_content
 from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.outcome import data_of, dense_model, written
 from nerfstudio_prune.export.rendering import network_of
 from nerfstudio_prune.export.tables import Whole, numbers_in_words, overview, quality_table
-from nerfstudio_prune.export.writing import encode_file
 from nerfstudio_prune.kilo.saved_run import load_run
 
 
@@ -36,9 +35,7 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     data, reason = data_of(run.config.pipeline.datamanager, options)
     scene = scene_of(run.config_file, None if data is None else data.parsed)
     try:
-        layers = layers_of_networks(run.model)
-        metadata = describe_kilo(run, int(numbers.bits), numbers.storage, scene)
-        content = encode_file(metadata, layers, blobs=blobs_of(run.model))
+        content = kilo_content(run, numbers, scene)
     except ValueError as error:
         raise ValueError(f"--load-config {options.load_config}: {error}") from error
     found = written(options, content)

@@ -12,7 +12,9 @@ from nerfstudio_prune.export.container import NO_SUM
 from nerfstudio_prune.export.from_run import LIBRARIES
 from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS, Class, Grid, KiloMetadata, Networks, Steps
 from nerfstudio_prune.export.layers import LayerTensors, check_finite, to_bytes
+from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.schema import VERSION, Scene, Storage
+from nerfstudio_prune.export.writing import encode_file
 from nerfstudio_prune.kilo.model import KiloModel
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.march import Lattice
@@ -107,6 +109,22 @@ def describe_kilo(run: SavedRun[KiloModel], bits: int, storage: Storage, scene: 
         return msgspec.convert(msgspec.to_builtins(metadata), KiloMetadata)
     except msgspec.ValidationError as error:
         raise refuse("run", "values within the limits of a file", str(error)) from error
+
+
+def kilo_content(run: SavedRun[KiloModel], numbers: Numbers, scene: Scene) -> bytes:
+    """The content of a file.
+
+    Args:
+        run: The run.
+        numbers: What the weights are to be: of the same bits in all layers.
+        scene: See `from_run.scene_of`.
+
+    Raises:
+        ValueError: If nothing has been made of a teacher yet, or something about it has no place in a file.
+    """
+    layers = layers_of_networks(run.model)
+    metadata = describe_kilo(run, int(numbers.bits), numbers.storage, scene)
+    return encode_file(metadata, layers, blobs=blobs_of(run.model))
 
 
 def _cells(model: KiloModel) -> tuple[LiveCells, Lattice]:

@@ -51,11 +51,19 @@ def content_of(run: SavedRun[SplatPruneModel], options: Pack, views: Optional[Ru
         SizeError: If it does not fit into the largest size.
         ValueError: If something about the run has no place in a file.
     """
+    gaussians = run.model.in_harmonics(run.model.gaussians.detach())
+    return CONTENTS[options.profile](Source(run.model, gaussians, stored_gaussians(run), views, options))
+
+
+def stored_gaussians(run: SavedRun[SplatPruneModel]) -> StoredGaussians:
+    """What a file holds of a run, as it is: nothing is rounded.
+
+    Args:
+        run: The run.
+    """
     model = run.model
-    antialiased = model.config.rasterize_mode == "antialiased"
-    gaussians = model.in_harmonics(model.gaussians.detach())
-    stored = StoredGaussians(gaussians.to("cpu").to(torch.float32), antialiased, placement_of(run.config_file))
-    return CONTENTS[options.profile](Source(model, gaussians, stored, views, options))
+    gaussians = model.in_harmonics(model.gaussians.detach()).to("cpu").to(torch.float32)
+    return StoredGaussians(gaussians, model.config.rasterize_mode == "antialiased", placement_of(run.config_file))
 
 
 def _small(source: Source) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
@@ -22,6 +22,8 @@ class PhotoView:
     image: Shaped[Tensor, "height width channels"]
     pixels: Optional[Bool[Tensor, "height width"]]
     """The pixels that count. None: all."""
+    index: int
+    """Its index among the views of its split."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def compare(model: SplatPruneModel, gaussians: Gaussians, views: Sequence[PhotoV
     squares, pixels = 0.0, 0
     models = model.with_gaussians(model.gaussians), packed_model(model, gaussians)
     for view in views:
-        pictures = [_picture(own, view) for own in models]
+        pictures = [picture_of(own, view.camera) for own in models]
         for qualities, picture in zip(found, pictures, strict=True):
-            qualities.append(quality_of(picture, _truth(model, view), view.pixels))
+            qualities.append(_quality(picture, model, view))
         first, second = pictures
         squares += float((first - second).double().square().sum())
         pixels += first.numel()
@@ -66,7 +68,7 @@ def mean_psnr(model: SplatPruneModel, views: Sequence[PhotoView]) -> float:
         model: The model, in evaluation mode.
         views: At least one.
     """
-    return mean_quality([quality_of(_picture(model, view), _truth(model, view), view.pixels) for view in views]).psnr
+    return mean_quality([_quality(picture_of(model, view.camera), model, view) for view in views]).psnr
 
 
 def packed_model(model: SplatPruneModel, gaussians: Gaussians) -> SplatPruneModel:
@@ -79,9 +81,25 @@ def packed_model(model: SplatPruneModel, gaussians: Gaussians) -> SplatPruneMode
     return model.with_gaussians(model.from_harmonics(gaussians.to(model.device)))
 
 
-def _picture(model: SplatPruneModel, view: PhotoView) -> Tensor:
-    return model.get_outputs(view.camera)["rgb"].clamp(0, 1)
+def picture_of(model: SplatPruneModel, camera: Cameras) -> Float[Tensor, "height width 3"]:
+    """What a model shows, in [0, 1].
+
+    Args:
+        model: The model, in evaluation mode.
+        camera: A view, on the model's device.
+    """
+    return model.get_outputs(camera)["rgb"].clamp(0, 1)
 
 
-def _truth(model: SplatPruneModel, view: PhotoView) -> Tensor:
+def truth_of(model: SplatPruneModel, view: PhotoView) -> Float[Tensor, "height width 3"]:
+    """What a model should show: the photo, before what lies behind the Gaussians.
+
+    Args:
+        model: The model.
+        view: The view.
+    """
     return model.composite_with_background(model.get_gt_img(view.image), model.behind.to(model.device))
+
+
+def _quality(picture: Tensor, model: SplatPruneModel, view: PhotoView) -> Quality:
+    return quality_of(picture, truth_of(model, view), view.pixels)

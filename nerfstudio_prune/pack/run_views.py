@@ -57,17 +57,17 @@ class RunViews:
             found.append((view_of(data.camera.to(self._device)), data.pixels))
         return found
 
-    def photos(self, split: Split, wanted: int) -> list[PhotoView]:
+    def photos(self, split: Split, wanted: Optional[int]) -> list[PhotoView]:
         """Some views of a split, evenly spaced.
 
         Args:
             split: Which views.
-            wanted: How many; all, if there are fewer.
+            wanted: How many; all, if there are fewer. None: all.
         """
         dataset = self._manager.train_dataset if split == "train" else self._manager.eval_dataset
-        count = min(wanted, len(dataset))
+        count = len(dataset) if wanted is None else min(wanted, len(dataset))
         return [self._photo(split, i * len(dataset) // count) for i in range(count)]
 
     def _photo(self, split: Split, view: int) -> PhotoView:
         data = self._manager.view_data(split, view)
-        return PhotoView(data.camera, data.image, data.pixels)
+        return PhotoView(data.camera, data.image, data.pixels, view)

@@ -17,9 +17,9 @@ class Bench:
     """paper: tables and figures of Ding et al. 2025; frontier: every strategy and its controls; speed: dense and pruned
     in turns, and several sizes beside the host's own model; scaling: time and memory by width, samples, rays and
     pixels; peers: other libraries on the same checkpoint; ablation: the best recipe, and each of its parts left out;
-    kilo: tiny networks of a dense run, beside their controls; files: finished runs as small files, read back; splats:
-    Gaussians, scored, cut and recovered, beside theirs; frontier-all: networks, tiny networks and Gaussians beside each
-    other."""
+    kilo: tiny networks of a dense run, beside their controls; files: finished networks, tiny networks and Gaussians as
+    small files, read back; splats: Gaussians, scored, cut and recovered, beside theirs; frontier-all: all that files
+    makes, and the runs beside each other."""
     data: Optional[Path] = None
     """Data set in the Blender or Nerfstudio format. None: the built-in scene."""
     output: Path = Path("benchmarks/results")

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nerfstudio_prune.bench.jobs import SuiteJob
+from nerfstudio_prune.bench.jobs import SplatSuiteJob, SuiteJob
 from nerfstudio_prune.records.file_schema import FileRole
 
 FOLDER = "file-runs"
 
-MEANS = (6.0, 5.0, 4.5, 4.0, 3.5, 3.0)
-"""Of mixed bits."""
 FORMS: Mapping[str, Mapping[str, Any]] = {
     "float32": {"dtype": "float32"},
     "float16": {"dtype": "float16"},
@@ -23,11 +21,21 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     "mixed 4 to nearest": {"dtype": "mixed", "bits": 4.0, "rounding": "nearest", "compress": True},
 }
 """Label -> options of `ns-prune export`."""
+LABELS_OF_TINY = ("float32", "float16", "int8", "int6", "int5", "int4")
+"""Tiny networks have one number of bits, and are rounded to nearest."""
+CONVERTED: Mapping[str, Mapping[str, Any]] = {
+    suffix: {"suffix": suffix} for suffix in (".ply", ".compressed.ply", ".spz")
+}
+"""Label -> end of the file's name, for `ns-prune convert`; the first one is what the others are made of."""
+PACKED: Mapping[str, Mapping[str, Any]] = {profile: {"profile": profile} for profile in ("small", "tiny", "paper")}
+"""Label -> options of `ns-prune pack`."""
+SPLAT_FORMS: Mapping[str, Mapping[str, Any]] = {**CONVERTED, **PACKED}
+"""Label -> options, for Gaussians."""
 
 
 @dataclass(frozen=True)
-class FileRun(SuiteJob):
-    """All files of one finished run of networks."""
+class StoredRun(SuiteJob):
+    """All files of one finished run."""
 
     folder: ClassVar[str] = FOLDER
     arm: str
@@ -36,8 +44,6 @@ class FileRun(SuiteJob):
     role: FileRole
     run: str
     """Run that is stored."""
-    labels: tuple[str, ...] = tuple(FORMS)
-    """Which forms, of `FORMS`."""
 
     @property
     def name(self) -> str:
@@ -54,14 +60,40 @@ class FileRun(SuiteJob):
         return {"views": scale.views}
 
 
+@dataclass(frozen=True)
+class FileRun(StoredRun):
+    """Those of a large network."""
+
+    labels: tuple[str, ...] = tuple(FORMS)
+    """Which forms, of `FORMS`."""
+
+
+@dataclass(frozen=True)
+class TinyFileRun(StoredRun):
+    """Those of tiny networks."""
+
+    labels: tuple[str, ...] = LABELS_OF_TINY
+    """Which forms, of `FORMS`."""
+
+
+@dataclass(frozen=True)
+class SplatFileRun(StoredRun, SplatSuiteJob):
+    """Those of Gaussians."""
+
+    labels: tuple[str, ...] = tuple(SPLAT_FORMS)
+    """Which forms, of `SPLAT_FORMS`."""
+
+
 ARMS: Mapping[str, FileRole] = {"dense": "dense", "best": "pruned", "tiny": "pruned"}
-"""Arm -> role."""
+"""Arm -> role, of large networks and, behind `SPLAT`, of Gaussians."""
+SPLAT = "splat-"
+"""What arms of Gaussians begin with: those of networks have the same names."""
 LABELS_OF_DENSE = tuple(label for label in FORMS if label not in ("mixed 4.5", "mixed 3.5", "int6"))
 """A dense network takes the longest to render."""
 
 
 def file_jobs(seed: int, runs: Mapping[str, str]) -> list[FileRun]:
-    """What is stored of the runs of one seed.
+    """What is stored of the large networks of one seed.
 
     Args:
         seed: Seed.
@@ -69,3 +101,13 @@ def file_jobs(seed: int, runs: Mapping[str, str]) -> list[FileRun]:
     """
     labels = {"dense": LABELS_OF_DENSE}
     return [FileRun(arm, seed, ARMS[arm], run, labels.get(arm, tuple(FORMS))) for arm, run in runs.items()]
+
+
+def splat_file_jobs(seed: int, runs: Mapping[str, str]) -> list[SplatFileRun]:
+    """What is stored of the Gaussians of one seed.
+
+    Args:
+        seed: Seed.
+        runs: Arm -> run that is stored.
+    """
+    return [SplatFileRun(f"{SPLAT}{arm}", seed, ARMS[arm], run) for arm, run in runs.items()]

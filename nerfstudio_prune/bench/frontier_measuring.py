@@ -10,7 +10,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_prune.bench.frontier_jobs import FrontierRun
-from nerfstudio_prune.bench.kilo_setup import saved_config, teacher_schedule
+from nerfstudio_prune.bench.kilo_setup import recorded_config, saved_config, teacher_schedule
 from nerfstudio_prune.bench.kilo_speed import opened
 from nerfstudio_prune.bench.machine import clock_of, describe_machine
 from nerfstudio_prune.bench.own import own_precision
@@ -138,9 +138,9 @@ def open_tiny(label: str, record: KiloRecord, folder: Path) -> Finished:
         record: Record of their run, whose checkpoint is there.
         folder: Folder of the benchmark.
     """
-    file = folder / "work" / "runs" / record.name / record.method / "run" / "config.yml"
+    pipeline = opened(recorded_config(record, folder))
     seconds = record.seconds.total + record.teacher.seconds
-    return _of_rays(label, "tiny networks", record.name, opened(file), record.end.parameters, seconds)
+    return _of_rays(label, "tiny networks", record.name, pipeline, record.end.parameters, seconds)
 
 
 def open_gaussians(

@@ -31,3 +31,17 @@ class SuiteJob:
             scale: Sizes of the suite.
         """
         return {}
+
+
+class SplatSuiteJob(SuiteJob):
+    """What jobs with Gaussians say of themselves."""
+
+    folder: ClassVar[str] = "splat-runs"
+
+    def settings(self, scale: Any) -> dict[str, Any]:
+        """What decides what it gives, beside its fields.
+
+        Args:
+            scale: Sizes of the suite.
+        """
+        return {"options": dict(scale.options), "views": scale.views}

@@ -28,7 +28,7 @@ FRAME_SECONDS = 30.0
 """Guess: a round of pictures, and the quality of a run."""
 
 
-class FrontierFolder:
+class JointFolder:
     """Runs of networks, of tiny ones and of Gaussians, and what puts them beside each other.
 
     Args:

@@ -1,64 +1,95 @@
-"""The suite of everything as data: runs of all kinds, their files, and what puts them beside each other."""
+"""Suites of runs of all kinds as data: their files, and what puts them beside each other."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nerfstudio_prune.bench.file_jobs import FileRun
+from nerfstudio_prune.bench.file_jobs import SPLAT, FileRun, SplatFileRun, TinyFileRun, splat_file_jobs
 from nerfstudio_prune.bench.frontier_jobs import FrontierRun
 from nerfstudio_prune.bench.kilo_jobs import STUDENT, KiloRun, kilo_jobs
-from nerfstudio_prune.bench.splat_suite import SplatRun, SplatScale, splats
-from nerfstudio_prune.bench.suites import Scale, files
+from nerfstudio_prune.bench.splat_suite import SplatJob, SplatRun, SplatScale, preset_runs, splats
+from nerfstudio_prune.bench.suites import Job, Scale, stored_networks
+from nerfstudio_prune.splats.presets import PresetName
 
-GAUSSIANS = {"Gaussians": "dense", "Gaussians, 34 %": "removal-6-34", "Gaussians, 20 %": "removal-6-20"}
-"""Label -> arm of the suite of Gaussians."""
-TINY = "tiny networks"
-"""Label of them."""
+DENSE = ("dense-start", "dense")
+"""Arms of the dense Gaussians: up to the cut of other runs, and to the end."""
+PRESETS: tuple[PresetName, ...] = ("best", "tiny")
+"""Presets of Gaussians that are stored."""
+TINY, GAUSSIANS = "tiny networks", "Gaussians"
+"""Labels beside all others; that of Gaussians is followed by an arm."""
 
 
 @dataclass(frozen=True)
-class Everything:
-    """All jobs, and which of them are of which kind."""
+class JointSuite:
+    """Jobs of all kinds; each stands behind what it needs."""
 
-    jobs: list[Any]
-    """Each behind what it needs."""
-    networks: frozenset[str]
-    """Names of those of networks."""
-    gaussians: frozenset[str]
-    """Names of those of Gaussians."""
+    networks: list[Job]
+    """Those with networks, tiny ones included."""
+    gaussians: list[SplatJob]
+    comparisons: list[FrontierRun] = field(default_factory=list)
+    """Those with both."""
+
+    @property
+    def jobs(self) -> list[Any]:
+        """All of them."""
+        return [*self.networks, *self.gaussians, *self.comparisons]
+
+    def stored(self, kind: type, seed: int) -> dict[str, str]:
+        """Runs that are stored: arm of the files -> run.
+
+        Args:
+            kind: Kind of the jobs that store them.
+            seed: Seed.
+        """
+        return {job.arm: job.run for job in self.jobs if type(job) is kind and job.seed == seed}
 
 
-def everything(scale: Scale, splat_scale: SplatScale) -> Everything:
-    """Runs of the other suites by their names, so that in one folder none is made twice.
+def files(scale: Scale, splat_scale: SplatScale) -> JointSuite:
+    """Networks, tiny networks and Gaussians, dense and by presets, and files of them in every form.
+
+    Runs have the names that they have in other suites, so that in one folder none is made twice.
 
     Args:
         scale: Sizes of networks.
         splat_scale: Those of Gaussians; seeds are those of networks.
     """
-    networks = files(scale)
-    wanted = {"dense-start", *GAUSSIANS.values()}
-    splat_suite = splats(replace(splat_scale, seeds=scale.seeds))
-    gaussians = [job for job in splat_suite if isinstance(job, SplatRun) and job.arm in wanted]
-    students, comparisons = [], []
+    splat_scale = replace(splat_scale, seeds=scale.seeds)
+    dense = [job for job in splats(splat_scale) if isinstance(job, SplatRun) and job.arm in DENSE]
+    suite = JointSuite(stored_networks(scale), [*dense])
     for seed in scale.seeds:
-        stored = {job.arm: job.run for job in networks if isinstance(job, FileRun) and job.seed == seed}
-        student = _student(seed, scale.name, stored["dense"])
-        students.append(student)
-        comparisons.append(
+        student = _student(seed, scale.name, suite.stored(FileRun, seed)["dense"])
+        suite.networks.extend([student, TinyFileRun(student.arm, seed, "pruned", student.name)])
+        pruned = preset_runs(seed, splat_scale, PRESETS)
+        of_arm = {"dense": f"dense-s{seed}", **{name: run.name for name, run in zip(PRESETS, pruned, strict=True)}}
+        suite.gaussians.extend([*pruned, *splat_file_jobs(seed, of_arm)])
+    return suite
+
+
+def everything(scale: Scale, splat_scale: SplatScale) -> JointSuite:
+    """The same runs and files, and all runs beside each other.
+
+    Args:
+        scale: Sizes of networks.
+        splat_scale: Those of Gaussians; seeds are those of networks.
+    """
+    suite = files(scale, splat_scale)
+    for seed in scale.seeds:
+        gaussians = suite.stored(SplatFileRun, seed)
+        suite.comparisons.append(
             FrontierRun(
                 seed,
-                networks=stored,
-                tiny={TINY: student.name},
-                gaussians={label: f"{arm}-s{seed}" for label, arm in GAUSSIANS.items()},
+                networks=suite.stored(FileRun, seed),
+                tiny={TINY: suite.stored(TinyFileRun, seed)[STUDENT]},
+                gaussians={f"{GAUSSIANS}, {arm.removeprefix(SPLAT)}": run for arm, run in gaussians.items()},
             )
         )
-    return Everything(
-        [*networks, *students, *gaussians, *comparisons],
-        frozenset(job.name for job in (*networks, *students)),
-        frozenset(job.name for job in gaussians),
-    )
+    return suite
 
 
 def _student(seed: int, scale: str, teacher: str) -> KiloRun:
     """Tiny networks as they are by default."""
     jobs = kilo_jobs(seed, scale, teacher, sizes=False)
     return next(job for job in jobs if isinstance(job, KiloRun) and job.arm == STUDENT)
+
+
+JOINT_SUITES = {"files": files, "frontier-all": everything}
+"""Name -> suite."""

@@ -10,10 +10,12 @@ import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import TrainerConfig
 
+from nerfstudio_prune.bench.file_jobs import FileRun, TinyFileRun
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
 from nerfstudio_prune.bench.machine import describe_machine
 from nerfstudio_prune.bench.setup import NEVER, Scene, make_config, prepare_config, set_option
 from nerfstudio_prune.bench.suites import Run, Scale, schedule_text
+from nerfstudio_prune.records.kilo_schema import KiloRecord
 
 METHODS: Mapping[str, str] = {"nerf-prune": "kilonerf", "nerf-prune-real": "kilonerf-real"}
 """Method of a teacher -> that of tiny networks of it."""
@@ -50,6 +52,16 @@ def saved_config(run: Run, scale: Scale, scene: Scene, folder: Path) -> Path:
     return config.get_base_dir() / "config.yml"
 
 
+def recorded_config(record: KiloRecord, folder: Path) -> Path:
+    """The config.yml of a run of tiny networks that was carried out.
+
+    Args:
+        record: Its record.
+        folder: Folder of the benchmark.
+    """
+    return folder / "work" / "runs" / record.name / record.method / "run" / "config.yml"
+
+
 def teacher_schedule(teacher: Run, scale: Scale) -> str:
     """How a teacher was trained, in words.
 
@@ -61,7 +73,7 @@ def teacher_schedule(teacher: Run, scale: Scale) -> str:
 
 
 def kilo_fields(
-    job: KiloRun | KiloSpeed,
+    job: KiloRun | KiloSpeed | FileRun | TinyFileRun,
     scale: Scale,
     scene: Scene,
     method: str,
@@ -69,7 +81,7 @@ def kilo_fields(
     device: torch.device,
     identity: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What records of both kinds of jobs say alike.
+    """What records of all kinds of jobs with networks in them say alike.
 
     Args:
         job: The job.

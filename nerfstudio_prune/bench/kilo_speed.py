@@ -12,7 +12,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.eval_utils import eval_setup
 
 from nerfstudio_prune.bench.kilo_jobs import KiloSpeed
-from nerfstudio_prune.bench.kilo_setup import kilo_fields, saved_config, teacher_schedule
+from nerfstudio_prune.bench.kilo_setup import kilo_fields, recorded_config, saved_config, teacher_schedule
 from nerfstudio_prune.bench.machine import clock_of
 from nerfstudio_prune.bench.own import own_precision
 from nerfstudio_prune.bench.padding import pad_into
@@ -55,9 +55,7 @@ def measure_kilo_speed(
         advance: Is told which share is done, in [0, 1].
     """
     file = saved_config(teacher, scale, scene, folder)
-    runs = {
-        name: folder / "work" / "runs" / name / found.method / "run" / "config.yml" for name, found in students.items()
-    }
+    runs = {name: recorded_config(found, folder) for name, found in students.items()}
     tiny = {name: opened(path).model for name, path in runs.items()}
     first = next(iter(tiny.values()))
     device = first.device

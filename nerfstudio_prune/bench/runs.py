@@ -17,9 +17,11 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Samples, Scaling, StockSpeed, network_options
-from nerfstudio_prune.bench.file_jobs import FileRun
-from nerfstudio_prune.bench.file_measuring import measure_files
+from nerfstudio_prune.bench.file_jobs import FileRun, TinyFileRun
+from nerfstudio_prune.bench.file_measuring import files_in_words, measure_files
+from nerfstudio_prune.bench.file_networks import NetworkFiles, TinyFiles
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
+from nerfstudio_prune.bench.kilo_setup import METHODS, kilo_fields, recorded_config, saved_config, teacher_schedule
 from nerfstudio_prune.bench.kilo_speed import measure_kilo_speed
 from nerfstudio_prune.bench.kilo_training import execute_student, execute_teacher_on
 from nerfstudio_prune.bench.scaling import measure_scaling
@@ -264,9 +266,31 @@ def _render(folder: RunFolder, job: KiloSpeed, identity: Mapping[str, str], adva
 
 
 def _store(folder: RunFolder, job: FileRun, identity: Mapping[str, str], advance: Advance) -> FileRecord:
-    source, trained = folder.source(job, job.run)
-    checkpoint = checkpoint_of(folder.path, trained)
-    return measure_files(job, folder.scale, folder.scene, folder.path, source, trained, checkpoint, identity, advance)
+    source, _ = folder.source(job, job.run)
+    opened = NetworkFiles(saved_config(source, folder.scale, folder.scene, folder.path), folder.scale.views)
+    said = _said(folder, job, folder.scene.method, source, opened.model.device, identity)
+    return measure_files(job, opened, folder.path, said, advance)
+
+
+def _store_tiny(folder: RunFolder, job: TinyFileRun, identity: Mapping[str, str], advance: Advance) -> FileRecord:
+    student, record = folder.source(job, job.run)
+    opened = TinyFiles(recorded_config(record, folder.path), folder.scale.views)
+    method, teacher = METHODS[folder.scene.method], folder.jobs[student.teacher]
+    said = _said(folder, job, method, teacher, opened.model.device, identity)
+    return measure_files(job, opened, folder.path, said, advance)
+
+
+def _said(
+    folder: RunFolder,
+    job: FileRun | TinyFileRun,
+    method: str,
+    trained: Any,
+    device: torch.device,
+    identity: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a record of files says of where they come from; tiny networks have their teacher's schedule."""
+    fields = kilo_fields(job, folder.scale, folder.scene, method, {}, device, identity)
+    return {**fields, "schedule": teacher_schedule(trained, folder.scale)}
 
 
 MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
@@ -277,6 +301,7 @@ MAKERS: Mapping[type, Callable[..., NetworkRecord]] = {
     KiloRun: _learn,
     KiloSpeed: _render,
     FileRun: _store,
+    TinyFileRun: _store_tiny,
 }
 """Kind of job -> what makes its record."""
 
@@ -313,11 +338,6 @@ def _rendered(record: KiloSpeedRecord) -> str:
     return f"pictures {median(stock.seconds) / median(tiny.seconds):.0f} times faster than stock's"
 
 
-def _stored(record: FileRecord) -> str:
-    sizes = [f"{form.label} {form.bytes / 1e3:,.0f} kB {form.quality.psnr:.2f}" for form in record.forms]
-    return f"checkpoint {record.checkpoint.psnr:.2f} dB; {', '.join(sizes)} dB"
-
-
 SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     RunRecord: _trained,
     SpeedRecord: _timed,
@@ -325,7 +345,7 @@ SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     ScalingRecord: _scaled,
     KiloRecord: _learnt,
     KiloSpeedRecord: _rendered,
-    FileRecord: _stored,
+    FileRecord: files_in_words,
 }
 """Kind of record -> what came out."""
 
@@ -426,7 +446,7 @@ def _kilo_speed_seconds(job: KiloSpeed, known: Speeds) -> float:
     return 30.0 * (job.rounds + 1)
 
 
-def _file_seconds(job: FileRun, known: Speeds) -> float:
+def _file_seconds(job: FileRun | TinyFileRun, known: Speeds) -> float:
     # Each form is rendered whole; of a picture a ray costs about a third of one of training.
     rays = known.scale.views * PICTURE_RAYS * (len(job.labels) + 1)
     return rays * known.dense / (3 * known.speed)
@@ -440,6 +460,7 @@ ESTIMATES: Mapping[type, Callable[[Any, Speeds], float]] = {
     KiloRun: _kilo_seconds,
     KiloSpeed: _kilo_speed_seconds,
     FileRun: _file_seconds,
+    TinyFileRun: _file_seconds,
 }
 """Kind of job -> its seconds."""
 

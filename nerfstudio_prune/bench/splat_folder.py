@@ -3,15 +3,20 @@
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Optional
 
 import torch
 
+from nerfstudio_prune.bench.file_jobs import SplatFileRun
+from nerfstudio_prune.bench.file_measuring import files_in_words, measure_files
+from nerfstudio_prune.bench.file_splats import SplatFiles
 from nerfstudio_prune.bench.runs import alone, record_of
 from nerfstudio_prune.bench.setup import Scene
 from nerfstudio_prune.bench.splat_peers import measure_splat_peer
+from nerfstudio_prune.bench.splat_setup import record_fields, saved_splat_config
 from nerfstudio_prune.bench.splat_speed import measure_splat_speed
 from nerfstudio_prune.bench.splat_suite import (
     SplatJob,
@@ -25,10 +30,12 @@ from nerfstudio_prune.bench.splat_suite import (
 from nerfstudio_prune.bench.splat_training import execute_splats
 from nerfstudio_prune.bench.splat_zero_shot import measure_zero_shot
 from nerfstudio_prune.engine.checkpoints import TRAINING, CheckpointError, checkpoint_of_step
-from nerfstudio_prune.records.files import SPLAT_FOLDERS, write_record
+from nerfstudio_prune.records.file_schema import FileRecord
+from nerfstudio_prune.records.files import write_record
 from nerfstudio_prune.records.splat_schema import AnySplatRecord, SplatRecord, SplatSpeedRecord, ZeroShotRecord
 
 Advance = Callable[[float], None]
+SplatFolderRecord = AnySplatRecord | FileRecord
 
 
 class SplatFolder:
@@ -48,7 +55,7 @@ class SplatFolder:
 
     def file(self, name: str) -> Path:
         """Where the record of a job lies."""
-        return self.path / SPLAT_FOLDERS[0] / f"{name}.json"
+        return self.path / self.jobs[name].folder / f"{name}.json"
 
     def digest(self, job: SplatJob) -> str:
         """Fingerprint of a job's settings."""
@@ -126,14 +133,14 @@ class SplatFolder:
             raise FileNotFoundError(f"{job.name} goes on from {name}, which is missing")
         return path
 
-    def carry_out(self, job: SplatJob, advance: Advance) -> AnySplatRecord:
+    def carry_out(self, job: SplatJob, advance: Advance) -> SplatFolderRecord:
         """Runs a job and writes its record; `advance` is told which share is done."""
         identity = {"digest": self.digest(job), "command": shlex.join(["ns-prune", *sys.argv[1:]])}
         record = MAKERS[type(job)](self, job, identity, advance)
         write_record(record, self.file(job.name))
         return record
 
-    def summary(self, record: AnySplatRecord) -> str:
+    def summary(self, record: SplatFolderRecord) -> str:
         """What came out, in a few words."""
         return SUMMARIES[type(record)](record)
 
@@ -148,20 +155,51 @@ class SplatFolder:
         shots = [sum(row.seconds for row in r.rows) for r in records if isinstance(r, ZeroShotRecord)]
         guess = STEP_SECONDS["cuda" if torch.cuda.is_available() else "cpu"]
         step = median(steps) if steps else guess
-        shot = 2 * median(shots) if shots else 6000 * step
-        found = {}
-        for job in jobs:
-            if isinstance(job, SplatRun):
-                found[job.name] = (job.steps or self.scale.steps) * step * (1 if job.keep is None else 0.7) + 5
-            else:
-                count = self.scale.speed_blocks * self.scale.speed_steps * 2
-                found[job.name] = count * step * 1.5 if isinstance(job, SplatSpeed) else shot
+        known = _Speeds(self.scale, step, 2 * median(shots) if shots else 6000 * step)
         origin = f"speed of {len(steps)} recorded runs" if steps else "a guess until a run is recorded"
-        return found, origin
+        return {job.name: ESTIMATES[type(job)](job, known) for job in jobs}, origin
 
 
 STEP_SECONDS = {"cpu": 0.05, "cuda": 0.01}
 """Guess for a machine without records: seconds a training step."""
+
+
+@dataclass(frozen=True)
+class _Speeds:
+    """What the time of a job is guessed by."""
+
+    scale: SplatScale
+    step: float
+    """Seconds of a training step."""
+    shot: float
+    """Seconds of all choices on one model."""
+
+
+def _run_seconds(job: SplatRun, known: _Speeds) -> float:
+    return (job.steps or known.scale.steps) * known.step * (1 if job.keep is None else 0.7) + 5
+
+
+def _speed_seconds(job: SplatSpeed, known: _Speeds) -> float:
+    return known.scale.speed_blocks * known.scale.speed_steps * 2 * known.step * 1.5
+
+
+def _shot_seconds(job: ZeroShot | SplatPeer, known: _Speeds) -> float:
+    return known.shot
+
+
+def _file_seconds(job: SplatFileRun, known: _Speeds) -> float:
+    # A rounding is looked at on some training views, which is some eight times for each profile.
+    return 400 * known.step * len(job.labels)
+
+
+ESTIMATES: Mapping[type, Callable[[Any, _Speeds], float]] = {
+    SplatRun: _run_seconds,
+    ZeroShot: _shot_seconds,
+    SplatSpeed: _speed_seconds,
+    SplatPeer: _shot_seconds,
+    SplatFileRun: _file_seconds,
+}
+"""Kind of job -> its seconds."""
 
 
 def _train(folder: SplatFolder, run: SplatRun, identity: Mapping[str, str], advance: Advance) -> SplatRecord:
@@ -189,11 +227,23 @@ def _let(folder: SplatFolder, job: SplatPeer, identity: Mapping[str, str], advan
     return measure_splat_peer(job, folder.scale, folder.scene, folder.path, checkpoint, identity, advance)
 
 
-MAKERS: Mapping[type, Callable[..., AnySplatRecord]] = {
+def _store(folder: SplatFolder, job: SplatFileRun, identity: Mapping[str, str], advance: Advance) -> FileRecord:
+    folder._checkpoint(job, job.run)
+    run: Any = folder.jobs[job.run]
+    scale = folder.scale
+    opened = SplatFiles(saved_splat_config(run, scale, folder.scene, folder.path), scale.views)
+    said = record_fields(job, scale, folder.scene, {}, opened.model.device, identity)
+    # A preset says itself when it cuts; what may be compared has as many steps.
+    said["schedule"] = f"{scale.steps:,} steps"
+    return measure_files(job, opened, folder.path, said, advance)
+
+
+MAKERS: Mapping[type, Callable[..., SplatFolderRecord]] = {
     SplatRun: _train,
     ZeroShot: _try,
     SplatSpeed: _time,
     SplatPeer: _let,
+    SplatFileRun: _store,
 }
 """Kind of job -> what makes its record."""
 
@@ -216,5 +266,6 @@ SUMMARIES: Mapping[type, Callable[[Any], str]] = {
     SplatRecord: _trained,
     ZeroShotRecord: _tried,
     SplatSpeedRecord: _timed,
+    FileRecord: files_in_words,
 }
 """Kind of record -> what came out."""

@@ -10,11 +10,11 @@ from typing import Any, Optional
 import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.trainer import Trainer
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from nerfstudio_prune.bench.machine import PACKAGES, describe_machine
 from nerfstudio_prune.bench.setup import Scene, find_scene, make_trainer, prepare_config, set_option
-from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatJob, SplatScale, splat_schedule_text
+from nerfstudio_prune.bench.splat_suite import METHOD, PHOTO_STEPS, SplatJob, SplatRun, SplatScale, splat_schedule_text
 from nerfstudio_prune.raster.gaussians import Gaussians
 from nerfstudio_prune.splats.views import view_of
 
@@ -84,13 +84,32 @@ def make_splat_trainer(
         folder: Folder of the benchmark.
         checkpoint: Checkpoint that it goes on from.
     """
-    config = deepcopy(all_methods[scene.method])
-    prepare_config(config, name, seed, scene, folder / "work" / "runs")
+    config = _config(name, seed, options, scene, folder)
     config.max_num_iterations = steps
     config.load_checkpoint = checkpoint
+    return make_trainer(config)
+
+
+def saved_splat_config(run: SplatRun, scale: SplatScale, scene: Scene, folder: Path) -> Path:
+    """The config.yml of a run that was carried out, as `ns-train` would have written it.
+
+    Args:
+        run: The run, uncapped.
+        scale: Sizes.
+        scene: Data.
+        folder: Folder of the benchmark.
+    """
+    config = _config(run.name, run.seed, {**scale.options, **run.options}, scene, folder)
+    config.save_config()
+    return config.get_base_dir() / "config.yml"
+
+
+def _config(name: str, seed: int, options: Mapping[str, Any], scene: Scene, folder: Path) -> TrainerConfig:
+    config = deepcopy(all_methods[scene.method])
+    prepare_config(config, name, seed, scene, folder / "work" / "runs")
     for path, value in options.items():
         set_option(config, path, value)
-    return make_trainer(config)
+    return config
 
 
 def record_fields(

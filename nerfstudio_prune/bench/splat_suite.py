@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Optional
 
-from nerfstudio_prune.bench.jobs import SuiteJob
+from nerfstudio_prune.bench.file_jobs import SplatFileRun
+from nerfstudio_prune.bench.jobs import SplatSuiteJob
 from nerfstudio_prune.records.splat_schema import SplatRole
-from nerfstudio_prune.splats.presets import PRESETS
+from nerfstudio_prune.splats.presets import PRESETS, PresetName
 
 KEEPS = (0.5, 0.34, 0.2, 0.1)
 """Shares of the Gaussians that stay."""
@@ -69,20 +70,8 @@ PHOTO_STEPS: Mapping[str, Mapping[str, int]] = {
 """Name of the scale -> what is another number for photographs: they have several times as many Gaussians."""
 
 
-class _Job(SuiteJob):
-    """What jobs of all kinds say of themselves."""
-
-    def settings(self, scale: SplatScale) -> dict[str, Any]:
-        """What decides what it gives, beside its fields.
-
-        Args:
-            scale: Sizes.
-        """
-        return {"options": dict(scale.options), "views": scale.views}
-
-
 @dataclass(frozen=True)
-class SplatRun(_Job):
+class SplatRun(SplatSuiteJob):
     """One training run."""
 
     arm: str
@@ -130,7 +119,7 @@ class SplatRun(_Job):
 
 
 @dataclass(frozen=True)
-class ZeroShot(_Job):
+class ZeroShot(SplatSuiteJob):
     """Every choice of Gaussians on one dense model, measured right after the cut."""
 
     seed: int
@@ -152,7 +141,7 @@ class ZeroShot(_Job):
 
 
 @dataclass(frozen=True)
-class SplatSpeed(_Job):
+class SplatSpeed(SplatSuiteJob):
     """Dense and pruned Gaussians measured in turns."""
 
     seed: int
@@ -181,7 +170,7 @@ PEER = "splat-transform"
 
 
 @dataclass(frozen=True)
-class SplatPeer(_Job):
+class SplatPeer(SplatSuiteJob):
     """A dense model made smaller by another program, measured right after that."""
 
     seed: int
@@ -203,7 +192,7 @@ class SplatPeer(_Job):
         return {**super().settings(scale), "program": PEER}
 
 
-SplatJob = SplatRun | ZeroShot | SplatSpeed | SplatPeer
+SplatJob = SplatRun | ZeroShot | SplatSpeed | SplatPeer | SplatFileRun
 
 
 def splats(scale: SplatScale) -> list[SplatJob]:
@@ -228,7 +217,7 @@ def _of_seed(seed: int, scale: SplatScale) -> list[SplatJob]:
         _pruned(seed, scale, "removal", THIRD),
         SplatSpeed(seed, f"dense-s{seed}", best.name, THIRD),
         *_harmonics(seed, scale, best, 2),
-        _scheduled(seed, scale),
+        _scheduled("cut-52", seed, scale, "best", sh_degree=3),
         _pruned(seed, scale, "removal", 0.5, rounds=ROUNDS),
         _pruned(seed, scale, "removal", 0.1, rounds=ROUNDS),
         _pruned(seed, scale, "removal", THIRD, "l2", removal_norm="l2"),
@@ -300,15 +289,26 @@ def _capped(seed: int, scale: SplatScale, beside: SplatRun) -> list[SplatRun]:
     return [steps, time]
 
 
-def _scheduled(seed: int, scale: SplatScale) -> SplatRun:
-    """The preset `best` in mid-training, without its cut of the spherical harmonics."""
-    preset = PRESETS["best"]
+def preset_runs(seed: int, scale: SplatScale, names: Sequence[PresetName]) -> list[SplatRun]:
+    """Presets as a user trains with them, from the beginning; as many steps as the dense run takes in all.
+
+    Args:
+        seed: Seed.
+        scale: Sizes.
+        names: Names of the presets.
+    """
+    return [_scheduled(f"preset-{name}", seed, scale, name) for name in names]
+
+
+def _scheduled(arm: str, seed: int, scale: SplatScale, name: PresetName, **others: Any) -> SplatRun:
+    """A preset in mid-training, but for options that are given."""
+    preset = PRESETS[name]
     return SplatRun(
-        "cut-52",
+        arm,
         seed,
         "scheduled",
         scale.steps,
-        options=_prune(preset="best", sh_degree=3),
+        options=_prune(preset=name, **others),
         strategy="rank",
         score=preset["score"],
         rounds=preset["rounds"],
@@ -368,9 +368,14 @@ def splat_digest(job: SplatJob, scale: SplatScale, scene: str, others: Sequence[
         scene: Fingerprint of the data.
         others: Runs that it goes on from, or is measured beside.
     """
-    presets = [dict(PRESETS["best"])] if isinstance(job, SplatRun) and job.role == "scheduled" else []
-    parts = [*(_given(part) for part in (job, *others)), job.settings(scale), METHOD, scene, *presets]
+    said = [dict(PRESETS[name]) for part in (job, *others) if (name := _preset_of(part)) is not None]
+    parts = [*(_given(part) for part in (job, *others)), job.settings(scale), METHOD, scene, *said]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def _preset_of(job: SplatJob) -> Optional[PresetName]:
+    """The preset that a run is trained with; None where all is given."""
+    return job.options.get("pipeline.prune.preset") if isinstance(job, SplatRun) else None
 
 
 def _given(job: SplatJob) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nerfstudio_prune.bench.command import Bench
-from nerfstudio_prune.bench.frontier_folder import FrontierFolder
-from nerfstudio_prune.bench.frontier_suite import everything
+from nerfstudio_prune.bench.joint_folder import JointFolder
+from nerfstudio_prune.bench.joint_suites import JOINT_SUITES
 from nerfstudio_prune.bench.runs import JobSkipped, RunFolder, choose_jobs
 from nerfstudio_prune.bench.setup import check_data, find_scene, parse_options
 from nerfstudio_prune.bench.splat_folder import SplatFolder
@@ -118,19 +118,17 @@ def _splats(asked: Bench) -> Work:
     return jobs, SplatFolder(asked.output, scale, scene, {job.name: job for job in jobs}), lambda: None
 
 
-def _everything(asked: Bench) -> Work:
+def _joint(asked: Bench) -> Work:
     scale = _with_sizes(SCALES[asked.scale], asked)
     scene = find_scene(asked.data, scale)
     scale = replace(scale, options={**scale.options, **parse_options(asked.options, scene.method)})
     splat_scene, splat_scale = find_splat_scene(asked.data, SPLAT_SCALES[asked.scale])
     # Steps and options are those of networks.
     splat_scale = replace(splat_scale, views=scale.views)
-    suite = everything(scale, splat_scale)
+    suite = JOINT_SUITES[asked.suite](scale, splat_scale)
     jobs = choose_jobs(suite.jobs, asked.only)
-    networks, gaussians = (
-        {job.name: job for job in jobs if job.name in names} for names in (suite.networks, suite.gaussians)
-    )
-    folder = FrontierFolder(
+    networks, gaussians = ({job.name: job for job in jobs if job in own} for own in (suite.networks, suite.gaussians))
+    folder = JointFolder(
         RunFolder(asked.output, scale, scene, networks),
         SplatFolder(asked.output, splat_scale, splat_scene, gaussians),
         {job.name: job for job in jobs},
@@ -138,7 +136,7 @@ def _everything(asked: Bench) -> Work:
     return jobs, folder, lambda: check_data(scene, scale) if asked.data is not None else None
 
 
-WORK: Mapping[str, Callable[[Bench], Work]] = {"splats": _splats, "frontier-all": _everything}
+WORK: Mapping[str, Callable[[Bench], Work]] = {"splats": _splats, **dict.fromkeys(JOINT_SUITES, _joint)}
 """Suites that are not of networks only."""
 
 

@@ -11,7 +11,7 @@ import torch
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.bench.cost_jobs import Scaling, StockSpeed, scaling_job, stock_speed
-from nerfstudio_prune.bench.file_jobs import FileRun, file_jobs
+from nerfstudio_prune.bench.file_jobs import FileRun, TinyFileRun, file_jobs
 from nerfstudio_prune.bench.jobs import SuiteJob
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed, kilo_jobs, of_pruned_teacher
 from nerfstudio_prune.engine.planning import resolve_steps
@@ -202,7 +202,7 @@ class SpeedRun(SuiteJob):
         return {"speed_blocks": scale.speed_blocks, "speed_steps": scale.speed_steps}
 
 
-Job = Run | SpeedRun | StockSpeed | Scaling | KiloRun | KiloSpeed | FileRun
+Job = Run | SpeedRun | StockSpeed | Scaling | KiloRun | KiloSpeed | FileRun | TinyFileRun
 
 
 def speed_name(pruning_ratio: float) -> str:
@@ -440,8 +440,8 @@ def kilo(scale: Scale) -> list[Job]:
     return jobs
 
 
-def files(scale: Scale) -> list[Job]:
-    """Files of a dense run and of those of two presets, in every form."""
+def stored_networks(scale: Scale) -> list[Job]:
+    """A dense run and those of two presets, and files of them in every form."""
     jobs: list[Job] = []
     for seed in scale.seeds:
         runs = _start(seed, scale), _dense(seed, scale), _preset(seed, scale, "best"), _preset(seed, scale, "tiny")
@@ -587,6 +587,5 @@ SUITES: dict[str, Callable[[Scale], list[Job]]] = {
     "peers": peers,
     "ablation": ablation,
     "kilo": kilo,
-    "files": files,
 }
 """Name -> suite."""

@@ -1,11 +1,11 @@
 """Records of small files, put together into what may be compared: one scene, scale, device, schedule and unit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from nerfstudio_prune.records.file_schema import FileRecord, StoredForm
+from nerfstudio_prune.records.file_schema import FileRecord, FileUnit, StoredForm
 from nerfstudio_prune.records.files import FILE_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.repeated import Repeated
@@ -14,6 +14,8 @@ from nerfstudio_prune.report.stats import Stat
 
 ROLES = ("dense", "pruned")
 """Controls first."""
+PLY = ".ply"
+"""Form of Gaussians that holds all numbers as they are, as the host exports them."""
 
 
 class FileArm(Repeated[FileRecord]):
@@ -34,6 +36,11 @@ class FileRow:
     dense: Optional[FileArm]
     """The runs that were not pruned; None where they have no record."""
 
+    @property
+    def forms(self) -> list[StoredForm]:
+        """This form, of the seeds that have it."""
+        return [form for run in self.arm.runs if (form := form_of(run, self.label)) is not None]
+
     def stat(self, value: Callable[[FileRecord, StoredForm], Optional[float]]) -> Stat:
         """A quantity over the seeds that have this form."""
         pairs = [(run, form_of(run, self.label)) for run in self.arm.runs]
@@ -50,6 +57,11 @@ class FileRow:
         return self.stat(lambda _, form: form.bytes)
 
     @property
+    def each(self) -> Stat:
+        """Bytes of the file for each parameter or Gaussian."""
+        return self.stat(lambda run, form: form.bytes / run.units)
+
+    @property
     def loss(self) -> Stat:
         """PSNR less that of its checkpoint, in dB."""
         return self.stat(lambda run, form: form.quality.psnr - run.checkpoint.psnr)
@@ -61,10 +73,15 @@ class FileRow:
 
     @property
     def share(self) -> Stat:
-        """Bytes over those of the dense run in float32."""
-        return self.stat(lambda run, form: self._beside(run, lambda dense: form.bytes / dense.plain_bytes))
+        """Bytes over those of the dense run of the same seed before anything was made smaller, see `WHOLE`."""
 
-    def _beside(self, run: FileRecord, value: Callable[[FileRecord], float]) -> Optional[float]:
+        def over(form: StoredForm, dense: FileRecord) -> Optional[float]:
+            whole = WHOLE[dense.unit](dense)
+            return None if whole is None else form.bytes / whole
+
+        return self.stat(lambda run, form: self._beside(run, lambda dense: over(form, dense)))
+
+    def _beside(self, run: FileRecord, value: Callable[[FileRecord], Optional[float]]) -> Optional[float]:
         dense = next((other for other in self.dense.runs if other.seed == run.seed), None) if self.dense else None
         return None if dense is None else value(dense)
 
@@ -77,7 +94,7 @@ class FileStudy:
     scale: str
     device: str
     schedule: str
-    unit: str
+    unit: FileUnit
     arms: dict[str, FileArm] = field(default_factory=dict)
     """Name -> runs, controls first, the largest first."""
 
@@ -101,13 +118,25 @@ def form_of(run: FileRecord, label: str) -> Optional[StoredForm]:
     return next((form for form in run.forms if form.label == label), None)
 
 
+def _ply(run: FileRecord) -> Optional[float]:
+    form = form_of(run, PLY)
+    return None if form is None else form.bytes
+
+
+WHOLE: Mapping[FileUnit, Callable[[FileRecord], Optional[float]]] = {
+    "parameters": lambda run: run.plain_bytes,
+    "Gaussians": _ply,
+}
+"""Unit -> bytes that others are a share of: all numbers as float32, or the `.ply`; None where it was not written."""
+
+
 def collect_files(folder: Path) -> list[FileStudy]:
     """Reads all records of small files below a folder and puts them together; there may be none.
 
     Raises:
         RecordError: If one cannot be read, or two are in conflict; names the files.
     """
-    studies: dict[tuple[str, ...], FileStudy] = {}
+    studies: dict[tuple[Any, ...], FileStudy] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for path in record_files(folder, FILE_FOLDERS):
         record = read_record(path)

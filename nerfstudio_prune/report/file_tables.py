@@ -1,17 +1,38 @@
 """Tables of small files: every form with its size and quality, and what was to be reached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Optional
 
-from nerfstudio_prune.report.file_study import FileArm, FileRow, FileStudy
+from nerfstudio_prune.records.file_schema import FileUnit
+from nerfstudio_prune.report.file_study import PLY, FileArm, FileRow, FileStudy
 from nerfstudio_prune.report.markup import Column, code, escape, item_table, missing, stat_column, table
 from nerfstudio_prune.report.stats import NOTHING, Stat, number
 from nerfstudio_prune.report.targets import Target, told
 
 LEGO = "lego_100"
-UNITS = {"parameters": ("bits a parameter", 8), "Gaussians": ("bytes a Gaussian", 1)}
-"""Unit -> what bytes over units are called, and what they are multiplied with."""
+EQUAL = "equal"
+"""Agreement of pictures without any difference."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """How sizes are told."""
+
+    each: str
+    """What bytes over units are called."""
+    factor: int
+    """What they are multiplied with."""
+    share: str
+    """What the share is one of."""
+
+
+UNITS: Mapping[FileUnit, Told] = {
+    "parameters": Told("bits a parameter", 8, "of dense fp32"),
+    "Gaussians": Told("bytes a Gaussian", 1, f"of dense `{PLY}`"),
+}
 
 
 def file_tables(studies: Sequence[FileStudy]) -> dict[str, Callable[[], str]]:
@@ -38,17 +59,17 @@ def forms_table(study: FileStudy) -> str:
     Args:
         study: What may be compared, with an arm at least.
     """
-    title, factor = UNITS[study.unit]
+    unit = UNITS[study.unit]
     columns = [
         Column("run", lambda row: code(row.arm.name) if row.label == row.arm.labels[0] else ""),
         Column("file", lambda row: escape(row.label)),
         Column("kB", lambda row: number(_kilobytes(row), 1)),
-        Column("of dense fp32", lambda row: _percent(row.share)),
-        Column(title, lambda row: number(row.stat(lambda run, form: factor * form.bytes / run.units).mean, 2)),
+        Column(unit.share, lambda row: _percent(row.share)),
+        Column(unit.each, lambda row: number(unit.factor * fmean(row.each.values), 2)),
         stat_column("PSNR dB", lambda row: row.psnr, 2),
         stat_column("Δ checkpoint dB", lambda row: row.loss, 2, signed=True),
         stat_column("Δ dense dB", lambda row: row.against_dense, 2, signed=True),
-        Column("agreement dB", lambda row: number(row.stat(lambda _, form: form.agreement).mean, 1)),
+        Column("agreement dB", _agreement),
         Column("s", lambda row: number(row.stat(lambda _, form: form.seconds).mean, 1)),
         Column("n", lambda row: str(row.psnr.n)),
     ]
@@ -64,6 +85,12 @@ def _checkpoint(arm: FileArm) -> str:
         f"{run.checkpoint_bytes / 1e3:,.0f} kB with the moments, "
         f"{Stat.of(other.checkpoint.psnr for other in arm.runs).text(2)} dB"
     )
+
+
+def _agreement(row: FileRow) -> str:
+    """Between pictures of file and checkpoint, over the seeds where there is a difference."""
+    differing = [form for form in row.forms if form.agreement is not None]
+    return number(Stat.of(form.agreement for form in differing).mean, 1) if differing else EQUAL
 
 
 def _kilobytes(row: FileRow) -> Optional[float]:
@@ -83,38 +110,53 @@ def _of(arm: str, label: str, value: Callable[[FileRow], Stat]) -> Callable[[Fil
     return stat
 
 
-def _pair(arm: str, label: str, most: float, least: float, to_dense: bool) -> list[Target[FileStudy]]:
-    """A bound of the size, as a share of the dense network in float32, and one of the quality."""
-    beside, quality = (
-        ("the dense network", lambda row: row.against_dense)
-        if to_dense
-        else ("its own checkpoint", lambda row: row.loss)
+def _size(arm: str, label: str, most: float, whole: str) -> Target[FileStudy]:
+    """A bound of the share of what was not made smaller."""
+    return Target(
+        LEGO,
+        f"`{arm}`, {label}: at most {100 * most:g} % of {whole}",
+        _of(arm, label, lambda row: Stat(tuple(100 * share for share in row.share.values))),
+        lambda share: share <= 100 * most,
+        1,
+        "%",
     )
-    return [
-        Target(
-            LEGO,
-            f"`{arm}`, {label}: at most {100 * most:g} % of the dense network in float32",
-            _of(arm, label, lambda row: Stat(tuple(100 * share for share in row.share.values))),
-            lambda share: share <= 100 * most,
-            1,
-            "%",
-        ),
-        Target(
-            LEGO,
-            f"… less {beside}, at least {least:g} dB",
-            _of(arm, label, quality),
-            lambda loss: loss >= least,
-            signed=True,
-        ),
-    ]
 
 
+def _loss(arm: str, label: str, least: float, to_dense: bool = False) -> Target[FileStudy]:
+    """A bound of the quality."""
+    beside, quality = ("the dense run", _to_dense) if to_dense else ("its own checkpoint", _to_checkpoint)
+    words = f"… less {beside}, at least {least:g} dB"
+    return Target(LEGO, words, _of(arm, label, quality), lambda loss: loss >= least, signed=True)
+
+
+def _to_dense(row: FileRow) -> Stat:
+    return row.against_dense
+
+
+def _to_checkpoint(row: FileRow) -> Stat:
+    return row.loss
+
+
+def _each(arm: str, label: str, most: float) -> Target[FileStudy]:
+    """A bound of the bytes of a Gaussian."""
+    words = f"`{arm}`, {label}: at most {most:g} bytes a Gaussian"
+    return Target(LEGO, words, _of(arm, label, lambda row: row.each), lambda size: size <= most, 1, "bytes")
+
+
+NETWORK, DENSE_PLY = "the dense network in float32", f"the dense `{PLY}`"
 TARGETS: Sequence[Target[FileStudy]] = (
-    *_pair("best", "float16", 0.145, -0.05, to_dense=False),
-    *_pair("best", "int8", 0.072, -0.05, to_dense=False),
-    *_pair("best", "mixed 4", 0.037, -0.2, to_dense=True),
-    *_pair("tiny", "mixed 5", 0.017, -0.5, to_dense=True),
-    *_pair("tiny", "mixed 4", 0.014, -0.6, to_dense=True),
+    *(_size("best", "float16", 0.145, NETWORK), _loss("best", "float16", -0.05)),
+    *(_size("best", "int8", 0.072, NETWORK), _loss("best", "int8", -0.05)),
+    *(_size("best", "mixed 4", 0.037, NETWORK), _loss("best", "mixed 4", -0.2, to_dense=True)),
+    *(_size("tiny", "mixed 5", 0.017, NETWORK), _loss("tiny", "mixed 5", -0.5, to_dense=True)),
+    *(_size("tiny", "mixed 4", 0.014, NETWORK), _loss("tiny", "mixed 4", -0.6, to_dense=True)),
+    _size("splat-best", "small", 1 / 20, DENSE_PLY),
+    _each("splat-best", "small", 35),
+    _loss("splat-best", "small", -0.05),
+    _size("splat-best", "tiny", 1 / 40, DENSE_PLY),
+    _each("splat-best", "tiny", 18),
+    _loss("splat-best", "tiny", -0.3),
+    _each("splat-best", "paper", 48),
 )
 
 

@@ -1,17 +1,26 @@
 """Finished runs of all kinds beside each other, with their files: one scene, scale, device and schedule of networks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Optional
 
+from nerfstudio_prune.records.file_schema import FileUnit
 from nerfstudio_prune.records.files import FRONTIER_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.frontier_schema import Family, FrontierArm, FrontierRecord
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.file_study import FileStudy
 from nerfstudio_prune.report.splat_study import LARGEST
 from nerfstudio_prune.report.stats import Stat
+
+UNITS: Mapping[Family, FileUnit] = {
+    "stock": "parameters",
+    "network": "parameters",
+    "tiny networks": "parameters",
+    "Gaussians": "Gaussians",
+}
+"""What a run of a family is made of."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,22 @@ class FrontierStudy:
         Args:
             studies: Files of all kinds.
         """
-        stored = [arm for study in studies for arm in study.arms.values()]
+        own = [study for study in studies if self._has(study)]
         for row in self.rows():
+            unit = UNITS[row.family]
             runs = {arm.run for arm in row.arms if arm.run is not None}
-            found = [run for arm in stored for run in arm.runs if run.run in runs and run.scene == self.scene]
+            arms = [arm for study in own if study.unit == unit for arm in study.arms.values()]
+            found = [run for arm in arms for run in arm.runs if run.run in runs]
             for label in dict.fromkeys(form.label for run in found for form in run.forms):
                 forms = [form for run in found for form in run.forms if form.label == label]
                 sizes, values = Stat.of(f.bytes for f in forms), Stat.of(f.quality.psnr for f in forms)
                 yield FilePoint(row, label, sizes, values)
+
+    def _has(self, files: FileStudy) -> bool:
+        """Whether files are of runs of this study: runs of other folders have the same names."""
+        same = (files.scene, files.scale, files.device) == (self.scene, self.scale, self.device)
+        # Its schedule is that of the networks.
+        return same and (files.unit == "Gaussians" or files.schedule == self.schedule)
 
 
 def collect_frontier(folder: Path) -> list[FrontierStudy]:

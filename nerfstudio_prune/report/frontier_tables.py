@@ -5,14 +5,12 @@ from functools import partial
 from typing import Optional
 
 from nerfstudio_prune.report.file_study import FileStudy
-from nerfstudio_prune.report.frontier_study import FilePoint, FrontierRow, FrontierStudy
+from nerfstudio_prune.report.frontier_study import UNITS, FilePoint, FrontierRow, FrontierStudy
 from nerfstudio_prune.report.markup import Column, escape, item_table, missing, stat_column
 from nerfstudio_prune.report.stats import NOTHING, TIMES, Stat, number
 
 ALLOWED_LOSS = 0.1
 """Of the smallest file that is told of a run, in dB below the run."""
-UNITS = {"Gaussians": "Gaussians"}
-"""Family -> what its units are called; all others have parameters."""
 
 
 def frontier_tables(studies: Sequence[FrontierStudy], files: Sequence[FileStudy]) -> dict[str, Callable[[], str]]:
@@ -77,7 +75,7 @@ def _smallest(row: FrontierRow, points: Sequence[FilePoint]) -> str:
 
 def _units(row: FrontierRow) -> str:
     count = row.stat(lambda arm: arm.units).mean
-    return f"{number(count)} {UNITS.get(row.family, 'parameters')}"
+    return f"{number(count)} {UNITS[row.family]}"
 
 
 def _kilobytes(size: Stat) -> str:

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from nerfstudio_prune.bench.runs import choose_jobs
 from nerfstudio_prune.bench.setup import Scene
-from nerfstudio_prune.bench.splat_folder import MAKERS, SplatFolder
+from nerfstudio_prune.bench.splat_folder import ESTIMATES, MAKERS, SplatFolder
 from nerfstudio_prune.bench.splat_setup import find_splat_scene
 from nerfstudio_prune.bench.splat_suite import (
     SPLAT_SCALES,
@@ -123,4 +124,4 @@ def test_photographs_have_their_own_steps(tmp_path: Path) -> None:
 
 def test_every_job_has_a_maker() -> None:
     """A kind that is added to the suite and to nothing else would fail after hours."""
-    assert {type(job) for job in splats(CPU)} == set(MAKERS)
+    assert set(get_args(SplatJob)) == set(MAKERS) == set(ESTIMATES) >= {type(job) for job in splats(CPU)}

@@ -241,9 +241,7 @@ def test_the_runs_of_a_suite_have_one_schedule(suite: str) -> None:
     """A control of another text would be none."""
     scale = replace(CPU, start_steps=450)
     (text,) = {schedule_text(run, scale) for run in runs_of(suite, scale)}
-    assert text.startswith("cut at 450 of 2,000 steps") and ("decaying" in text) == (
-        suite in ("ablation", "kilo", "files")
-    )
+    assert text.startswith("cut at 450 of 2,000 steps") and ("decaying" in text) == (suite in ("ablation", "kilo"))
 
 
 def test_peers_prune_to_the_same_width() -> None:
@@ -323,7 +321,7 @@ def digests(suite: str, scale: Scale) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("ablation", "kilo", "files")])
+@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("ablation", "kilo")])
 def test_steps_count_where_they_decide(suite: str) -> None:
     """The runs of a longer suite start from the same dense start; a later cut changes everything but networks that are
     small from the beginning."""

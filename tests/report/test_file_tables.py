@@ -69,6 +69,48 @@ def test_gaussians_are_told_in_bytes(tmp_path: Path) -> None:
     assert column(forms_table(studies[0]), "bytes a Gaussian") == ["32.10", "8.00"]
 
 
+@pytest.fixture
+def gaussians(tmp_path: Path) -> FileStudy:
+    """A dense run of 10,000 Gaussians of degree 3, and one of 3,400 of degree 2."""
+    forms = {".ply": (557_600, 32.0), "small": (68_000, 31.97), "tiny": (66_300, 31.6), "paper": (170_000, 31.0)}
+    best = file_record("splat-best", units=3_400, unit="Gaussians", psnr=32.0, forms=forms)
+    best.forms[0].agreement = None
+    dense = {".ply": (2_480_000, 33.0)}
+    save_files(
+        tmp_path,
+        best,
+        file_record("splat-dense", role="dense", units=10_000, unit="Gaussians", psnr=33.0, forms=dense),
+        file_record("dense", role="dense", units=1_000),
+    )
+    found, networks = collect_files(tmp_path)
+    assert networks.unit == "parameters"
+    return found
+
+
+def test_gaussians_stand_beside_the_dense_ply(gaussians: FileStudy) -> None:
+    """Their share is one of the file that one had before, header and all; what shows no difference is equal."""
+    text = forms_table(gaussians)
+    assert column(text, "run") == ["`splat-dense`", "`splat-best`", "", "", ""]
+    assert column(text, "of dense `.ply`") == ["100.0 %", "22.5 %", "2.7 %", "2.7 %", "6.9 %"]
+    assert column(text, "bytes a Gaussian") == ["248.00", "164.00", "20.00", "19.50", "50.00"]
+    assert column(text, "agreement dB")[1:3] == ["equal", "45.0"]
+    assert column(text, "Δ dense dB")[1] == f"{MINUS}1.00"
+
+
+def test_targets_of_gaussians(gaussians: FileStudy) -> None:
+    """A twentieth of the dense `.ply` are 124 kB, a fortieth 62 kB: the one was reached, the other was not."""
+    found = table_cells(targets_table([gaussians]))[1:]
+    assert [cells[3:5] for cells in found] == [
+        ["2.7 %", "yes"],
+        ["20.0 bytes", "yes"],
+        [f"{MINUS}0.03 dB", "yes"],
+        ["2.7 %", "no"],
+        ["19.5 bytes", "no"],
+        [f"{MINUS}0.40 dB", "no"],
+        ["50.0 bytes", "no"],
+    ]
+
+
 def test_targets_are_told_as_they_are(folder: Path, study: FileStudy) -> None:
     """A goal that was missed says no: 160.5 kB are 40.1 % of the dense network, 14.5 % were asked for."""
     found = table_cells(targets_table([study]))[1:]

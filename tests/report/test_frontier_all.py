@@ -1,6 +1,7 @@
 """Runs of all kinds beside each other: numbers worked out by hand, and nothing compared that cannot be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.file_record_factory import file_record, save_files
@@ -11,7 +12,7 @@ from support.table_reader import column
 from nerfstudio_prune.records.files import FRONTIER_FOLDERS, read_record, record_files
 from nerfstudio_prune.records.schema import RecordError
 from nerfstudio_prune.report.file_study import collect_files
-from nerfstudio_prune.report.frontier_charts import frontier_charts
+from nerfstudio_prune.report.frontier_charts import frontier_charts, sent
 from nerfstudio_prune.report.frontier_study import collect_frontier
 from nerfstudio_prune.report.frontier_tables import frontier_all_table, frontier_tables
 from nerfstudio_prune.report.stats import NOTHING, TIMES
@@ -49,8 +50,12 @@ def test_a_row_a_run(folder: Path) -> None:
 
 
 def test_files_belong_to_runs(folder: Path) -> None:
-    """A file of another scene or run is no point of this one."""
+    """A file of another scene, run, device or schedule is no point of this one, and none of a network of the same name
+    is one of Gaussians: names come again in every folder."""
     save_files(folder / "other", file_record("best", 1, scene="lego_200"), file_record("tiny", 1))
+    save_files(folder / "gpu", file_record("best", 1, machine=GPU))
+    save_files(folder / "late", file_record("best", 1, schedule="cut at 2,250 of 15,000 steps"))
+    save_files(folder / "same", file_record("dense", 1, run="dense-s1"))
     (study,) = collect_frontier(folder)
     points = list(study.files(collect_files(folder)))
     assert [(point.row.label, point.label) for point in points] == [
@@ -59,6 +64,27 @@ def test_files_belong_to_runs(folder: Path) -> None:
         ("best", "mixed 3"),
     ]
     assert points[0].bytes.values == (160_000, 160_000)
+
+
+def test_files_of_gaussians_belong_to_them(folder: Path) -> None:
+    """Their schedule is one of their own; told is the smallest file that shows the run nearly as it is."""
+    forms = {".ply": (2_600_000, 31.5), "small": (220_000, 31.48), "tiny": (140_000, 31.2)}
+    for seed in (1, 2):
+        own: dict[str, Any] = {"unit": "Gaussians", "run": f"dense-s{seed}", "schedule": "3,400 steps"}
+        save_files(folder, file_record("splat-dense", seed, "dense", 11_000, 31.5, forms, **own))
+    (study,) = collect_frontier(folder)
+    stored = collect_files(folder)
+    assert [point.label for point in study.files(stored) if point.row.family == "Gaussians"] == list(forms)
+    assert column(frontier_all_table(study, stored), "smallest file kB")[-1] == "220 (small)"
+
+
+def test_the_plot_has_what_one_would_send(folder: Path) -> None:
+    """The file of 50 kB shows less than one that is smaller, and is left out; the largest stays, though that of 40 kB
+    shows as much."""
+    forms = {"float16": (160_000, 28.0), "int8": (50_000, 27.4), "mixed 4": (40_000, 28.0), "mixed 3": (30_000, 27.5)}
+    save_files(folder, *(file_record("best", seed, forms=forms) for seed in (1, 2)))
+    (study,) = collect_frontier(folder)
+    assert sent(study.files(collect_files(folder))) == [(30_000, 27.5), (40_000, 28.0), (160_000, 28.0)]
 
 
 def test_the_plot_and_the_report_have_them(folder: Path, tmp_path: Path) -> None:

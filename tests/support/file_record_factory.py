@@ -30,6 +30,8 @@ def file_record(
     machine: MachineRecord = CPU,
     scene: str = "lego_100",
     unit: FileUnit = "parameters",
+    run: Optional[str] = None,
+    schedule: str = "cut at 12,000 of 15,000 steps",
 ) -> FileRecord:
     """Files of a run; of each form the bytes and the PSNR."""
     found = {"float16": (160_500, psnr), "mixed 4": (40_000, psnr - 0.1)} if forms is None else forms
@@ -39,7 +41,7 @@ def file_record(
         "digest": "0123456789abcdef",
         "command": "ns-prune bench files",
         "created": "2026-01-01T00:00:00+00:00",
-        "schedule": "cut at 12,000 of 15,000 steps",
+        "schedule": schedule,
         "clock": "processor",
         "config": {},
         "method": "nerf-prune",
@@ -49,7 +51,7 @@ def file_record(
         arm=arm,
         seed=seed,
         role=role,
-        run=f"preset-{arm}-decay-s{seed}",
+        run=run or f"preset-{arm}-decay-s{seed}",
         scene=scene,
         machine=machine,
         unit=unit,

@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "opening": ("core", "exchange", "data", "kilonerf", "engine", "nerf", "kilo", "export"),
     "pack": ("core", "exchange", "data", "raster", "gaussians", "splat_files", "engine", "splats"),
     "inspect": _UP_TO_METHODS,
-    "bench": (*_UP_TO_METHODS, "export"),
+    "bench": (*_UP_TO_METHODS, "export", "pack"),
     "demo": (*_UP_TO_METHODS, "method", "method_configs", "inspect", "bench"),
     "cli": (
         *_UP_TO_METHODS,

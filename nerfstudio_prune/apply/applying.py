@@ -74,7 +74,7 @@ def apply(asked: Apply) -> None:
         raise ValueError(f"--load-config {file}: the run has changed while it was read; nothing is written")
     written = write_run(folder, opened.config, content, file.parent)
     if asked.recovery_steps:
-        recover(opened.config, folder, asked.recovery_steps)
+        recover(opened.config, asked.recovery_steps)
     _tell(written, opened, time.perf_counter() - start)
 
 
@@ -152,11 +152,10 @@ def _show(opened: Opened, trials: Trials, probes: Any) -> None:
 def _tell(written: Path, opened: Opened, seconds: float) -> None:
     """Says where the new run is, and what can be done with it."""
     place, config = shlex.quote(str(written)), opened.config
-    models = shlex.quote(str(written.parent / config.relative_model_dir))
     for label, line in {
         "written": f"{place}, in {seconds:.0f} s",
         "measure it": f"ns-eval --load-config {place}",
         "look at it": f"ns-viewer --load-config {place}",
-        "train on": f"ns-train {config.method_name} --load-dir {models} …, with the options and the data of the run",
+        "train on": f"ns-train {config.method_name} --load-config {place}",
     }.items():
         CONSOLE.print(escape(f"{label + ':':12}{line}"), soft_wrap=True)

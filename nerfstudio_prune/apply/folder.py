@@ -20,7 +20,7 @@ def name_run(
     """Gives a configuration the place and the name of a new run.
 
     Args:
-        config: The configuration; it goes on from nothing, since its checkpoint is its own.
+        config: The configuration; read as it is, `ns-train --load-config` goes on from the new run's own checkpoint.
         output_dir: Where runs are saved; None for where that one was.
         experiment: Name of the experiment; None for that of the run.
         timestamp: Name of the run's folder; None for the time.
@@ -37,8 +37,8 @@ def name_run(
     config.output_dir = output_dir or config.output_dir
     config.experiment_name = experiment or config.experiment_name
     config.timestamp = timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    config.load_dir = config.load_step = config.load_checkpoint = config.load_config = None
-    folder = config.get_base_dir()
+    config.load_step = config.load_checkpoint = config.load_config = None
+    folder, config.load_dir = config.get_base_dir(), config.get_checkpoint_dir()
     if folder.exists():
         raise ValueError(f"the new run would be {folder}, which is there already; give another --timestamp")
     return folder

@@ -141,6 +141,7 @@ def _training_views(datamanager: Any, data: Optional[Path]) -> tuple[Optional[Co
         _, dataset = read_views(datamanager, data, "train")
         if not len(dataset):
             raise ValueError(f"{datamanager.dataparser.data}: no training views")
+        datamanager.data = None  # the host's other name for the parser's, which would win
     except ValueError as error:
         if data is not None:
             raise ValueError(f"--data {error}") from error

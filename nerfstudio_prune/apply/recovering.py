@@ -1,7 +1,6 @@
 """Some steps of training after the cut, by the host's trainer, in the folder of the new run."""
 
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from nerfstudio.scripts import train
@@ -27,17 +26,16 @@ def check_recovery(steps: int, without_data: str) -> None:
         raise ValueError(f"--recovery-steps {steps} trains on the data of the run: {without_data}")
 
 
-def recover(config: Any, folder: Path, steps: int) -> None:
+def recover(config: Any, steps: int) -> None:
     """Trains the new run on, with the moments, and at the rates, that the run ended with. Its checkpoint is replaced by
     that of the last step.
 
     Args:
         config: Configuration of the new run.
-        folder: Its folder.
         steps: Training steps.
     """
     on = deepcopy(config)
-    on.load_dir, on.max_num_iterations = folder / config.relative_model_dir, steps
+    on.max_num_iterations = steps
     on.vis = "tensorboard"  # a viewer would wait at the end
     reset_host()
     train.main(on)

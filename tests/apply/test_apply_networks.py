@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from nerfstudio.utils.eval_utils import eval_setup
-from support.finished_runs import all_bytes
+from support.finished_runs import all_bytes, typed
 from support.tiny_run import make_config, resume, same_bits, start, widths
 
 from nerfstudio_prune.apply.applying import apply
@@ -128,6 +128,22 @@ def test_recovery(asked: Ask) -> None:
     run = loaded(file)
     assert len(run.model.prune_state.history) == 1 and set(widths(run.model).values()) == {8}
     assert eval_setup(file, test_mode="inference")[3] == 12
+
+
+def test_the_printed_line_trains_on(
+    asked: Ask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever types what is printed, and no more, trains the new run on: its network, data and options, its moments and
+    rates. (The run was one of 10 steps.)"""
+    file = written(asked(prune=HALF, experiment_name="tiny", timestamp="a 'b'"))
+    before = read_config(file)
+    typed(capsys.readouterr().out, monkeypatch)
+    new, after = content(file), read_config(file)
+    assert new["step"] == 19
+    assert new["optimizers"]["fields"]["state"][0]["step"] == 20
+    run = loaded(file)
+    assert len(run.model.prune_state.history) == 1 and set(widths(run.model).values()) == {8}
+    assert after == before
 
 
 def test_our_own_commands_open_it(asked: Ask, tmp_path: Path) -> None:

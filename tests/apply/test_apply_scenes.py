@@ -9,7 +9,7 @@ import torch
 import yaml
 from nerfstudio.utils.eval_utils import eval_setup
 from support import tiny_splats
-from support.finished_runs import all_bytes
+from support.finished_runs import all_bytes, typed
 from support.tiny_run import same_bits
 from support.tiny_splats import NAMES, STEPS
 
@@ -118,6 +118,17 @@ def test_the_host_opens_it_and_trains_on(ask: Ask, tmp_path: Path, scene_cache: 
     assert trainer.pipeline.model.num_points == pipeline.model.num_points
     assert trainer.pipeline.model.gaussians.sh_degree == 3
     assert len(trainer.pipeline.model.prune_state.history) == 1
+
+
+def test_the_printed_line_trains_on(
+    ask: Ask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever types what is printed, and no more, trains the new run on; nothing grows back."""
+    file = written(ask(prune=HALF))
+    count, step = len(means(content(file))), content(file)["step"]
+    typed(capsys.readouterr().out, monkeypatch)
+    new = content(file)
+    assert new["step"] > step and len(means(new)) == count
 
 
 def test_a_stock_run(stock_splats: Path, ask: Ask) -> None:

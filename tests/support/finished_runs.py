@@ -1,6 +1,7 @@
 """Genuine runs of the host's own methods, which build a metric network that is downloaded elsewhere; and whole folders
 to compare."""
 
+import shlex
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.scripts import train
 
 from nerfstudio_prune.engine.host import reset_host, seed_host
 from support import tiny_splats
@@ -80,3 +82,19 @@ def save_stock_splats(folder: Path, cache: Path) -> Path:
 def all_bytes(folder: Path) -> dict[str, bytes]:
     """Path in a folder -> content, of all files below it."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def typed(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carries out the line of `ns-train` that a command printed, word for word, as a shell would.
+
+    Args:
+        output: What the command printed.
+        monkeypatch: For the words of the command line.
+    """
+    (line,) = (line for line in output.splitlines() if line.startswith("train on:"))
+    words = shlex.split(line.removeprefix("train on:"))
+    assert words[0] == "ns-train"
+    monkeypatch.setattr("sys.argv", words)
+    reset_host()
+    train.entrypoint()
+    reset_host()

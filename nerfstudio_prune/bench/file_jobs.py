@@ -21,8 +21,8 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     "mixed 4 to nearest": {"dtype": "mixed", "bits": 4.0, "rounding": "nearest", "compress": True},
 }
 """Label -> options of `ns-prune export`."""
-LABELS_OF_TINY = ("float32", "float16", "int8", "int6", "int5", "int4")
-"""Tiny networks have one number of bits, and are rounded to nearest."""
+LABELS_OF_TINY = tuple(label for label in FORMS if label not in ("mixed 4.5", "mixed 3.5"))
+"""Of tiny networks."""
 CONVERTED: Mapping[str, Mapping[str, Any]] = {
     suffix: {"suffix": suffix} for suffix in (".ply", ".compressed.ply", ".spz")
 }

@@ -19,9 +19,10 @@ from nerfstudio_prune.data.pixels import CountedDataset, counted_pixels
 from nerfstudio_prune.engine.saved_run import SavedRun, read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.from_run import scene_of
-from nerfstudio_prune.export.kilo_from_run import kilo_content
-from nerfstudio_prune.export.nerf_exporting import SEED
+from nerfstudio_prune.export.kilo_run_file import KiloRunFile
+from nerfstudio_prune.export.kilo_samples import collect_samples as collect_of_tiny
 from nerfstudio_prune.export.numbers import Numbers, numbers_of
+from nerfstudio_prune.export.outcome import SEED
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.export.run_data import read_data
 from nerfstudio_prune.export.run_file import RunFile
@@ -120,10 +121,15 @@ class TinyFiles(_Exported):
     def __init__(self, config: Path, wanted: int) -> None:
         run = load_tiny(read_config(config), config)
         super().__init__(run, run.model.networks.num_parameters, wanted)
+        begin = self.now()
+        self._samples = collect_of_tiny(self.model, self.data.training, SEED)
+        self._calibration = self.now() - begin
 
     def content(self, numbers: Numbers) -> tuple[bytes, float]:
-        """The content of a file; nothing is done before."""
-        return kilo_content(self.run, numbers, self.scene), 0.0
+        """The content of a file; its seconds before are those of the calibration, where it reads samples."""
+        seen = numbers.reads_samples
+        content = KiloRunFile(self.run, numbers, self.scene, self._samples if seen else None).encode()
+        return content, self._calibration if seen else 0.0
 
 
 def _picture(camera: Cameras, colours: Callable[[RayBundle], Float[Tensor, "rays 3"]]) -> Picture:

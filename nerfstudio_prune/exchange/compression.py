@@ -15,13 +15,15 @@ FILTERS = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "dict_si
 """Without the context of texts (`lc`, `pb`): neighbouring codes say little about each other."""
 
 
-def compress(content: bytes) -> bytes:
+def compress(content: bytes, pairs: bool = False) -> bytes:
     """Compresses bytes.
 
     Args:
         content: The bytes.
+        pairs: Whether the first and the second byte of each two are to be told apart, for numbers of two bytes.
     """
-    return lzma.compress(content, format=lzma.FORMAT_ALONE, filters=FILTERS)
+    filters = [{**own, "lp": int(pairs)} for own in FILTERS]
+    return lzma.compress(content, format=lzma.FORMAT_ALONE, filters=filters)
 
 
 def decompress(content: bytes | bytearray, expected: int, section: str) -> bytes:

@@ -28,6 +28,11 @@ def check_kilo(metadata: KiloMetadata) -> None:
         raise refuse("networks.classes", f"1 to {MAX_NETWORKS:,} networks", f"{networks.count:,}")
     if len(networks.bits) != networks.layers + 3:
         raise refuse("networks.bits", f"{networks.layers + 3}, one for each layer", str(len(networks.bits)))
+    counts = [own.count for own in networks.classes]
+    for i, bits in enumerate(networks.bits):
+        if not isinstance(bits, int) and [sum(own) for own in bits] != counts:
+            found = [sum(own) for own in bits]
+            raise refuse(f"networks.bits[{i}]", f"{counts} networks of each width", str(found))
     if metadata.parameters > MAX_PARAMETERS:
         raise refuse("metadata", f"at most {MAX_PARAMETERS:,} parameters", f"{metadata.parameters:,}")
     check_bits(metadata.layers(), metadata.storage)

@@ -5,16 +5,17 @@ from typing import Optional
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.text import Text
 
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.comparing import Comparison, compare
 from nerfstudio_prune.export.from_run import scene_of
-from nerfstudio_prune.export.kilo_from_run import kilo_content
+from nerfstudio_prune.export.kilo_run_file import KiloRunFile
+from nerfstudio_prune.export.kilo_samples import collect_samples
+from nerfstudio_prune.export.kilo_tables import kilo_bits_table
 from nerfstudio_prune.export.numbers import Numbers
-from nerfstudio_prune.export.outcome import data_of, dense_model, written
+from nerfstudio_prune.export.outcome import SEED, calibration, data_of, dense_model, encoded, written
 from nerfstudio_prune.export.rendering import network_of
-from nerfstudio_prune.export.tables import Whole, numbers_in_words, overview, quality_table
+from nerfstudio_prune.export.tables import Whole, all_tables
 from nerfstudio_prune.kilo.saved_run import load_run
 
 
@@ -29,15 +30,13 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     Raises:
         ValueError: See `Export.main`.
     """
-    _check(options, numbers)
     run = load_run(config, options.load_config, options.step)
-    dense = dense_model(options)
     data, reason = data_of(run.config.pipeline.datamanager, options)
+    dense = dense_model(options)
     scene = scene_of(run.config_file, None if data is None else data.parsed)
-    try:
-        content = kilo_content(run, numbers, scene)
-    except ValueError as error:
-        raise ValueError(f"--load-config {options.load_config}: {error}") from error
+    samples, unknown = calibration(numbers, data, reason, lambda views: collect_samples(run.model, views, SEED))
+    file = KiloRunFile(run, numbers, scene, samples)
+    content = encoded(options, file.encode)
     found = written(options, content)
     compared: Optional[Comparison] = None
     if data is not None and options.views:
@@ -45,17 +44,6 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
         original = None if dense is None else dense.to(device)
         compared = compare(run.model.to(device), network_of(found).to(device), data.test, options.views, original)
     count, parameters = run.model.networks.num_networks, run.model.networks.num_parameters
-    whole = Whole(f"all {parameters:,}, of {count:,} networks", "networks", parameters)
-    numbers_told = numbers_in_words(numbers, "nearest", found.metadata)
-    CONSOLE.print(overview(run, str(options.output), numbers_told, found, whole))
-    CONSOLE.print(Text(f"Quality was not measured: {reason}") if compared is None else quality_table(compared))
-
-
-def _check(options: Export, numbers: Numbers) -> None:
-    """Refuses what is for one large network alone."""
-    if options.target_mb is not None:
-        raise ValueError("--target-mb is for runs of nerf-prune and vanilla-nerf; give whole --bits for kilonerf")
-    if numbers.mixed:
-        raise ValueError("--dtype mixed is for runs of nerf-prune and vanilla-nerf; give whole --bits for kilonerf")
-    if numbers.rounding == "compensated":
-        raise ValueError("--rounding compensated is for runs of nerf-prune and vanilla-nerf; kilonerf has nearest")
+    whole = Whole(f"all {parameters:,}, of {count:,} networks", "networks", parameters, kilo_bits_table)
+    for part in all_tables(file, str(options.output), whole, found, compared, reason, unknown):
+        CONSOLE.print(part)

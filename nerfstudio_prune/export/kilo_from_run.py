@@ -4,23 +4,34 @@ from importlib.metadata import version
 
 import msgspec
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.exchange.errors import refuse
 from nerfstudio_prune.export.container import NO_SUM
 from nerfstudio_prune.export.from_run import LIBRARIES
-from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS, Class, Grid, KiloMetadata, Networks, Steps
+from nerfstudio_prune.export.kilo_bits import Table, blob_of, noted
+from nerfstudio_prune.export.kilo_schema import (
+    BITS,
+    CELLS,
+    WIDTHS,
+    Class,
+    Grid,
+    KiloMetadata,
+    Networks,
+    Steps,
+    layer_names,
+    parameter_names,
+)
 from nerfstudio_prune.export.layers import LayerTensors, check_finite, to_bytes
-from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.schema import VERSION, Scene, Storage
-from nerfstudio_prune.export.writing import encode_file
 from nerfstudio_prune.kilo.model import KiloModel
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.march import Lattice
 
-END_BITS = 8
-"""Bits that layers which density and colour come out of have at least."""
+ENDS, END_BITS = ("density", "colour"), 8
+"""Layers that density and colour come out of, and the bits that they have at least, unless bits are mixed."""
 
 
 def layers_of_networks(model: KiloModel) -> dict[str, LayerTensors]:
@@ -41,8 +52,7 @@ def layers_of_networks(model: KiloModel) -> dict[str, LayerTensors]:
         rows = networks.argsort()  # a class keeps the order of the cells in a file
         own = {name: p.detach().float().cpu()[rows.cpu()] for name, p in stack.named_parameters()}
         own["w_feature"] = torch.cat([own["w_feature"], own["w_direction"]], dim=1)
-        names = {f"hidden.{i}": str(i + 1) for i in range(stack.shape.num_layers)}
-        for layer, name in {**names, "density": "_density", "feature": "_feature", "colour": "_rgb"}.items():
+        for layer, name in parameter_names(stack.shape.num_layers).items():
             weight = own[f"w{name}"].transpose(1, 2).flatten(0, 1).contiguous()
             found[f"stacks.{index}.{layer}"] = LayerTensors(weight, own[f"b{name}"].flatten())
     for name, layer in found.items():
@@ -51,27 +61,49 @@ def layers_of_networks(model: KiloModel) -> dict[str, LayerTensors]:
     return found
 
 
-def blobs_of(model: KiloModel) -> dict[str, bytes]:
-    """What is occupied, and the class of each network.
+def classes_of(model: KiloModel) -> UInt8[Tensor, " networks"]:
+    """Number of the width of each network, in the order of the cells.
+
+    Args:
+        model: The model.
+    """
+    counts = torch.tensor(model.networks.counts)
+    classes = torch.arange(len(counts), dtype=torch.uint8).repeat_interleave(counts)
+    return classes[model.networks.position.cpu().long()]
+
+
+def same_bits(model: KiloModel, bits: int) -> Table:
+    """As many bits for each network; layers that density and colour come out of have eight at least.
+
+    Args:
+        model: The model.
+        bits: Bits of a weight, in [2, 8], 16 or 32.
+    """
+    every = [max(bits, END_BITS) if name in ENDS else bits for name in layer_names(model.networks.shapes[0].num_layers)]
+    return torch.tensor(every, dtype=torch.uint8)[:, None].repeat(1, model.networks.num_networks)
+
+
+def blobs_of(model: KiloModel, table: Table) -> dict[str, bytes]:
+    """What is occupied, the class of each network, and bits of those that differ.
 
     Args:
         model: The model, with cells.
+        table: Bits of all networks.
     """
     live, _ = _cells(model)
-    counts = torch.tensor(model.networks.counts)
-    classes = torch.arange(len(counts), dtype=torch.uint8).repeat_interleave(counts)
     return {
         CELLS: to_bytes(live.to_dict()["voxels"]),
-        WIDTHS: to_bytes(classes[model.networks.position.cpu().long()]),
+        WIDTHS: to_bytes(classes_of(model)),
+        BITS: blob_of(table),
     }
 
 
-def describe_kilo(run: SavedRun[KiloModel], bits: int, storage: Storage, scene: Scene) -> KiloMetadata:
+def describe_kilo(run: SavedRun[KiloModel], table: Table, storage: Storage, scene: Scene) -> KiloMetadata:
     """What a file says of a run.
 
     Args:
         run: The run.
-        bits: Bits of a weight, in [2, 8], 16 or 32.
+        table: Bits of all networks.
         storage: How its numbers are stored.
         scene: See `from_run.scene_of`.
 
@@ -80,10 +112,8 @@ def describe_kilo(run: SavedRun[KiloModel], bits: int, storage: Storage, scene: 
     """
     model = run.model
     live, lattice = _cells(model)
-    shape, ends = model.networks.shapes[0], max(bits, END_BITS)
+    shape = model.networks.shapes[0]
     classes = [Class(own.hidden_width, n) for own, n in zip(model.networks.shapes, model.networks.counts, strict=True)]
-    # As the layers stand: hidden ones, density, the colour's hidden one, colour.
-    every = [*[bits] * shape.num_layers, ends, bits, ends]
     metadata = KiloMetadata(
         crc32=NO_SUM,
         version=VERSION,
@@ -94,7 +124,7 @@ def describe_kilo(run: SavedRun[KiloModel], bits: int, storage: Storage, scene: 
             shape.position_frequencies,
             shape.direction_frequencies,
             classes,
-            every,  # type: ignore[arg-type]
+            noted(table, classes_of(model), len(classes)),
         ),
         steps=Steps(lattice.near, lattice.far, lattice.steps),
         space=model.state.space,
@@ -109,22 +139,6 @@ def describe_kilo(run: SavedRun[KiloModel], bits: int, storage: Storage, scene: 
         return msgspec.convert(msgspec.to_builtins(metadata), KiloMetadata)
     except msgspec.ValidationError as error:
         raise refuse("run", "values within the limits of a file", str(error)) from error
-
-
-def kilo_content(run: SavedRun[KiloModel], numbers: Numbers, scene: Scene) -> bytes:
-    """The content of a file.
-
-    Args:
-        run: The run.
-        numbers: What the weights are to be: of the same bits in all layers.
-        scene: See `from_run.scene_of`.
-
-    Raises:
-        ValueError: If nothing has been made of a teacher yet, or something about it has no place in a file.
-    """
-    layers = layers_of_networks(run.model)
-    metadata = describe_kilo(run, int(numbers.bits), numbers.storage, scene)
-    return encode_file(metadata, layers, blobs=blobs_of(run.model))
 
 
 def _cells(model: KiloModel) -> tuple[LiveCells, Lattice]:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerfstudio_prune.exchange.errors import refuse
-from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS, KiloMetadata
+from nerfstudio_prune.export.kilo_bits import Joined
+from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS, KiloMetadata, parameter_names
 from nerfstudio_prune.export.layers import LayerTensors
 from nerfstudio_prune.kilonerf.cells import LiveCells
 from nerfstudio_prune.kilonerf.classes import NetworkClasses
@@ -33,7 +34,7 @@ class ExportedKilo(nn.Module):
     Args:
         metadata: What a file says of itself.
         layers: Numbers of its layers, by name.
-        blobs: What is occupied, and the width of each network.
+        blobs: What is occupied, and width and bits of each network.
 
     Raises:
         FileFormatError: If these do not fit together.
@@ -45,7 +46,8 @@ class ExportedKilo(nn.Module):
         self.live = live_cells(metadata, blobs[CELLS])
         if self.live.count != metadata.networks.count:
             raise refuse(CELLS, f"{metadata.networks.count:,} cells with something in them", f"{self.live.count:,}")
-        self.networks = NetworkClasses(_stacks(metadata, layers), _position(metadata, blobs[WIDTHS]))
+        position = _position(metadata, blobs[WIDTHS])
+        self.networks = NetworkClasses(_stacks(metadata, Joined(metadata, layers, blobs)), position)
         self.space = RENDERED_SPACES[metadata.space]
         steps = metadata.steps
         self.lattice = self.space.evaluated(Lattice(steps.near, steps.far, steps.count, self.space.spacing))
@@ -138,7 +140,7 @@ def _position(metadata: KiloMetadata, widths: bytes) -> Tensor:
     return classes.argsort(stable=True).argsort().int()
 
 
-def _stacks(metadata: KiloMetadata, layers: Mapping[str, LayerTensors]) -> list[TinyNetworks]:
+def _stacks(metadata: KiloMetadata, layers: Joined) -> list[TinyNetworks]:
     found, networks = [], metadata.networks
     for index, own in enumerate(networks.classes):
         shape = NetworkShape(own.width, networks.layers, networks.position, networks.direction)
@@ -149,13 +151,11 @@ def _stacks(metadata: KiloMetadata, layers: Mapping[str, LayerTensors]) -> list[
     return found
 
 
-def stack_parameters(
-    layers: Mapping[str, LayerTensors], index: int, count: int, shape: NetworkShape
-) -> dict[str, Tensor]:
+def stack_parameters(layers: Joined, index: int, count: int, shape: NetworkShape) -> dict[str, Tensor]:
     """The parameters of the networks of one width, see `TinyNetworks`.
 
     Args:
-        layers: Numbers of a file's layers, by name; classes without networks have none.
+        layers: Numbers of a file's layers; classes without networks have none.
         index: Number of the class.
         count: Its networks.
         shape: Their sizes.
@@ -164,9 +164,8 @@ def stack_parameters(
         return {}
     width = shape.hidden_width
     found = {}
-    names = {f"hidden.{i}": str(i + 1) for i in range(shape.num_layers)}
-    for layer, name in {**names, "density": "_density", "feature": "_feature", "colour": "_rgb"}.items():
-        own = layers[f"stacks.{index}.{layer}"]
+    for layer, name in parameter_names(shape.num_layers).items():
+        own = layers.layer(index, layer)
         found[f"w{name}"] = own.weight.view(count, -1, own.weight.shape[1]).transpose(1, 2).contiguous()
         found[f"b{name}"] = own.bias.view(count, 1, -1)
     found["w_feature"], found["w_direction"] = (

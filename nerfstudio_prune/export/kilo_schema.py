@@ -27,10 +27,33 @@ MAX_CLASSES = 16
 """Widths that networks may have."""
 MAX_STEPS = 16_384
 """Steps of a ray."""
-CELLS, WIDTHS = "cells", "widths"
-"""Names of the tensors of what is occupied, and of the width of each network."""
+CELLS, WIDTHS, BITS = "cells", "widths", "bits"
+"""Names of the tensors of what is occupied, of the width of each network, and of the bits of each of its layers."""
+MIXED = range(2, 9)
+"""Bits that networks may differ in."""
 
 Side = Annotated[int, Meta(ge=1, le=2**24)]
+BitCounts = Annotated[list[Annotated[int, Meta(ge=0, le=MAX_NETWORKS)]], Meta(min_length=7, max_length=7)]
+"""Networks of one width that have 2, 3, ..., 8 bits."""
+
+
+def layer_names(layers: int) -> list[str]:
+    """Names of the layers of a network, in forward order.
+
+    Args:
+        layers: Hidden layers in front of the density.
+    """
+    return [*(f"hidden.{i}" for i in range(layers)), "density", "feature", "colour"]
+
+
+def parameter_names(layers: int) -> dict[str, str]:
+    """Name of each layer -> what the names of its parameters in a checkpoint end in.
+
+    Args:
+        layers: Hidden layers in front of the density.
+    """
+    hidden = (str(i + 1) for i in range(layers))
+    return dict(zip(layer_names(layers), [*hidden, "_density", "_feature", "_rgb"], strict=True))
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,8 +96,12 @@ class Networks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Frequencies of the direction's encoding."""
     classes: Annotated[list[Class], Meta(min_length=1, max_length=MAX_CLASSES)]
     """By ascending width."""
-    bits: Annotated[list[Bits], Meta(min_length=4, max_length=MAX_LAYERS)]
-    """Of a weight, for each layer: hidden ones, density, the colour's hidden one, colour."""
+    bits: Annotated[
+        list[Bits | Annotated[list[BitCounts], Meta(max_length=MAX_CLASSES)]],
+        Meta(min_length=4, max_length=MAX_LAYERS),
+    ]
+    """Of a weight, for each layer: hidden ones, density, the colour's hidden one, colour. A number; or, for each width,
+    how many networks have which."""
 
     @property
     def count(self) -> int:
@@ -82,17 +109,24 @@ class Networks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(own.count for own in self.classes)
 
     def stack(self, index: int) -> Iterator[tuple[str, Layer]]:
-        """Name and form of each layer of the networks of one width; the rows are those of all its networks.
+        """Name and form of each layer of the networks of one width; the rows are those of all its networks, or of all
+        that have as many bits.
 
         Args:
             index: Number of the class.
         """
         own = self.classes[index]
         inputs, seen = encoded_width(self.position), encoded_width(self.direction)
-        shapes = [(f"hidden.{i}", own.width, inputs if i == 0 else own.width) for i in range(self.layers)]
-        shapes += [("density", 1, own.width), ("feature", own.width, own.width + seen), ("colour", 3, own.width)]
-        for (name, rows, columns), bits in zip(shapes, self.bits, strict=True):
-            yield f"stacks.{index}.{name}", Layer(own.count * rows, columns, bits)
+        shapes = [(own.width, inputs if i == 0 else own.width) for i in range(self.layers)]
+        shapes += [(1, own.width), (own.width, own.width + seen), (3, own.width)]
+        for kind, (rows, columns), bits in zip(layer_names(self.layers), shapes, self.bits, strict=True):
+            name = f"stacks.{index}.{kind}"
+            if isinstance(bits, int):
+                yield name, Layer(own.count * rows, columns, bits)
+                continue
+            for each, count in zip(MIXED, bits[index], strict=True):
+                if count:
+                    yield f"{name}.{each}", Layer(count * rows, columns, each)  # type: ignore[arg-type]
 
 
 class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,9 +166,11 @@ class KiloMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 
     def blobs(self) -> dict[str, int]:
         """Name of each tensor of bytes beside the layers -> bytes of it before it is compressed: a bit for each voxel,
-        z running fastest, the lowest bit of a byte first; and the number of its class for each network, in the order of
-        the cells."""
-        return {CELLS: ceil(self.grid.voxels / 8), WIDTHS: self.networks.count}
+        z running fastest, the lowest bit of a byte first; the number of its class for each network, in the order of
+        the cells; and, in the same order, its bits, for one layer after the other whose networks differ."""
+        found = {CELLS: ceil(self.grid.voxels / 8), WIDTHS: self.networks.count}
+        differing = sum(not isinstance(bits, int) for bits in self.networks.bits)
+        return {**found, BITS: differing * self.networks.count} if differing else found
 
     @property
     def parameters(self) -> int:

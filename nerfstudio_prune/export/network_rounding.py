@@ -42,7 +42,7 @@ def round_networks(
     for walk, members in _walks(groups, samples):
         extra = extra_columns(members)
         for name, layer in _moments(walk, members, bits):
-            with _named(name):
+            with named(name):
                 found = round_layer(layer, bits[name], True)
             # Moments have the columns that are no neurons first.
             order = torch.cat([extra[name].nonzero()[:, 0], (~extra[name]).nonzero()[:, 0]])
@@ -77,7 +77,7 @@ def predicted_errors(
     errors = {}
     for walk, members in _walks(groups, samples):
         for name, layer in _moments(walk, members, names):
-            with _named(name):
+            with named(name):
                 errors[name] = {bits: _error(layer, round_layer(layer, bits, compensated)) for bits in CHOICES}
     return errors
 
@@ -98,15 +98,19 @@ def relative_errors(layers: Mapping[str, LayerTensors]) -> dict[str, dict[int, f
     for name, layer in layers.items():
         total = max(float(layer.weight.double().square().sum()), torch.finfo(torch.float64).tiny)
         for bits in CHOICES:
-            with _named(name):
+            with named(name):
                 change = dequantize(*quantize(layer.weight, bits), bits).double() - layer.weight
             errors.setdefault(name, {})[bits] = float(change.square().sum()) / total
     return errors
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Puts the layer's name in front of what cannot be rounded."""
+def named(name: str) -> Iterator[None]:
+    """Puts the layer's name in front of what cannot be rounded.
+
+    Args:
+        name: Name of the layer.
+    """
     try:
         yield
     except ValueError as error:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 MIN_BITS, MAX_BITS = 2, 8
 """Bits of a code."""
+DIGITS, SHORT_DIGITS = 10, 4
+"""Binary digits behind the first one, in half precision and where it is to be short."""
+SMALLEST_STEP = 2.0**-24
+"""The smallest number in half precision above 0."""
 
 
 def largest_level(bits: int) -> int:
@@ -65,6 +69,30 @@ def row_scales(weight: Float[Tensor, "rows columns"], bits: int) -> Float16[Tens
     if not torch.isfinite(scales).all():
         raise ValueError(f"a weight of {float(largest.max()):.3g} is too large for a scale in half precision")
     return scales
+
+
+def short_scales(scales: Float16[Tensor, " rows"]) -> Float16[Tensor, " rows"]:
+    """The next larger scales of few digits, by a sixteenth at most, which compress to less.
+
+    Args:
+        scales: What one level is worth in each row.
+    """
+    spare = 1 << (DIGITS - SHORT_DIGITS)
+    raised = (scales.view(torch.int16).int() + spare - 1) // spare * spare
+    found = raised.short().view(torch.float16)
+    return torch.where(torch.isfinite(found), found, scales)
+
+
+def short_bias(bias: Float[Tensor, " rows"], scales: Float16[Tensor, " rows"]) -> Float16[Tensor, " rows"]:
+    """Biases as multiples of the largest power of two that is no larger than a level: of few digits, and no more wrong
+    than a single weight.
+
+    Args:
+        bias: The biases.
+        scales: What one level is worth in each row.
+    """
+    step = torch.exp2(torch.floor(torch.log2(scales.double().clamp(min=SMALLEST_STEP))))
+    return ((bias.double() / step).round() * step).half()
 
 
 def to_codes(

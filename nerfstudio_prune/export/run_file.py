@@ -7,11 +7,11 @@ from typing import Optional
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.bits import choose_bits
 from nerfstudio_prune.export.command import Rounding
-from nerfstudio_prune.export.fitting import SizeError, fit_mean
 from nerfstudio_prune.export.from_run import describe, layers_of, uniform_bits
 from nerfstudio_prune.export.layers import LayerTensors
+from nerfstudio_prune.export.mixed import encode_mixed
 from nerfstudio_prune.export.network_rounding import predicted_errors, relative_errors, round_networks
-from nerfstudio_prune.export.numbers import MEGABYTE, Numbers
+from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.schema import Scene
 from nerfstudio_prune.export.writing import encode_file
 from nerfstudio_prune.nerf.model import FIELDS, PruneModel
@@ -50,16 +50,7 @@ class RunFile:
         def at(mean: float, rounding: Rounding) -> bytes:
             return self._encode(layers, choose_bits(errors, weights, mean), rounding)
 
-        largest = self.numbers.largest
-        if largest is None:
-            return at(self.numbers.bits, self.rounding)
-        # Codes that are not compressed take as many bytes however they were rounded, and nearest is done at once.
-        trial = self.rounding if self.numbers.storage == "lzma" else "nearest"
-        try:
-            mean = fit_mean(lambda mean: len(at(mean, trial)), largest)
-        except SizeError as error:
-            raise SizeError(f"--target-mb {largest / MEGABYTE:g}: {error}") from error
-        return at(mean, self.rounding)
+        return encode_mixed(at, self.numbers, self.rounding)
 
     def _errors(self, layers: Mapping[str, LayerTensors]) -> dict[str, dict[int, float]]:
         """Error of each layer at each number of bits; those of the coarse field, which only places samples, count as

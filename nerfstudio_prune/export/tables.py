@@ -1,9 +1,9 @@
 """How `ns-prune export` shows what it wrote."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Protocol, runtime_checkable
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,36 +16,26 @@ from nerfstudio_prune.export.comparing import Comparison
 from nerfstudio_prune.export.kinds import AnyMetadata
 from nerfstudio_prune.export.numbers import Numbers
 from nerfstudio_prune.export.reading import Exported
-from nerfstudio_prune.export.run_file import RunFile
 
 
-def all_tables(
-    file: RunFile, name: str, found: Exported, compared: Optional[Comparison], reason: str, unknown: str
-) -> Iterator[Any]:
-    """Everything to print, in order.
+@runtime_checkable
+class FileOfRun(Protocol):
+    """What was asked for, and of which run."""
 
-    Args:
-        file: What was asked for, and of which run.
-        name: Name of the file.
-        found: What was read back.
-        compared: What was measured; None if nothing was.
-        reason: Why nothing was.
-        unknown: Why there are no calibration samples, where they would have been of use; empty if there are.
-    """
-    parameters = sum(p.numel() for own in file.run.model.fields().values() for p in own.parameters())
-    whole = Whole(
-        f"{found.metadata.parameters:,} of {parameters:,}, without the coarse field's colour", "both fields", parameters
-    )
-    yield overview(file.run, name, numbers_in_words(file.numbers, file.rounding, found.metadata), found, whole)
-    if file.numbers.mixed:
-        yield bits_table(found.metadata)
-    if unknown:
-        shared = ", and bits were shared out by weights alone" if file.numbers.mixed else ""
-        yield Text(f"Weights were rounded to nearest{shared}: {unknown}")
-    if compared is None:
-        yield Text(f"Quality was not measured: {reason}")
-    else:
-        yield quality_table(compared)
+    @property
+    def run(self) -> SavedRun[Any]:
+        """The run."""
+        ...
+
+    @property
+    def numbers(self) -> Numbers:
+        """What its weights are to be."""
+        ...
+
+    @property
+    def rounding(self) -> str:
+        """How they are rounded."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,40 @@ class Whole:
     """What the run's network is called."""
     parameters: int
     """All of it."""
+    bits: Callable[[Any], Table]
+    """Shows, of metadata, which bits the layers have where they are mixed."""
+
+
+def all_tables(
+    file: FileOfRun,
+    name: str,
+    whole: Whole,
+    found: Exported,
+    compared: Optional[Comparison],
+    reason: str,
+    unknown: str,
+) -> Iterator[Any]:
+    """Everything to print, in order.
+
+    Args:
+        file: What was asked for, and of which run.
+        name: Name of the file.
+        whole: What of the run is in it.
+        found: What was read back.
+        compared: What was measured; None if nothing was.
+        reason: Why nothing was.
+        unknown: Why there are no calibration samples, where they would have been of use; empty if there are.
+    """
+    yield overview(file.run, name, numbers_in_words(file.numbers, file.rounding, found.metadata), found, whole)
+    if file.numbers.mixed:
+        yield whole.bits(found.metadata)
+    if unknown:
+        shared = ", and bits were shared out by weights alone" if file.numbers.mixed else ""
+        yield Text(f"Weights were rounded to nearest{shared}: {unknown}")
+    if compared is None:
+        yield Text(f"Quality was not measured: {reason}")
+    else:
+        yield quality_table(compared)
 
 
 def numbers_in_words(numbers: Numbers, rounding: str, metadata: AnyMetadata) -> str:

@@ -47,7 +47,7 @@ def encode_file(
         for name, form in metadata.layers().items():
             layer = rounded.get(name) or round_to_nearest(layers[name], form.bits, name)
             parts.append(encode_layer(layer, form.bits, name))
-        payload = b"".join(parts) if metadata.storage == "payload" else compress(b"".join(parts))
+        payload = b"".join(parts) if metadata.storage == "payload" else compress(b"".join(parts), pairs=True)
         tensors = {PAYLOAD: _of_bytes(payload)}
     tensors.update({name: _of_bytes(compress(blobs[name])) for name in metadata.blobs()})
     text = msgspec.json.encode(msgspec.structs.replace(metadata, crc32=NO_SUM)).decode()

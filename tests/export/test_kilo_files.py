@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from stress.exported import sealed, taken_apart, with_tensor
-from support.exported_kilo import COUNTS, kilo_content, kilo_model, write_kilo
+from support.exported_kilo import COUNTS, kilo_content, kilo_model, mixed_table, write_kilo
 from support.saved_run import save_run
 from support.tiny_kilo import make_kilo
 from support.tiny_run import rays
@@ -19,7 +20,7 @@ from nerfstudio_prune.exchange.errors import FileFormatError
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.container import KEY
 from nerfstudio_prune.export.kilo_from_run import layers_of_networks
-from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS
+from nerfstudio_prune.export.kilo_schema import BITS, CELLS, WIDTHS
 from nerfstudio_prune.export.reading import read_exported
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.export.rounding import largest_level
@@ -90,6 +91,47 @@ def test_files_are_of_a_fixed_size_for_their_networks(tmp_path: Path) -> None:
     assert read_exported(write_kilo(tmp_path / "a", model)).metadata.parameters == model.networks.num_parameters
 
 
+@pytest.mark.parametrize("storage", ["payload", "lzma"])
+def test_networks_have_bits_of_their_own(storage: Any, tmp_path: Path) -> None:
+    """Whatever its neighbours have: weights that land in another network, or are read with another number of bits, are
+    not those of the run within half a level."""
+    model = kilo_model(narrows=True)
+    table, network = mixed_table(model), load_exported(write_kilo(tmp_path / "a", model, storage, mixed=True))
+    found: Any = network.networks  # type: ignore[union-attr]
+    parts_of = (["w1"], ["w2"], ["w_density"], ["w_feature", "w_direction"], ["w_rgb"])
+    for number in range(model.networks.num_networks):
+        own, other = (stack_of(networks, number) for networks in (found, model.networks))
+        for row, parts in enumerate(parts_of):
+            weight, expected = (torch.cat([stack[part] for part in parts]) for stack in (own, other))
+            step = expected.abs().amax(dim=0) / largest_level(int(table[row, number]))
+            assert bool(((weight - expected).abs() <= 0.51 * step).all())
+    bundle = rays(20)
+    assert bool(torch.isfinite(network(bundle.origins, bundle.directions)["rgb"]).all())
+
+
+def stack_of(networks: Any, number: int) -> dict[str, torch.Tensor]:
+    """Parameters of one network."""
+    place = int(networks.position[number])
+    for stack in networks:
+        if place < stack.num_networks:
+            return {name: value.detach()[place] for name, value in stack.named_parameters()}
+        place -= stack.num_networks
+    raise AssertionError(number)
+
+
+def test_bits_of_networks_take_few_bytes(tmp_path: Path) -> None:
+    """By hand: so many weights of each network times its bits, whole bytes for each group, and less than a byte for
+    each of the others' bits. Where all have as many, files are as they were before networks could differ."""
+    model = kilo_model()
+    table, weights = mixed_table(model), torch.tensor([8 * 15, 8 * 8, 8, 8 * 17, 24])
+    content = kilo_content(model, "payload", mixed=True)
+    header, _ = taken_apart(content)
+    bits, rows = int((table.long() * weights[:, None]).sum()), 28 * model.networks.num_networks
+    assert 0 <= header["payload"]["shape"][0] - bits / 8 - 4 * rows <= 4 * 7
+    same, _ = taken_apart(kilo_content(model, "payload", 4))
+    assert BITS not in same and json.loads(same["__metadata__"][KEY])["networks"]["bits"] == [4, 4, 8, 4, 8]
+
+
 def changed(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
     """A change of the metadata, whose check sum fits."""
 
@@ -109,7 +151,8 @@ def with_blob(name: str, change: Callable[[bytearray], Any]) -> Callable[[bytes]
         header, data = taken_apart(content)
         begin, end = header[name]["data_offsets"]
         networks = json.loads(header["__metadata__"][KEY])["networks"]
-        sizes = {CELLS: 216, WIDTHS: sum(count for _, count in networks["classes"])}
+        count = sum(count for _, count in networks["classes"])
+        sizes = {CELLS: 216, WIDTHS: count, BITS: 4 * count}
         plain = bytearray(decompress(data[begin:end], sizes[name], name))
         change(plain)
         return with_tensor(content, name, compress(bytes(plain)))
@@ -144,6 +187,17 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "cells: expected .* cells with something in them, got 0",
     ),
     "class": (with_blob(WIDTHS, lambda plain: plain.__setitem__(0, 7)), "widths: expected .* of each width"),
+    "bits that differ": (
+        changed(lambda m: m["networks"]["bits"][0][3].__setitem__(0, 40)),
+        r"networks.bits\[0\]: expected \[3, 0, 2, 59\] networks of each width",
+    ),
+    "bits of fewer widths": (changed(lambda m: m["networks"]["bits"][0].pop()), r"networks.bits\[0\]"),
+    "bits beyond eight": (changed(lambda m: m["networks"]["bits"][0][0].append(1)), r"\$.networks.bits\[0\]\[0\]"),
+    "bits of a network": (
+        with_blob(BITS, lambda plain: plain.__setitem__(0, (plain[0] - 1) % 7 + 2)),
+        "bits: expected .* networks of 2, 3, ... bits, got others",
+    ),
+    "bits of none": (with_blob(BITS, lambda plain: plain.__setitem__(0, 200)), "bits: expected .* networks"),
     "kind": (changed(lambda m: m.update(kind="mesh")), "kind"),
     "of the other kind": (changed(lambda m: m.update(kind="nerf")), "metadata"),
 }
@@ -155,15 +209,16 @@ def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     told as well, with the file's name."""
     damage, message = DAMAGES[name]
     path = tmp_path / "a.safetensors"
-    path.write_bytes(damage(kilo_content(kilo_model(narrows=name == "class"))))
+    mixed = name.startswith("bits ") and "storage" not in name
+    model = kilo_model(narrows=mixed or name == "class")
+    path.write_bytes(damage(kilo_content(model, "payload", mixed=True) if mixed else kilo_content(model)))
     with pytest.raises(FileFormatError, match=message) as caught:
         load_exported(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_command_and_what_it_says(tmp_path: Path, scene_cache: Path) -> None:
-    """A finished run becomes a file as that of a large network does, measured on the same views; what only those can
-    have is refused by name."""
+    """A finished run becomes a file as that of a large network does, measured on the same views."""
     model = kilo_model()
     config = make_kilo(tmp_path, scene_cache)
     run = save_run(tmp_path / "run", model, config)
@@ -175,16 +230,29 @@ def test_command_and_what_it_says(tmp_path: Path, scene_cache: Path) -> None:
     assert "float32" in text and f"all {model.networks.num_parameters:,}, of {count} networks" in text
     assert "Pictures of 1 test view" in text and "file against checkpoint │ equal" in text
     assert load_exported(path).metadata.method == "kilonerf"
-    for options, message in (
-        ({"target_mb": 1.0}, "--target-mb is for runs of nerf-prune"),
-        ({"bits": 4.5}, "--dtype mixed is for runs of nerf-prune"),
-        ({"rounding": "compensated"}, "--rounding compensated is for runs of nerf-prune"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Export(run, tmp_path / "b", views=0, **options).main()  # type: ignore[arg-type]
-    assert not (tmp_path / "b").exists()
-    Export(run, path, bits=4.0, compress=True, views=0).main()
-    assert load_exported(path).metadata.storage == "lzma"
+    with CONSOLE.capture() as capture:
+        Export(run, path, bits=4.0, compress=True, views=0).main()
+    assert load_exported(path).metadata.storage == "lzma" and "int4, compensated rounding" in capture.get()
+    with CONSOLE.capture() as capture:
+        Export(run, path, target_mb=0.02, views=0).main()
+    text = " ".join(capture.get().split())
+    assert 19_000 < path.stat().st_size <= 20_000 and "compensated rounding" in text
+    assert "Networks by the bits of a weight" in text and "2 bits ┃ 3 bits" in text
+    with pytest.raises(ValueError, match=r"--target-mb 0.001: expected a file of at most 1,000 bytes, got [\d,]+ at 2"):
+        Export(run, path, target_mb=0.001, views=0).main()
+
+
+def test_mixed_bits_without_data(tmp_path: Path, scene_cache: Path) -> None:
+    """By weights alone then, to nearest; and that is said."""
+    config = make_kilo(tmp_path, scene_cache)
+    config.pipeline.datamanager.dataparser = BlenderDataParserConfig(data=tmp_path / "moved")
+    run = save_run(tmp_path / "run", kilo_model(), config)
+    with CONSOLE.capture() as capture:
+        Export(run, tmp_path / "a", bits=4.5).main()
+    text = " ".join(capture.get().split())
+    assert "nearest rounding" in text and "bits were shared out by weights alone" in text
+    with pytest.raises(ValueError, match="--rounding compensated needs training views"):
+        Export(run, tmp_path / "b", bits=4.0, rounding="compensated").main()
 
 
 def test_run_that_has_no_networks_yet(tmp_path: Path, scene_cache: Path) -> None:

@@ -26,11 +26,13 @@ from support.tiny_run import rays
 from nerfstudio_prune.exchange.compression import compress
 from nerfstudio_prune.exchange.errors import FileFormatError
 from nerfstudio_prune.export.container import KEY, LENGTH, NO_SUM, PAYLOAD, check_sum
-from nerfstudio_prune.export.kilo_schema import CELLS, WIDTHS
+from nerfstudio_prune.export.kilo_schema import BITS, CELLS, WIDTHS
 from nerfstudio_prune.export.rendering import load_exported
 from nerfstudio_prune.export.schema import MAX_WIDTH, Storage
 
 KINDS: tuple[tuple[Storage, int], ...] = (("tensors", 32), ("tensors", 16), ("payload", 8), ("payload", 3), ("lzma", 5))
+BLOBS = (CELLS, WIDTHS, BITS)
+"""Tensors beside the layers, in their order."""
 BOMB = 10**7
 """Zeros that a few bytes become."""
 
@@ -41,7 +43,8 @@ def whole_files() -> tuple[bytes, ...]:
     models = small_model(), small_model(use_scene_contraction=True, background_color="last_sample", skip_connections=())
     tiny = kilo_model(narrows=True), kilo_model("last_sample", contracted=True)
     large = [content_of(model, *kind) for model in models for kind in KINDS]
-    return (*large, *(kilo_content(model, *kind) for model in tiny for kind in KINDS))
+    mixed = [kilo_content(model, storage, mixed=True) for model in tiny for storage in ("payload", "lzma")]
+    return (*large, *(kilo_content(model, *kind) for model in tiny for kind in KINDS), *mixed)
 
 
 def taken_apart(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -62,7 +65,7 @@ def sealed(header: dict[str, Any], metadata: Any, data: bytes) -> bytes:
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            layer = name if name in (CELLS, WIDTHS) else name.rpartition(".")[0]
+            layer = name if name in BLOBS else name.rpartition(".")[0]
             parts.append((layer, name.endswith("bias"), data[begin:end]))
     order = list(dict.fromkeys(name for name, _, _ in sorted(parts, key=_forward)))
     parts.sort(key=lambda part: (order.index(part[0]), part[1]))
@@ -76,8 +79,8 @@ def sealed(header: dict[str, Any], metadata: Any, data: bytes) -> bytes:
 def _forward(part: tuple[str, bool, bytes]) -> tuple[int, str, int, str]:
     """Where a layer stands in the order of the layers, or other bytes behind them."""
     field, _, rest = part[0].partition(".")
-    if field in (CELLS, WIDTHS):
-        return (1, field, 0, "")
+    if field in BLOBS:
+        return (1, "", BLOBS.index(field), "")
     if field == "stacks":
         stack, kind, *number = rest.split(".")
         kinds = ("hidden", "density", "feature", "colour")
@@ -162,7 +165,7 @@ def bomb(rng: random.Random, content: bytes) -> bytes:
     metadata = json.loads(header["__metadata__"][KEY])
     if metadata["kind"] == "kilonerf":
         zeros = compress(bytes(rng.choice((0, 1, 216, 1000, BOMB))))
-        return with_tensor(content, rng.choice([name for name in header if name in (CELLS, WIDTHS, PAYLOAD)]), zeros)
+        return with_tensor(content, rng.choice([name for name in header if name in (*BLOBS, PAYLOAD)]), zeros)
     if rng.random() < 0.1:
         return large_file(content, rng.choice((1, 2)))
     return compressed_file(metadata, compress(bytes(rng.choice((0, 1, 1000, BOMB)))) if rng.random() < 0.8 else data)

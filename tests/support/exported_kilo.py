@@ -10,7 +10,8 @@ from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_prune.engine.saved_run import SavedRun
 from nerfstudio_prune.export.from_run import scene_of
-from nerfstudio_prune.export.kilo_from_run import blobs_of, describe_kilo, layers_of_networks
+from nerfstudio_prune.export.kilo_bits import Table, split
+from nerfstudio_prune.export.kilo_from_run import blobs_of, classes_of, describe_kilo, layers_of_networks, same_bits
 from nerfstudio_prune.export.schema import Storage
 from nerfstudio_prune.export.writing import encode_file
 from nerfstudio_prune.kilo.config import KiloOptions
@@ -52,16 +53,26 @@ def kilo_model(background: Any = "white", contracted: bool = False, narrows: boo
     return model.eval()
 
 
-def kilo_content(model: KiloModel, storage: Storage = "tensors", bits: int = 32) -> bytes:
-    """A model as the bytes of a file."""
+def kilo_content(model: KiloModel, storage: Storage = "tensors", bits: int = 32, mixed: bool = False) -> bytes:
+    """A model as the bytes of a file; with mixed bits they are those of `mixed_table`."""
     folder = Path("nowhere")
     config: Any = deepcopy(all_methods["kilonerf"])
     run: Any = SavedRun(config, folder / "config.yml", folder / "x.ckpt", 9, model)
-    metadata = describe_kilo(run, bits, storage, scene_of(run.config_file, None))
-    return encode_file(metadata, layers_of_networks(model), blobs=blobs_of(model))
+    table = mixed_table(model) if mixed else same_bits(model, bits)
+    metadata = describe_kilo(run, table, storage, scene_of(run.config_file, None))
+    layers = split(layers_of_networks(model), table, classes_of(model))
+    return encode_file(metadata, layers, blobs=blobs_of(model, table))
 
 
-def write_kilo(path: Path, model: KiloModel, storage: Storage = "tensors", bits: int = 32) -> Path:
+def mixed_table(model: KiloModel) -> Table:
+    """Bits at random for all networks, but of one layer, which has three in all."""
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randint(2, 9, same_bits(model, 8).shape, generator=generator, dtype=torch.uint8)
+    table[1] = 3
+    return table
+
+
+def write_kilo(path: Path, model: KiloModel, storage: Storage = "tensors", bits: int = 32, mixed: bool = False) -> Path:
     """Writes a model to a file."""
-    path.write_bytes(kilo_content(model, storage, bits))
+    path.write_bytes(kilo_content(model, storage, bits, mixed))
     return path

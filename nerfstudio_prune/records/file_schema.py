@@ -27,7 +27,7 @@ class StoredForm:
     label: str
     """In words, such as `mixed 4.5`; the same for all runs."""
     options: dict[str, Any]
-    """Of the command that writes it, as they are given."""
+    """Of the command that writes it, as they are given; of one that has none the end of the file's name."""
     bytes: Count
     """Of the file, header included."""
     quality: Quality

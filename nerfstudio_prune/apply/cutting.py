@@ -1,16 +1,13 @@
-"""One event on a run that is not trained: by the controller of a training, or on a copy to see what it would cost."""
+"""One event on a run that is not trained, by the controller of a training."""
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Optional
 
 from nerfstudio_prune.apply.opened import Opened
 from nerfstudio_prune.apply.quality import Drop, Noted
-from nerfstudio_prune.core.events import ScheduledEvent
-from nerfstudio_prune.core.subject import NoOptimizers, Subject
 from nerfstudio_prune.engine.controller import PruneController
 from nerfstudio_prune.engine.resuming import update_plan
-from nerfstudio_prune.engine.run import PruneRun, event_seed
+from nerfstudio_prune.engine.run import PruneRun
 
 
 def seed_of(opened: Opened, options: Any) -> int:
@@ -77,22 +74,3 @@ def cut(opened: Opened, options: Any) -> Optional[Drop]:
     if len(state.history) == known:
         raise ValueError("nothing is left to remove for this target: it is reached already")
     return measure.drop
-
-
-def cut_copy(opened: Opened, subject: Subject[Any], recipe: Any, evidence: Any, seed: int) -> Subject[Any]:
-    """A copy that was cut as an event would cut the run.
-
-    Args:
-        opened: The run; it stays as it is.
-        subject: What is pruned.
-        recipe: How to cut.
-        evidence: What the subject's `gather` gave, for the seed of the event.
-        seed: Seed of the run.
-
-    Raises:
-        ValueError: If the cut is impossible.
-    """
-    copy, step = subject.detached(), opened.checkpoint.step
-    event = ScheduledEvent(step, Fraction(1), copy.targets(recipe))
-    copy.prepare(recipe, event, evidence, NoOptimizers(), event_seed(seed, step)).apply()
-    return copy

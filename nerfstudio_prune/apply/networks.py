@@ -1,7 +1,6 @@
 """Runs of `nerf-prune` and of the stock `vanilla-nerf`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,11 +10,12 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from nerfstudio_prune.apply.configuration import check_data_manager, own_config
 from nerfstudio_prune.apply.opened import Asked, Opened
-from nerfstudio_prune.apply.quality import NOTHING, HeldOut, split_views
+from nerfstudio_prune.apply.quality import NOTHING, HeldOut
 from nerfstudio_prune.apply.rays import held_out_rays
 from nerfstudio_prune.apply.training import optimizers_of, with_training
 from nerfstudio_prune.core.subject import Subject
 from nerfstudio_prune.data.datamanager import CheckedDataManager
+from nerfstudio_prune.data.held_out import split_views
 from nerfstudio_prune.data.pixels import CountedDataset
 from nerfstudio_prune.data.reading import read_views
 from nerfstudio_prune.engine.listeners import Listener
@@ -24,20 +24,17 @@ from nerfstudio_prune.engine.saved_run import find_checkpoint
 from nerfstudio_prune.nerf.calibration import collect_samples
 from nerfstudio_prune.nerf.config import PruneConfig
 from nerfstudio_prune.nerf.empty_space import OccupancySchedule
-from nerfstudio_prune.nerf.model import PruneModel, PruneModelConfig
+from nerfstudio_prune.nerf.finished import sized, without_recovery
+from nerfstudio_prune.nerf.model import PruneModelConfig
 from nerfstudio_prune.nerf.pipeline import PrunePipelineConfig, space_of
 from nerfstudio_prune.nerf.presets import TARGETS
 from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.nerf.saved_run import build_model, load_network, model_options
 from nerfstudio_prune.nerf.subject import subject_of
-from nerfstudio_prune.nerf.targets import initial_widths, layer_units
-from nerfstudio_prune.neurons.budget import cost_of
 from nerfstudio_prune.neurons.samples import Samples
 
 METHOD = "nerf-prune"
 """What a run of the stock method goes on as."""
-CALIBRATION = {"calibration_rays": 2048, "calibration_samples": 131_072}
-"""Four times as much as in a training, whose recovery makes up for what was not seen."""
 NEED = (
     "Without data, give --prune strategy importance refit merge with a pruning-ratio or a width, whose scores are read "
     "off the weights"
@@ -60,10 +57,7 @@ class Networks:
 
     def without_recovery(self, options: PruneConfig, pixels: int) -> PruneConfig:
         """Options with more calibration samples, where there are any: what is rarely seen counts too."""
-        if not options.filled().judged or pixels < CALIBRATION["calibration_rays"]:
-            return options
-        given = options.given()
-        return replace(options, **{name: given.get(name, value) for name, value in CALIBRATION.items()})
+        return without_recovery(options, pixels)
 
     def open(self, config: TrainerConfig, path: Path, asked: Asked) -> Opened:
         """Opens a run, with its training views where they are there.
@@ -116,15 +110,7 @@ class Networks:
         Raises:
             ValueError: If the smallest widths have more.
         """
-        model: PruneModel = subject.model
-        groups, (_, units, biases) = model.neuron_groups(), layer_units(model, "target_parameters")
-        present = cost_of(groups, {group.name: group.width for group in groups}, units, biases)
-        sized = replace(
-            options, target_parameters=share * present / cost_of(groups, initial_widths(model), units, biases)
-        )
-        sized.validate()
-        subject.targets(sized.filled().resolve())
-        return sized
+        return sized(subject, options, share)
 
 
 def _config_of(config: TrainerConfig, options: PruneModelConfig, path: Path) -> Any:

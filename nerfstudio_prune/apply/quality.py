@@ -13,10 +13,6 @@ from nerfstudio_prune.engine.host import forked
 
 ERRORS = 2
 """Standard errors by which a mean loss has to stay below what is promised."""
-KEPT_BACK = 8
-"""One of so many training views is kept back to measure on."""
-FEWEST, MOST = 8, 64
-"""Views that are kept back where there are as many, and at most."""
 
 
 @contextmanager
@@ -114,17 +110,3 @@ def drop_of(before: Float64[Tensor, " views"], after: Float64[Tensor, " views"])
     lost = before - after
     error = float(lost.std() / len(lost) ** 0.5) if len(lost) > 1 else float("inf")
     return Drop(float(lost.mean()), error, float(after.mean()))
-
-
-def split_views(count: int) -> tuple[list[int], list[int]]:
-    """Views to judge a cut by, and views to measure it on: evenly spaced, since neighbours of a video are alike.
-
-    Args:
-        count: Training views.
-
-    Returns:
-        Indices of both; the latter are an eighth, or more where that would be few, but at most half of them.
-    """
-    kept = min(count // 2, max(FEWEST, count // KEPT_BACK), MOST)
-    back = [(2 * i + 1) * count // (2 * kept) for i in range(kept)]
-    return sorted(set(range(count)) - set(back)), back

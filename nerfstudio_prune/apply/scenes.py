@@ -16,10 +16,11 @@ from torch import Tensor
 
 from nerfstudio_prune.apply.configuration import check_data_manager, own_config
 from nerfstudio_prune.apply.opened import Asked, Opened
-from nerfstudio_prune.apply.quality import NOTHING, HeldOut, in_evaluation, split_views
+from nerfstudio_prune.apply.quality import NOTHING, HeldOut, in_evaluation
 from nerfstudio_prune.apply.training import optimizers_of, with_training
 from nerfstudio_prune.core.events import PruneEvent, PruneState
 from nerfstudio_prune.core.subject import Subject
+from nerfstudio_prune.data.held_out import split_views
 from nerfstudio_prune.data.image_datamanager import CheckedImageDataManager
 from nerfstudio_prune.engine.listeners import Listener
 from nerfstudio_prune.engine.saved_run import SavedRunError, find_checkpoint

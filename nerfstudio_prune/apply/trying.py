@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nerfstudio_prune.apply.cutting import cut_copy, seed_of
+from nerfstudio_prune.apply.cutting import seed_of
 from nerfstudio_prune.apply.opened import Kind, Opened
 from nerfstudio_prune.apply.quality import drop_of
 from nerfstudio_prune.apply.searching import Probe
+from nerfstudio_prune.engine.copies import cut_copy
 from nerfstudio_prune.engine.run import event_seed
 
 
@@ -64,8 +65,9 @@ class Trials:
         """
         options = self.kind.sized(self.subject, self.options, share)
         recipe = options.resolve()
+        step = self.opened.checkpoint.step
         if not self._evidence:  # sizes differ, and what they are judged by does not
-            self._evidence.append(self.subject.gather(recipe, event_seed(self.seed, self.opened.checkpoint.step)))
-        copy = cut_copy(self.opened, self.subject, recipe, self._evidence[0], self.seed)
+            self._evidence.append(self.subject.gather(recipe, event_seed(self.seed, step)))
+        copy = cut_copy(self.subject, recipe, self._evidence[0], self.seed, step)
         after = self.opened.held_out.psnr(copy.model)
         return Probe(share, options, copy.sizes(), drop_of(self.before, after))

@@ -25,6 +25,9 @@ class Export:
     the largest mean over all weights. None: by dtype."""
     target_mb: Optional[float] = None
     """Largest file, header included, in units of 10^6 bytes; the bits of each layer follow from it. None: any."""
+    widths: Literal["kept", "joint"] = "kept"
+    """kept: neurons stay as they are; joint: with --target-mb the network is cut to several sizes as by ns-prune apply,
+    and that one is written whose bits then make the best pictures of training views kept back. The run stays."""
     rounding: Optional[Rounding] = None
     """nearest: each weight to the nearest level; compensated: the weights that are left and the biases make up for it,
     on training rays. None: compensated below eight bits where there are training views, else nearest."""

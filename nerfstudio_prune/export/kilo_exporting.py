@@ -30,6 +30,8 @@ def export_kilo(config: TrainerConfig, options: Export, numbers: Numbers) -> Non
     Raises:
         ValueError: See `Export.main`.
     """
+    if options.widths == "joint":
+        raise ValueError("--widths joint is for runs of nerf-prune and vanilla-nerf; ns-prune distil has narrow-to")
     run = load_run(config, options.load_config, options.step)
     data, reason = data_of(run.config.pipeline.datamanager, options)
     dense = dense_model(options)

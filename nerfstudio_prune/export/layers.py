@@ -186,4 +186,5 @@ def to_bytes(values: Tensor) -> bytes:
     Args:
         values: A tensor of any type.
     """
-    return bytes(values.contiguous().view(-1).view(torch.uint8).numpy())
+    # A single number may have any stride, and counts as contiguous all the same.
+    return bytes(values.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy())

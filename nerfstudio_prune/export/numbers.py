@@ -45,6 +45,8 @@ def numbers_of(options: Export) -> Numbers:
     if options.views < 0:
         raise ValueError(f"--views must be at least 0, got {options.views}")
     dtype = _dtype(options)
+    if options.widths == "joint" and options.target_mb is None:
+        raise ValueError("--widths joint goes with --target-mb, the size that neurons and bits share")
     if dtype in BITS and options.bits is not None:
         raise ValueError(f"--bits {options.bits:g} goes with --dtype intN or mixed, got {dtype}")
     if options.target_mb is not None:

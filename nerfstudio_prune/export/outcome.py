@@ -17,6 +17,7 @@ from nerfstudio_prune.nerf.saved_run import load_run
 SEED = 0
 """Of the calibration samples: the same run gives the same file."""
 Evidence = TypeVar("Evidence")
+Content = TypeVar("Content")
 
 
 def data_of(datamanager: object, options: Export) -> tuple[Optional[RunData], str]:
@@ -64,8 +65,8 @@ def calibration(
     return None, reason
 
 
-def encoded(options: Export, encode: Callable[[], bytes]) -> bytes:
-    """The content of a file.
+def encoded(options: Export, encode: Callable[[], Content]) -> Content:
+    """The content of a file, or what it is a part of.
 
     Args:
         options: Options of the command.

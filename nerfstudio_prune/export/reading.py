@@ -57,13 +57,20 @@ def read_exported(path: Path | str) -> Exported:
             section, what was expected and what was found.
     """
     try:
-        return _read(Path(path))
+        return decode_exported(read_content(Path(path)))
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> Exported:
-    content = read_content(path)
+def decode_exported(content: bytes) -> Exported:
+    """What the content of such a file says.
+
+    Args:
+        content: All of it.
+
+    Raises:
+        FileFormatError: As `read_exported`, without the name of the file.
+    """
     header = read_header(content)
     texts = header.get("__metadata__")
     text = texts.get(KEY) if isinstance(texts, dict) else None

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from nerfstudio_prune.apply.quality import MOST, HeldOut, Noted, drop_of, split_views
+from nerfstudio_prune.apply.quality import HeldOut, Noted, drop_of
 from nerfstudio_prune.apply.rays import psnr_of_rays
+from nerfstudio_prune.data.held_out import MOST, split_views
 
 
 def test_a_loss_by_hand() -> None:

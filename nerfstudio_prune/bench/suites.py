@@ -534,10 +534,14 @@ def _preset(seed: int, scale: Scale, name: PresetName, variant: str = "", **othe
     """A preset of the method as it is, but for the step of its first event and for options that are given."""
     preset = PRESETS[name]
     options: dict[str, Any] = {"preset": name, "start_step": scale.start_steps, **others}
-    if preset.get("num_events", 1) > 1:
+    events = preset.get("num_events", 1)
+    if events > 1:
         # The run goes on from the dense start, and would count the share of its own steps only.
-        whole = PruneConfig(preset=name, start_step=scale.start_steps).filled()
+        fitting = min(events, scale.steps - scale.start_steps)
+        whole = PruneConfig(preset=name, start_step=scale.start_steps, num_events=fitting).filled()
         options["stop_step"] = resolve_steps(whole, 0, scale.steps).stop_step
+        if fitting < events:
+            options["num_events"] = fitting
     share = preset.get("target_parameters", preset.get("target_macs"))
     sizes = {ratio: parameter_share(tuple(scale.options.items()), ratio) for ratio in (HALF, 0.625, 0.7, QUARTER)}
     return _cut(

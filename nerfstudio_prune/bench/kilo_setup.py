@@ -52,6 +52,21 @@ def saved_config(run: Run, scale: Scale, scene: Scene, folder: Path) -> Path:
     return config.get_base_dir() / "config.yml"
 
 
+def saved_student_config(job: KiloRun, scene: Scene, folder: Path, teacher: Path) -> Path:
+    """The config.yml of a run of tiny networks that was carried out, written anew: that of an earlier version may hold
+    what cannot be read safely.
+
+    Args:
+        job: The job.
+        scene: Data.
+        folder: Folder of the benchmark.
+        teacher: The teacher's config.yml.
+    """
+    config = student_config(job, scene, folder, teacher)
+    config.save_config()
+    return config.get_base_dir() / "config.yml"
+
+
 def recorded_config(record: KiloRecord, folder: Path) -> Path:
     """The config.yml of a run of tiny networks that was carried out.
 

@@ -21,7 +21,7 @@ from nerfstudio_prune.bench.file_jobs import FileRun, TinyFileRun
 from nerfstudio_prune.bench.file_measuring import files_in_words, measure_files
 from nerfstudio_prune.bench.file_networks import NetworkFiles, TinyFiles
 from nerfstudio_prune.bench.kilo_jobs import KiloRun, KiloSpeed
-from nerfstudio_prune.bench.kilo_setup import METHODS, kilo_fields, recorded_config, saved_config, teacher_schedule
+from nerfstudio_prune.bench.kilo_setup import kilo_fields, saved_config, saved_student_config, teacher_schedule
 from nerfstudio_prune.bench.kilo_speed import measure_kilo_speed
 from nerfstudio_prune.bench.kilo_training import execute_student, execute_teacher_on
 from nerfstudio_prune.bench.scaling import measure_scaling
@@ -274,9 +274,10 @@ def _store(folder: RunFolder, job: FileRun, identity: Mapping[str, str], advance
 
 def _store_tiny(folder: RunFolder, job: TinyFileRun, identity: Mapping[str, str], advance: Advance) -> FileRecord:
     student, record = folder.source(job, job.run)
-    opened = TinyFiles(recorded_config(record, folder.path), folder.scale.views)
-    method, teacher = METHODS[folder.scene.method], folder.jobs[student.teacher]
-    said = _said(folder, job, method, teacher, opened.model.device, identity)
+    teacher: Any = folder.jobs[student.teacher]
+    taught = saved_config(teacher, folder.scale, folder.scene, folder.path)
+    opened = TinyFiles(saved_student_config(student, folder.scene, folder.path, taught), folder.scale.views)
+    said = _said(folder, job, record.method, teacher, opened.model.device, identity)
     return measure_files(job, opened, folder.path, said, advance)
 
 

@@ -56,7 +56,7 @@ class Networks:
         return PruneConfig()
 
     def without_recovery(self, options: PruneConfig, pixels: int) -> PruneConfig:
-        """Options with more calibration samples, where there are any: what is rarely seen counts too."""
+        """Options with more calibration samples and less of a budget for the coarse field."""
         return without_recovery(options, pixels)
 
     def open(self, config: TrainerConfig, path: Path, asked: Asked) -> Opened:

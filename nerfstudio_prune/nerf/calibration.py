@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nerfstudio_prune.engine.host import forked
 from nerfstudio_prune.nerf.field_passes import observed_fields
-from nerfstudio_prune.nerf.layouts import layout_of
-from nerfstudio_prune.nerf.model import PruneModel
+from nerfstudio_prune.nerf.layouts import HEAD, layout_of
+from nerfstudio_prune.nerf.model import FIELDS, PruneModel
 from nerfstudio_prune.nerf.rays import draw_rays
 from nerfstudio_prune.nerf.recipes import Calibration
 from nerfstudio_prune.neurons.groups import NeuronGroup, linears, networks
@@ -133,6 +133,8 @@ class _Collector:
         self.layers = list(linears(groups))
         network = groups[0].network
         self.densities = layout_of(model.fields()[network]).densities(network)
+        heads = [group for group in groups if group.role == HEAD and network == FIELDS[0]]
+        self.coarse_colours = set(linears(heads))
         self.extra: dict[str, list[Tensor]] = {}
         self.weights: dict[str, list[Tensor]] = {}
         self.squares: dict[str, Tensor] = {}
@@ -206,6 +208,8 @@ class _Collector:
                 rows[name] = torch.ones_like(rows[name])
             if name in self.densities:
                 rows[name] = rows[name] * self.calibration.density_weight
+            if name in self.coarse_colours:
+                rows[name] = rows[name] * self.calibration.coarse_colour_weight
         return Samples(
             {name: torch.cat(parts) for name, parts in self.extra.items()},
             weights,

@@ -253,17 +253,20 @@ class CalibrationOptions(Group):
     """Share of the weight that is spread evenly over all samples, so that empty space stays empty, in [0, 1]."""
     density_weight: Optional[float] = option(Calibration.density_weight)
     """Factor for errors of the density against those of the colour head behind the trunk, in [1e-6, 1e6]."""
+    coarse_colour_weight: Optional[float] = option(Calibration.coarse_colour_weight)
+    """Factor for errors of the coarse field's colour head against those of its density, in [1e-6, 1e6]: pictures show
+    none of its colours, and a training learns its density by them."""
 
     rules: ClassVar[Sequence[Rule]] = (
         (("calibration_rays",), *at_least(1, 2**18)),
         (("calibration_samples",), *at_least(1, 2**20)),
         (("calibration_floor",), *SHARE),
-        (("density_weight",), *FACTOR),
+        (("density_weight", "coarse_colour_weight"), *FACTOR),
     )
     effects: ClassVar[Sequence[Effect]] = (
         (("calibration_rays", "calibration_samples"), lambda o: o.judged, _JUDGED),
         (("calibration_weights", "calibration_floor"), lambda o: o.weighs_samples, f"{_JUDGED}, and weighs it"),
-        (("density_weight",), lambda o: o.weighs_layers, f"{_JUDGED}, and weighs layers"),
+        (("density_weight", "coarse_colour_weight"), lambda o: o.weighs_layers, f"{_JUDGED}, and weighs layers"),
     )
 
 
@@ -569,6 +572,7 @@ class PruneConfig(
             o.calibration_weights,
             o.calibration_floor,
             o.density_weight,
+            o.coarse_colour_weight,
             loss_gradients=o.needs == "gradients",
         )
         rule = f"preset {o.preset}, {o.strategy}" + (f" by {score}" if score else "")

@@ -11,19 +11,25 @@ from nerfstudio_prune.neurons.budget import cost_of
 
 CALIBRATION = {"calibration_rays": 2048, "calibration_samples": 131_072}
 """Four times as much as in a training, whose recovery makes up for what was not seen."""
+COARSE = {"coarse_colour_weight": 0.01, "coarse_error_weight": 0.003}
+"""A training learns the coarse density by the coarse colours, and makes up for what the fine field lost. A picture
+shows none of these colours, and the fine field as it is."""
 
 
 def without_recovery(options: PruneConfig, pixels: int) -> PruneConfig:
-    """Options with more calibration samples, where there are any: what is rarely seen counts too.
+    """Options with more calibration samples, where there are any: what is rarely seen counts too. Where layers of both
+    fields compete for a budget, the coarse one gets less of it.
 
     Args:
         options: Options that are given.
         pixels: Pixels of the views that a cut is judged by.
     """
-    if not options.filled().judged or pixels < CALIBRATION["calibration_rays"]:
+    filled = options.filled()
+    if not filled.judged:
         return options
-    given = options.given()
-    return replace(options, **{name: given.get(name, value) for name, value in CALIBRATION.items()})
+    ours = dict(CALIBRATION) if pixels >= CALIBRATION["calibration_rays"] else {}
+    ours |= COARSE if filled.budgets else {}
+    return replace(options, **{**ours, **options.given()})
 
 
 def sized(subject: Subject[Any], options: PruneConfig, share: float) -> PruneConfig:

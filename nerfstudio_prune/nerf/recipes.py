@@ -33,6 +33,8 @@ class Calibration:
     """Share of the weight that is spread evenly over all samples, in [0, 1], so that empty space stays empty."""
     density_weight: float = 1.0
     """Factor for errors of the density against those of the colour head at the last layer of the trunk, > 0."""
+    coarse_colour_weight: float = 1.0
+    """Factor for errors of the coarse field's colour head against those of its density, > 0."""
     loss_gradients: bool = False
     """Whether the sums for scores `taylor` and `fisher` are collected."""
 

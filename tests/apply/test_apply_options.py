@@ -76,7 +76,12 @@ def test_a_cut_without_recovery_looks_closer() -> None:
     assert usual.calibration_samples and closer.calibration_samples == 4 * usual.calibration_samples
     assert kind.without_recovery(PruneConfig(calibration_rays=64), 10**6).calibration_rays == 64
     # More rays than pixels would be refused by a training that goes on.
-    assert kind.without_recovery(PruneConfig(), 1000) == PruneConfig()
+    assert kind.without_recovery(PruneConfig(), 1000).calibration_rays is None
+    # Of a budget the coarse field gets less than in a training; given widths are what they are.
+    for name in ("coarse_colour_weight", "coarse_error_weight"):
+        assert 0 < getattr(closer, name) < getattr(usual, name)
+        assert getattr(kind.without_recovery(PruneConfig(**{name: 0.5}), 10**6), name) == 0.5
+        assert getattr(kind.without_recovery(PruneConfig(width=8), 10**6), name) is None
     blind = PruneConfig(strategy="importance", preset="paper")
     assert kind.without_recovery(blind, 10**6) == blind
 

@@ -263,27 +263,35 @@ def with_offsets(model: PruneModel, batch: Any, change: Callable[[str, torch.Ten
             handle.remove()
 
 
-@pytest.mark.parametrize("density_weight", [1.0, 4.0])
-def test_gradient_weights(model: PruneModel, views: InputDataset, batches: list[Any], density_weight: float) -> None:
+@pytest.mark.parametrize(("density_weight", "coarse_colour_weight"), [(1.0, 1.0), (4.0, 0.5)])
+def test_gradient_weights(
+    model: PruneModel, views: InputDataset, batches: list[Any], density_weight: float, coarse_colour_weight: float
+) -> None:
     """How much the pixels' colours follow each pre-activation, measured by offsets that are added to them: the norm
-    over a layer's outputs is the sample's weight, the root mean square over the samples the output's."""
+    over a layer's outputs is the sample's weight, the root mean square over the samples the output's. All layers behind
+    the coarse trunk but the density count as its colour."""
     offsets: dict[str, torch.Tensor] = {}
 
     def offset(name: str, output: torch.Tensor) -> torch.Tensor:
         offsets[name] = torch.zeros_like(output, requires_grad=True)
         return output + offsets[name]
 
-    calibration = Calibration(100, ALL, floor=0.0, density_weight=density_weight)
+    calibration = Calibration(
+        100, ALL, floor=0.0, density_weight=density_weight, coarse_colour_weight=coarse_colour_weight
+    )
     found = collect_samples(model, views, calibration, 3)
     outputs = with_offsets(model, batches[0], offset)
     colour = outputs["rgb_coarse"] + outputs["rgb_fine"]
     signs = 2 * torch.randint(0, 2, colour.shape) - 1
     gradients = torch.autograd.grad((colour * signs).sum(), list(offsets.values()))
+    factors = {"field_output_density": density_weight}
+    coarse = {**factors, "mlp_head": coarse_colour_weight, "field_heads": coarse_colour_weight}
     for name, gradient in zip(offsets, gradients, strict=True):
+        field, part = name.split(".")[:2]
         samples, flat = found[name.split(".")[0]], gradient.flatten(0, -2).double()
         norms = flat.norm(dim=1)
         torch.testing.assert_close(samples.weights[name].double(), norms / norms.mean(), rtol=1e-3, atol=1e-5)
-        rows = flat.square().mean(dim=0).sqrt() * (density_weight if "density" in name else 1)
+        rows = flat.square().mean(dim=0).sqrt() * (coarse if field == "field_coarse" else factors).get(part, 1.0)
         torch.testing.assert_close(samples.rows[name].double(), rows, rtol=1e-3, atol=1e-9)
 
 

@@ -80,7 +80,7 @@ def test_a_cut_without_recovery_looks_closer() -> None:
     # Of a budget the coarse field gets less than in a training; given widths are what they are.
     for name in ("coarse_colour_weight", "coarse_error_weight"):
         assert 0 < getattr(closer, name) < getattr(usual, name)
-        assert getattr(kind.without_recovery(PruneConfig(**{name: 0.5}), 10**6), name) == 0.5
+        assert getattr(kind.without_recovery(given_options(PruneConfig(), {name: "0.5"}), 10**6), name) == 0.5
         assert getattr(kind.without_recovery(PruneConfig(width=8), 10**6), name) is None
     blind = PruneConfig(strategy="importance", preset="paper")
     assert kind.without_recovery(blind, 10**6) == blind

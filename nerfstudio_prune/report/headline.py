@@ -174,7 +174,9 @@ def _price(headline: Headline) -> str:
 
 
 def _behind(studies: Sequence[Study]) -> str:
-    runs = [run for study in studies for arm in study.arms for run in arm.runs]
+    every = [run for study in studies for arm in study.arms for run in arm.runs]
+    # A control from scratch may stand beside cuts at several steps; it was trained once.
+    runs = list({(run.digest, run.created, run.name, run.machine.device): run for run in every}.values())
     deltas = [study.delta(arm) for study in studies for arm in study.arms if arm.inherits]
     deltas = [delta for delta in deltas if delta.n]
     parts = []

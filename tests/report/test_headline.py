@@ -148,6 +148,14 @@ def test_table_of_a_readme(tmp_path: Path) -> None:
     assert text.endswith("demo-data, scale cpu, Some Processor, 2 threads, 2 views, seeds 1, 2.")
 
 
+def test_a_control_beside_cuts_at_several_steps_is_one_run(tmp_path: Path) -> None:
+    """A network from scratch is no other one because others were cut later: counted twice, there would seem to be more
+    behind the tables than there is."""
+    for text in ("early", "late"):
+        save([dense(1, schedule=text)], tmp_path / text)
+    assert "**What is behind it:** 1 run of networks" in sentences(collect(tmp_path))[-1]
+
+
 def test_early_and_late_cuts_have_tables_of_their_own(tmp_path: Path) -> None:
     """What is cut early has the rest of its training to recover: they must not be read as one."""
     for text, step in (("late", 1500), ("middle", 1000), ("early", 300)):

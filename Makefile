@@ -35,6 +35,7 @@ TABLES := README.md $(wildcard docs/results/*.md)
 
 report: $(VENV)/installed
 	$(VENV)/bin/ns-prune report benchmarks/results --output report --readme $(TABLES)
+	cp report/plots/frontier-all-1.svg docs/results/everything.svg
 
 check-report: $(VENV)/installed
 	$(VENV)/bin/ns-prune report benchmarks/results --readme $(TABLES) --check

@@ -10,7 +10,8 @@ from nerfstudio_prune.nerf.targets import initial_widths, layer_units
 from nerfstudio_prune.neurons.budget import cost_of
 
 CALIBRATION = {"calibration_rays": 2048, "calibration_samples": 131_072}
-"""Four times as much as in a training, whose recovery makes up for what was not seen."""
+"""Rays as the presets have them; four times as many samples as in a training, whose recovery makes up for what was not
+seen."""
 COARSE = {"coarse_colour_weight": 0.01, "coarse_error_weight": 0.003}
 """A training learns the coarse density by the coarse colours, and makes up for what the fine field lost. A picture
 shows none of these colours, and the fine field as it is."""

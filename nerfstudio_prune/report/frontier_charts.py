@@ -37,9 +37,9 @@ def _everything(name: str, study: FrontierStudy, files: Sequence[FileStudy]) -> 
                 _point(sizes, row.stat(lambda arm: arm.plain_bytes), row, i, filled=False)
             _point(frames, row.frame, row, i)
             _point(trainings, row.train, row, i)
-        _axis(sizes, "bytes of the file", lambda value: f"{short(value)}B")
-        _axis(frames, "time of a picture", lambda value: f"{short(1e3 * value)} ms")
-        _axis(trainings, "time of the training", lambda value: f"{short(value)} s")
+        _axis(sizes, "bytes of the file", lambda value: f"{short(value)}B".replace("kB", " kB").replace("MB", " MB"))
+        _axis(frames, "time of a picture", lambda value: f"{value:g} s" if value >= 1 else f"{1e3 * value:g} ms")
+        _axis(trainings, "time of the training", lambda value: f"{value:,.0f} s")
         sizes.set_ylabel("PSNR, dB")
         handles, labels = frames.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -80,7 +80,7 @@ def _point(axes: Axes, place: Stat, row: FrontierRow, index: int, filled: bool =
         markerfacecolor=colour(index) if filled else "none",
         linestyle="none",
         capsize=2,
-        label=row.label,
+        label=row.title,
     )
 
 

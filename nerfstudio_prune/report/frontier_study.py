@@ -32,6 +32,11 @@ class FrontierRow:
     arms: Sequence[FrontierArm]
     """By seed."""
 
+    @property
+    def title(self) -> str:
+        """What it is, for readers who do not see the family."""
+        return f"NeRF, {self.label}" if self.family == "network" else self.label
+
     def stat(self, value: Callable[[FrontierArm], Optional[float]]) -> Stat:
         """A quantity over the seeds."""
         return Stat.of(value(arm) for arm in self.arms)

@@ -42,7 +42,7 @@ def frontier_all_table(study: FrontierStudy, files: Sequence[FileStudy]) -> str:
     rows = study.rows()
     stock = next((row for row in rows if row.family == "stock"), None)
     columns = [
-        Column("run", lambda row: escape(row.label)),
+        Column("run", lambda row: escape(row.title)),
         Column("holds", _units),
         Column("fp32 kB", lambda row: _kilobytes(row.stat(lambda arm: arm.plain_bytes))),
         Column("smallest file kB", lambda row: _smallest(row, points)),

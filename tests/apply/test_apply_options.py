@@ -72,7 +72,8 @@ def test_a_cut_without_recovery_looks_closer() -> None:
     """Nothing makes up for what calibration has not seen; what is given holds, and weights alone need no samples."""
     (kind,) = (kind for kind in KINDS if isinstance(kind.options(), PruneConfig))
     closer, usual = kind.without_recovery(PruneConfig(), 10**6), PruneConfig().filled()
-    assert usual.calibration_rays and closer.calibration_rays == 4 * usual.calibration_rays
+    assert usual.calibration_samples and closer.calibration_samples == 4 * usual.calibration_samples
+    assert closer.calibration_rays == usual.calibration_rays
     assert usual.calibration_samples and closer.calibration_samples == 4 * usual.calibration_samples
     assert kind.without_recovery(PruneConfig(calibration_rays=64), 10**6).calibration_rays == 64
     # More rays than pixels would be refused by a training that goes on.

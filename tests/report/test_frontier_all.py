@@ -38,7 +38,7 @@ def test_a_row_a_run(folder: Path) -> None:
     still shows the run: the one of 3 bits has lost half a decibel."""
     (study,) = collect_frontier(folder)
     text = frontier_all_table(study, collect_files(folder))
-    assert column(text, "run") == ["vanilla-nerf", "dense", "best", "Gaussians"]
+    assert column(text, "run") == ["vanilla-nerf", "NeRF, dense", "NeRF, best", "Gaussians"]
     assert column(text, "holds")[2:] == ["80,000 parameters", "11,000 Gaussians"]
     assert column(text, "fp32 kB") == ["4,000", "400", "320", "44.0"]
     assert column(text, "smallest file kB") == [NOTHING, NOTHING, "40.0 (mixed 4)", NOTHING]

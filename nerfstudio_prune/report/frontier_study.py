@@ -65,6 +65,8 @@ class FilePoint:
     label: str
     bytes: Stat
     psnr: Stat
+    loss: Stat
+    """Of PSNR against the run's own checkpoint, seed by seed, in dB; below 0 it shows less."""
 
 
 @dataclass
@@ -105,9 +107,10 @@ class FrontierStudy:
             arms = [arm for study in own if study.unit == unit for arm in study.arms.values()]
             found = [run for arm in arms for run in arm.runs if run.run in runs]
             for label in dict.fromkeys(form.label for run in found for form in run.forms):
-                forms = [form for run in found for form in run.forms if form.label == label]
-                sizes, values = Stat.of(f.bytes for f in forms), Stat.of(f.quality.psnr for f in forms)
-                yield FilePoint(row, label, sizes, values)
+                forms = [(run, form) for run in found for form in run.forms if form.label == label]
+                sizes, values = Stat.of(f.bytes for _, f in forms), Stat.of(f.quality.psnr for _, f in forms)
+                loss = Stat.of(f.quality.psnr - run.checkpoint.psnr for run, f in forms)
+                yield FilePoint(row, label, sizes, values, loss)
 
     def _has(self, files: FileStudy) -> bool:
         """Whether files are of runs of this study: runs of other folders have the same names."""

@@ -6,11 +6,11 @@ from typing import Optional
 
 from nerfstudio_prune.report.file_study import FileStudy
 from nerfstudio_prune.report.frontier_study import UNITS, FilePoint, FrontierRow, FrontierStudy
-from nerfstudio_prune.report.markup import Column, escape, item_table, missing, stat_column
+from nerfstudio_prune.report.markup import Column, counted, escape, item_table, missing, stat_column
 from nerfstudio_prune.report.stats import NOTHING, TIMES, Stat, number
 
 ALLOWED_LOSS = 0.1
-"""Of the smallest file that is told of a run, in dB below the run."""
+"""Of the smallest file that is told of a run, in dB below the checkpoints of the seeds that were stored."""
 
 
 def frontier_tables(studies: Sequence[FrontierStudy], files: Sequence[FileStudy]) -> dict[str, Callable[[], str]]:
@@ -62,15 +62,19 @@ def smallest_file(row: FrontierRow, points: Sequence[FilePoint]) -> Optional[Fil
         row: The run.
         points: Files of all runs.
     """
-    own = [point for point in points if point.row.label == row.label and point.psnr.n == row.psnr.n]
-    shown = row.psnr.mean
-    good = [p for p in own if shown is not None and p.psnr.mean is not None and p.psnr.mean >= shown - ALLOWED_LOSS]
+    own = [point for point in points if point.row.label == row.label]
+    # What was stored of fewer seeds than a run has may be told, but not beside forms that were stored of more.
+    most = max((point.loss.n for point in own), default=0)
+    good = [p for p in own if p.loss.n == most and p.loss.mean is not None and p.loss.mean >= -ALLOWED_LOSS]
     return min(good, key=lambda point: point.bytes.mean or 0.0, default=None)
 
 
 def _smallest(row: FrontierRow, points: Sequence[FilePoint]) -> str:
     point = smallest_file(row, points)
-    return NOTHING if point is None else f"{_kilobytes(point.bytes)} ({escape(point.label)})"
+    if point is None:
+        return NOTHING
+    seeds = "" if point.loss.n == len(row.arms) else f", {counted(point.loss.n, 'seed')}"
+    return f"{_kilobytes(point.bytes)} ({escape(point.label)}{seeds})"
 
 
 def _units(row: FrontierRow) -> str:

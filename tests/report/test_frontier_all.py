@@ -78,6 +78,18 @@ def test_files_of_gaussians_belong_to_them(folder: Path) -> None:
     assert column(frontier_all_table(study, stored), "smallest file kB")[-1] == "220 (small)"
 
 
+def test_a_file_is_held_against_the_run_that_it_was_made_of(folder: Path) -> None:
+    """Stored of one seed of two, it would seem to have lost what that seed is below the other, or to have won it."""
+    own: dict[str, Any] = {"unit": "Gaussians", "run": "dense-s1", "schedule": "3,400 steps"}
+    forms = {"small": (220_000, 30.98), "tiny": (140_000, 30.7)}
+    save_files(folder, file_record("splat-dense", 1, "dense", 11_000, 31.0, forms, **own))
+    (study,) = collect_frontier(folder)
+    text = frontier_all_table(study, collect_files(folder))
+    assert (
+        column(text, "smallest file kB")[-1] == "220 (small, 1 seed)" and column(text, "PSNR dB")[-1] == "31.50 ± 0.00"
+    )
+
+
 def test_the_plot_has_what_one_would_send(folder: Path) -> None:
     """The file of 50 kB shows less than one that is smaller, and is left out; the largest stays, though that of 40 kB
     shows as much."""

@@ -97,14 +97,18 @@ def test_files_of_tiny_networks(with_files: Path) -> None:
     assert files.schedule == record(with_files, FRONTIER_FOLDERS, "frontier-s1").schedule
     assert files.checkpoint.psnr == pytest.approx(student.end.quality.psnr, abs=1e-3)
     folder, forms = with_files / "work" / "files" / files.name, {form.label: form for form in files.forms}
-    assert {label: (folder / f"{label}.safetensors").stat().st_size for label in forms} == {
+    assert {label: (folder / f"{label.replace(' ', '-')}.safetensors").stat().st_size for label in forms} == {
         label: form.bytes for label, form in forms.items()
     }
     assert load_exported(folder / "int4.safetensors").metadata.storage == "lzma"
     exact, rough = forms["float32"].agreement, forms["int4"].agreement
     assert rough is not None and (exact is None or exact > 80 > rough)
-    sizes = [form.bytes for form in files.forms]
-    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    for labels in (
+        ("float32", "float16", "int8", "int6", "int5", "int4"),
+        ("mixed 6", "mixed 5", "mixed 4", "mixed 3"),
+    ):
+        sizes = [forms[label].bytes for label in labels]
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from nerfstudio_prune.engine.saved_run import SavedRun, read_config
 from nerfstudio_prune.export.command import Export
 from nerfstudio_prune.export.from_run import scene_of
 from nerfstudio_prune.export.kilo_run_file import KiloRunFile
+from nerfstudio_prune.export.kilo_samples import NetworkSamples
 from nerfstudio_prune.export.kilo_samples import collect_samples as collect_of_tiny
 from nerfstudio_prune.export.numbers import Numbers, numbers_of
 from nerfstudio_prune.export.outcome import SEED
@@ -59,6 +60,9 @@ class _Exported(ABC):
         self.data = read_data(run.config.pipeline.datamanager, None)
         self.scene = scene_of(run.config_file, self.data.parsed)
         self.views: Sequence[TrueView] = _views(self.data.test, wanted, self.model)
+        begin = self.now()
+        self.samples = self.collected()
+        self.calibration = self.now() - begin
 
     def show(self, camera: Cameras) -> Picture:
         """What the checkpoint shows of a view."""
@@ -68,17 +72,24 @@ class _Exported(ABC):
         """Writes a file of one form."""
         path = folder / f"{label.replace(' ', '-')}.safetensors"
         begin = self.now()
-        content, before = self.content(numbers_of(Export(self.run.config_file, path, **FORMS[label])))
-        seconds = self.now() - begin + before
+        numbers = numbers_of(Export(self.run.config_file, path, **FORMS[label]))
+        content = self.encoded(numbers, self.samples if numbers.reads_samples else None)
+        # Samples are collected once; each file that reads them would have had to.
+        seconds = self.now() - begin + (self.calibration if numbers.reads_samples else 0.0)
         write_file(path, content)
         return Written(path, FORMS[label], seconds)
 
     @abstractmethod
-    def content(self, numbers: Numbers) -> tuple[bytes, float]:
-        """The content of a file, and seconds that were spent on it before.
+    def collected(self) -> Any:
+        """Calibration samples of the run."""
+
+    @abstractmethod
+    def encoded(self, numbers: Numbers, samples: Any) -> bytes:
+        """The content of a file.
 
         Args:
             numbers: What its weights are to be.
+            samples: Calibration samples; None where its weights do not depend on any.
         """
 
     def read(self, path: Path) -> Show:
@@ -99,15 +110,14 @@ class NetworkFiles(_Exported):
         run = load_run(read_config(config), config)
         parameters = sum(p.numel() for fields in run.model.fields().values() for p in fields.parameters())
         super().__init__(run, parameters, wanted)
-        begin = self.now()
-        self._samples: Mapping[str, Samples] = collect_samples(self.model, self.data.training, Calibration(), SEED)
-        self._calibration = self.now() - begin
 
-    def content(self, numbers: Numbers) -> tuple[bytes, float]:
-        """The content of a file; its seconds before are those of the calibration, where it reads samples."""
-        seen = numbers.reads_samples
-        content = RunFile(self.run, numbers, self.scene, self._samples if seen else None).encode()
-        return content, self._calibration if seen else 0.0
+    def collected(self) -> Mapping[str, Samples]:
+        """Calibration samples of each field."""
+        return collect_samples(self.model, self.data.training, Calibration(), SEED)
+
+    def encoded(self, numbers: Numbers, samples: Any) -> bytes:
+        """The content of a file."""
+        return RunFile(self.run, numbers, self.scene, samples).encode()
 
 
 class TinyFiles(_Exported):
@@ -121,15 +131,14 @@ class TinyFiles(_Exported):
     def __init__(self, config: Path, wanted: int) -> None:
         run = load_tiny(read_config(config), config)
         super().__init__(run, run.model.networks.num_parameters, wanted)
-        begin = self.now()
-        self._samples = collect_of_tiny(self.model, self.data.training, SEED)
-        self._calibration = self.now() - begin
 
-    def content(self, numbers: Numbers) -> tuple[bytes, float]:
-        """The content of a file; its seconds before are those of the calibration, where it reads samples."""
-        seen = numbers.reads_samples
-        content = KiloRunFile(self.run, numbers, self.scene, self._samples if seen else None).encode()
-        return content, self._calibration if seen else 0.0
+    def collected(self) -> NetworkSamples:
+        """Calibration samples of each network."""
+        return collect_of_tiny(self.model, self.data.training, SEED)
+
+    def encoded(self, numbers: Numbers, samples: Any) -> bytes:
+        """The content of a file."""
+        return KiloRunFile(self.run, numbers, self.scene, samples).encode()
 
 
 def _picture(camera: Cameras, colours: Callable[[RayBundle], Float[Tensor, "rays 3"]]) -> Picture:

@@ -32,6 +32,14 @@ class Numbers:
         """Whether calibration samples make it better, or are needed."""
         return self.mixed or self.rounding != "nearest"
 
+    def rounding_with(self, samples: Optional[object]) -> Rounding:
+        """How weights are rounded: as was asked for, else as well as what is known of the run allows.
+
+        Args:
+            samples: Calibration samples; None where there are none.
+        """
+        return self.rounding or ("nearest" if samples is None else "compensated")
+
 
 def numbers_of(options: Export) -> Numbers:
     """What the weights are to be.

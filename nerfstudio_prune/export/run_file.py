@@ -32,7 +32,7 @@ class RunFile:
     @property
     def rounding(self) -> Rounding:
         """How weights are rounded."""
-        return self.numbers.rounding or ("nearest" if self.samples is None else "compensated")
+        return self.numbers.rounding_with(self.samples)
 
     def encode(self) -> bytes:
         """The content of the file.
